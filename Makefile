@@ -1,0 +1,57 @@
+# `make help` lists the targets. All of them create .venv first if need be.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install repro test test-slow lint format photos flow bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(READY) ## create .venv with the tested versions of everything (constraints.txt)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "catdog needs Python 3.11 or newer, and $(PYTHON) is older; run make PYTHON=python3.12 (or so)" >&2; exit 1; }
+	@echo "Installing into .venv (torch is large: 3 to 10 minutes the first time)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+repro: $(READY) ## bring the photos, run the stages whose inputs changed, print the results
+	@$(BIN)/dvc repro --pull
+	@$(BIN)/catdog results
+
+test: lint ## lint, type-check and test (under 15 minutes on 2 cores)
+	@$(BIN)/python -m pytest
+
+test-slow: $(READY) ## the proofs that take minutes
+	@$(BIN)/python -m pytest -m slow
+
+lint: $(READY) ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(READY) ## let ruff mend what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+photos: $(READY) ## take in real photos: make photos ARCHIVE=FILE, or without it the original 25,000
+	@$(BIN)/catdog fetch $(if $(ARCHIVE),--archive "$(ARCHIVE)") --replace
+
+flow: $(READY) ## run the stages as a Prefect flow, without a server
+	@$(BIN)/python -m flows.pipeline
+
+bench: $(READY) ## measure the speed of the parts and print ratios
+	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+
+clean: ## remove what the stages made, and checkpoints; photos, DVC's cache and .venv stay
+	rm -rf data/prepared models reports .catdog dvc_plots
