@@ -1,0 +1,91 @@
+"""Training state on disk: written atomically, found again only by the training that wrote it.
+
+Checkpoints lie outside every DVC out, since DVC deletes outs before a stage runs. They are
+safetensors files, with the numbers that are no tensors as JSON in the header: no pickle is loaded.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from catdog.files import replacing
+
+FOLDER = Path(".catdog/checkpoints")
+# What a training's result depends on; a change in any of these files makes old checkpoints strange.
+CODE = ("augment", "batches", "checkpoint", "devices", "networks", "optim", "train", "trained")
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a training needs to go on after an epoch."""
+
+    tensors: dict[str, Tensor]
+    numbers: dict[str, Any]
+
+
+def key_of(*parts: str | bytes) -> str:
+    """Return the name of the training that has these params, data and machine, and this code."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parent
+    code = [(package / f"{module}.py").read_bytes() for module in CODE]
+    for part in (*parts, *code):
+        raw = part.encode() if isinstance(part, str) else part
+        digest.update(len(raw).to_bytes(8, "big") + raw)
+    return digest.hexdigest()[:24]
+
+
+def save(path: Path, state: State) -> None:
+    """Write a checkpoint, whole or not at all."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors.items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"numbers": json.dumps(state.numbers)})
+
+
+def load(path: Path) -> State | None:
+    """Return the checkpoint at `path`, on the CPU; None if there is none, or none that is whole."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return State(tensors, json.loads(file.metadata()["numbers"]))
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError):
+        return None
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the tensors of an optimizer's state by name `weight/entry` (momentum and the like)."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{weight}/{entry}": value
+        for weight, entries in state.items()
+        for entry, value in entries.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `flatten_optimizer` took out."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        weight, entry = name.split("/")
+        state.setdefault(int(weight), {})[entry] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors under names that begin with `prefix:`."""
+    return {f"{prefix}:{name}": value for name, value in tensors.items()}
+
+
+def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix:`, under the rest of their names."""
+    start = f"{prefix}:"
+    return {
+        name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)
+    }

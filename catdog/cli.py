@@ -1,0 +1,205 @@
+"""The `catdog` command. Each stage of dvc.yaml is one of its subcommands."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from catdog import params
+from catdog.errors import CatdogError
+
+RAW = Path("data/raw")
+PREPARED = Path("data/prepared")
+MODELS = Path("models")
+METRICS = Path("metrics.json")
+HISTORY = Path("reports/train/history.csv")
+REPORTS = Path("reports/evaluate")
+QUARANTINE = Path("data/quarantine.csv")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Learn to tell cats from dogs, or any other folders of photos apart.",
+)
+
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that decode photos; as many as there are cores if left out."),
+]
+
+
+class Format(StrEnum):
+    """How predictions are written."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+@app.command()
+def prepare(workers: Workers = None) -> None:
+    """Stage 1: split the photos in data/raw and pack them into arrays."""
+    from catdog.prepare import prepare as run
+
+    counts = run(params.load().prepare, RAW, PREPARED, workers)
+    _print(_counts_table(counts))
+
+
+@app.command()
+def train() -> None:
+    """Stage 2: train on the packed arrays; goes on where a killed training stopped."""
+    settings = params.load()
+    from catdog.train import train as run
+
+    run(settings, PREPARED, MODELS, HISTORY)
+
+
+@app.command()
+def evaluate() -> None:
+    """Stage 3: judge the trained model on the test photos."""
+    settings = params.load()
+    from catdog.evaluate import evaluate as run
+    from catdog.report import results_table
+
+    _print(results_table(run(settings, PREPARED, MODELS, METRICS, REPORTS, HISTORY)))
+
+
+@app.command()
+def results() -> None:
+    """Print the metrics of the last evaluation, and where its pictures lie."""
+    from catdog.report import results_table
+
+    try:
+        metrics = json.loads(METRICS.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CatdogError(f"{METRICS}: nothing evaluated yet; run `dvc repro`") from None
+    except ValueError as error:
+        raise CatdogError(f"{METRICS}: not valid JSON ({error}); run `dvc repro`") from None
+    _print(results_table(metrics))
+    if (REPORTS / "report.html").is_file():
+        Console().print(f"Pictures: {REPORTS}/*.png, all on one page: {REPORTS}/report.html")
+
+
+@app.command()
+def predict(
+    paths: Annotated[list[Path], typer.Argument(help="Photos, and folders with photos in them.")],
+    model: Annotated[Path, typer.Option(help="The folder of the trained model.")] = MODELS,
+    format: Annotated[Format, typer.Option(help="How to write the rows.")] = Format.table,
+) -> None:
+    """Say what is on photos. The exit code is 1 if any could not be read."""
+    from catdog.predict import run_predict
+
+    broken = run_predict(paths, model, format.value, sys.stdout)
+    if broken:
+        raise CatdogError(f"{broken} of the files could not be read; see the column `error`")
+
+
+@app.command()
+def fetch(
+    archive: Annotated[
+        Path | None, typer.Option(help="A zip or tar archive, or a folder, that you have.")
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Where to download one; Microsoft's original 25,000 if left out."),
+    ] = None,
+    sha256: Annotated[str | None, typer.Option(help="What the download must hash to.")] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace the photos that data/raw holds now.")
+    ] = False,
+    workers: Workers = None,
+) -> None:
+    """Take photos in: check each, put the good ones into data/raw, hand them to DVC.
+
+    Takes PetImages/Cat/1.jpg (Microsoft's), train/cat.1.jpg (Kaggle's) and class folders of any
+    names.
+    """
+    if archive is not None and (url is not None or sha256 is not None):
+        raise CatdogError("--archive is a file that is here: leave --url and --sha256 out")
+    from catdog import imports, versioning
+
+    if archive is None:
+        archive = imports.fetch_archive(url, sha256, RAW, replace=replace)
+    report = imports.import_photos(
+        archive, RAW, replace=replace, quarantine=QUARANTINE, workers=workers
+    )
+    _print(imports.report_table(report))
+    if not Path(".dvc").is_dir():
+        return
+    changed = versioning.add(RAW)
+    console = Console()
+    console.print("Changed in git:" if changed else "Nothing changed in git: the same photos.")
+    for line in changed:
+        console.print(f"  {line}", markup=False, highlight=False)
+    if changed:
+        console.print("Now: dvc repro; and git commit to keep this version of the photos.")
+
+
+@app.command()
+def draw(
+    folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
+    count: Annotated[int, typer.Option(min=2, help="How many cats and dogs together.")] = 800,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws others.")] = 1,
+) -> None:
+    """Draw the embedded sample: cats and dogs, as class folders."""
+    from catdog.drawings import draw_sample
+
+    draw_sample(folder, count, seed)
+
+
+@app.command(name="params")
+def explain_params() -> None:
+    """Check params.yaml and explain each of its keys."""
+    table = Table("key", "value", "what it is")
+    for key, value, description in _leaves(params.load()):
+        table.add_row(key, "" if value is None else str(value), description)
+    _print(table)
+
+
+def _leaves(section: params.Section, prefix: str = "") -> list[tuple[str, Any, str]]:
+    leaves: list[tuple[str, Any, str]] = []
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, params.Section):
+            leaves += _leaves(value, f"{prefix}{name}.")
+        else:
+            leaves.append((f"{prefix}{name}", value, field.description or ""))
+    return leaves
+
+
+def _counts_table(counts: dict[str, dict[str, int]]) -> Table:
+    names = sorted(counts["train"])
+    table = Table("split", *names, "all")
+    for split, row in counts.items():
+        numbers = [row.get(name, 0) for name in names]
+        table.add_row(split, *(f"{number:,}" for number in (*numbers, sum(numbers))))
+    return table
+
+
+def _print(table: Table) -> None:
+    Console().print(table)
+
+
+def main() -> None:
+    """Run the command; a user's mistake becomes one line on stderr and exit code 1."""
+    try:
+        app()
+    except CatdogError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(
+            f"catdog: {error}", markup=False
+        )
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of a pipe has seen enough, as in `catdog predict … | head`
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

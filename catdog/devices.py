@@ -1,0 +1,83 @@
+"""The one place that picks the device and the arithmetic, and says why."""
+
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from catdog.errors import CatdogError
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where tensors live and in which type matrix products run."""
+
+    torch_device: torch.device
+    dtype: torch.dtype
+    why: str
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context in which a forward pass runs; it does nothing with float32."""
+        kind = self.torch_device.type
+        return torch.autocast(kind, self.dtype, enabled=self.dtype != torch.float32)
+
+
+def pick_device(precision: Precision = "auto", name: str | None = None) -> Device:
+    """Return the device to compute on.
+
+    `name`, or else the environment's CATDOG_DEVICE, asks for one (cpu, cuda, cuda:1, mps); without
+    it the first CUDA device is taken, then Apple's, then the CPU. `auto` means bfloat16 where the
+    hardware multiplies it (on x86: avx512_bf16 or AMX; CUDA from compute capability 8.0), since
+    there it is about twice as fast and the weights stay float32. Raises CatdogError for a device
+    that this machine lacks.
+    """
+    wanted = name or os.environ.get("CATDOG_DEVICE") or _best_device()
+    try:
+        device = torch.device(wanted)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise CatdogError(f"device {wanted}: not on this machine ({reason})") from None
+    if precision == "auto":
+        native = _multiplies_bfloat16(device)
+        dtype = torch.bfloat16 if native else torch.float32
+        why = f"the hardware {'multiplies' if native else 'does not multiply'} bfloat16"
+    else:
+        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        why = f"train.precision is {precision}"
+    return Device(device, dtype, why)
+
+
+def describe(device: Device) -> str:
+    """Return the one line of log that says what computes, in what type, and why."""
+    kind = device.torch_device.type
+    name = (
+        torch.cuda.get_device_name(device.torch_device)
+        if kind == "cuda"
+        else f"{torch.get_num_threads()} threads"
+        if kind == "cpu"
+        else kind
+    )
+    dtype = str(device.dtype).removeprefix("torch.")
+    return f"device {device.torch_device} ({name}), {dtype}: {device.why}"
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        # torch.backends.cpu names the instruction set at large, not bfloat16, hence cpuinfo's flags
+        # through torch.cpu; both are private but for their names, so a missing one means no.
+        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+    return False

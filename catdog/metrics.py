@@ -1,0 +1,167 @@
+"""What the figures mean: accuracy with its interval, loss, ROC and calibration.
+
+Everywhere `labels` are (N,) integers, indices into the sorted `classes`, and `probabilities` are
+(N, classes) whose rows sum to 1. The prediction is the class of the highest probability.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, log_loss, roc_auc_score, roc_curve
+
+Labels = npt.NDArray[np.int64]
+Probabilities = npt.NDArray[np.floating[Any]]
+
+DIGITS = 6  # of every figure, so that a diff of metrics.json reads well
+ROC_POINTS = 500  # of each curve: more than a plot can show
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """The photos whose confidence falls into one bin."""
+
+    confidence: float
+    accuracy: float
+    photos: int
+
+
+@dataclass(frozen=True)
+class RocPoint:
+    """One point of a ROC curve; `threshold` is infinite where nothing is called positive."""
+
+    positive: str
+    fpr: float
+    tpr: float
+    threshold: float
+
+
+def summarize(
+    labels: Labels, probabilities: Probabilities, classes: list[str], bins: int
+) -> dict[str, Any]:
+    """Return all figures as nested plain values, ready for JSON.
+
+    `loss` is the mean negative log-likelihood. `roc_auc` is that of the last class against the
+    first, or with more than two classes the mean over one class against the rest. A figure without
+    photos to compute it from (the recall of a class that is not there) is None.
+    """
+    counts = confusion(labels, probabilities, classes)
+    photos, correct = len(labels), sum(counts[name][name] for name in classes)
+    low, high = wilson(correct, photos)
+    return {
+        "accuracy": _share(correct, photos),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "loss": round(loss(labels, probabilities), DIGITS),
+        "roc_auc": roc_auc(labels, probabilities),
+        "calibration_error": round(calibration_error(labels, probabilities, bins), DIGITS),
+        "photos": photos,
+        "correct": correct,
+        "classes": {name: _describe_class(counts, name) for name in classes},
+        "confusion": counts,
+    }
+
+
+def confusion(
+    labels: Labels, probabilities: Probabilities, classes: list[str]
+) -> dict[str, dict[str, int]]:
+    """Return how many photos of each actual class have each prediction."""
+    predicted = probabilities.argmax(axis=1)
+    matrix = confusion_matrix(labels, predicted, labels=np.arange(len(classes)))
+    return {
+        actual: {name: int(cell) for name, cell in zip(classes, row, strict=True)}
+        for actual, row in zip(classes, matrix, strict=True)
+    }
+
+
+def wilson(correct: int, photos: int) -> tuple[float | None, float | None]:
+    """Return the 95 % Wilson interval of the share `correct` / `photos` (None without photos)."""
+    if photos == 0:
+        return None, None
+    interval = binomtest(correct, photos).proportion_ci(0.95, method="wilson")
+    return round(float(interval.low), DIGITS), round(float(interval.high), DIGITS)
+
+
+def loss(labels: Labels, probabilities: Probabilities) -> float:
+    """Return the mean of −ln(probability of the true class), no probability below 2.2e-16."""
+    # scikit-learn warns of rows that sum to 1 only in float32, hence the division.
+    exact = probabilities.astype(np.float64)
+    exact /= exact.sum(axis=1, keepdims=True)
+    return float(log_loss(labels, exact, labels=np.arange(exact.shape[1])))
+
+
+def roc_auc(labels: Labels, probabilities: Probabilities) -> float | None:
+    """Return the area under the ROC curve (see `summarize`); None if a class has no photo."""
+    classes = probabilities.shape[1]
+    if len(set(labels.tolist())) < classes:
+        return None
+    areas = [
+        roc_auc_score(labels == index, probabilities[:, index])
+        for index in positives(range(classes))
+    ]
+    return round(float(np.mean(areas)), DIGITS)
+
+
+def roc(labels: Labels, probabilities: Probabilities, classes: list[str]) -> list[RocPoint]:
+    """Return the ROC curves, each thinned to at most ROC_POINTS points with both ends kept.
+
+    With two classes there is one curve, and its positive class is the last one; with more there is
+    one for each class against the rest. A class that no photo or every photo has is left out.
+    """
+    points: list[RocPoint] = []
+    for index in positives(range(len(classes))):
+        if not 0 < (labels == index).sum() < len(labels):
+            continue
+        curve = np.stack(roc_curve(labels == index, probabilities[:, index]), axis=1)
+        kept = np.unique(np.linspace(0, len(curve) - 1, ROC_POINTS).round().astype(int))
+        points += [RocPoint(classes[index], *map(float, row)) for row in curve[kept]]
+    return points
+
+
+def positives(indices: range) -> range:
+    """Return the classes that get a ROC curve: the second of two, or else every one."""
+    return indices[1:] if len(indices) == 2 else indices
+
+
+def calibration(labels: Labels, probabilities: Probabilities, bins: int) -> list[CalibrationBin]:
+    """Return the bins that hold photos, by rising confidence.
+
+    The confidence is the probability of the prediction. Bin m of M is ((m − 1)/M, m/M], after Guo
+    et al. 2017 (arXiv:1706.04599).
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    correct = probabilities.argmax(axis=1) == labels
+    which = np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
+    return [
+        CalibrationBin(float(confidence[here].mean()), float(correct[here].mean()), int(here.sum()))
+        for here in (which == index for index in range(bins))
+        if here.any()
+    ]
+
+
+def calibration_error(labels: Labels, probabilities: Probabilities, bins: int) -> float:
+    """Return the expected calibration error: mean |accuracy − confidence| over the photos' bins."""
+    found = calibration(labels, probabilities, bins)
+    gaps = sum(bin.photos * abs(bin.accuracy - bin.confidence) for bin in found)
+    return gaps / len(labels)
+
+
+def _describe_class(counts: dict[str, dict[str, int]], name: str) -> dict[str, Any]:
+    """Return recall (as `accuracy`, with its interval), precision and counts of one class."""
+    photos, correct = sum(counts[name].values()), counts[name][name]
+    low, high = wilson(correct, photos)
+    predicted = sum(row[name] for row in counts.values())
+    return {
+        "accuracy": _share(correct, photos),
+        "low": low,
+        "high": high,
+        "precision": _share(correct, predicted),
+        "photos": photos,
+        "correct": correct,
+    }
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, DIGITS) if whole else None

@@ -1,0 +1,310 @@
+"""params.yaml as frozen, typed, validated settings.
+
+Everything that can change a result is here and nothing else is: device, workers and log level are
+flags or environment variables. Every key must be present, since `dvc exp run -S` can only change a
+key that stands in the file. No leaf may be named `size` or `nfiles`: DVC's run cache overlooks
+parameters of these names and would restore the results of another value.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from catdog.errors import CatdogError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Strength = Annotated[float, Field(ge=0, lt=1)]
+Pixels = Annotated[int, Field(ge=16, le=1024)]
+PerChannel = Annotated[list[float], Field(min_length=3, max_length=3)]
+
+
+class Section(BaseModel):
+    """A section of params.yaml: immutable, and no key may be missing, misspelt or mistyped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Prepare(Section):
+    """How photos become arrays, and which of them are kept back."""
+
+    image_size: Pixels = Field(description="side of the stored square photos, in pixels")
+    val_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="share of the photos that choose the best epoch"
+    )
+    test_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="share of the photos that only evaluate looks at"
+    )
+
+    @model_validator(mode="after")
+    def _leaves_photos_to_train_on(self) -> Self:
+        if self.val_share + self.test_share >= 1:
+            raise ValueError("val_share + test_share must be below 1")
+        return self
+
+
+class Normalization(Section):
+    """What is subtracted from a photo in [0, 1], and what it is then divided by."""
+
+    mean: PerChannel | None = Field(description="red, green, blue; only with source: given")
+    std: PerChannel | None = Field(description="red, green, blue; only with source: given")
+    source: Literal["data", "imagenet", "half", "given"] = Field(
+        description="data: the training photos' own; imagenet: ImageNet's; half: 0.5 and 0.5"
+    )
+
+    @model_validator(mode="after")
+    def _numbers_if_given(self) -> Self:
+        numbers = self.mean is not None and self.std is not None
+        if self.source == "given" and not numbers:
+            raise ValueError("source: given needs mean and std, three numbers each")
+        if self.source != "given" and not (self.mean is None and self.std is None):
+            raise ValueError(f"mean and std must be empty with source: {self.source}")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError("std must be above 0")
+        return self
+
+
+class Augmentation(Section):
+    """How far a training photo may stray from the original; validation and test photos never do."""
+
+    crop_scale_min: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="smallest share of the area that a crop keeps (1 = no crop)"
+    )
+    crop_scale_max: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="largest share of the area that a crop keeps"
+    )
+    crop_aspect: Annotated[float, Field(ge=1, le=4)] = Field(
+        description="widest aspect ratio of a crop, its narrowest being one over it (1 = square)"
+    )
+    flip: Share = Field(description="probability of a mirrored photo")
+    rotation: Annotated[float, Field(ge=0, le=180)] = Field(
+        description="largest rotation to either side, in degrees"
+    )
+    fill: Literal["black", "edge", "mirror"] = Field(
+        description="what is seen beyond the edges of a rotated photo"
+    )
+    brightness: Strength = Field(description="brightness is multiplied by 1 ± at most this")
+    contrast: Strength = Field(description="contrast is multiplied by 1 ± at most this")
+    saturation: Strength = Field(description="saturation is multiplied by 1 ± at most this")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.crop_scale_min > self.crop_scale_max:
+            raise ValueError("crop_scale_min must not be above crop_scale_max")
+        return self
+
+
+class SeedNetwork(Section):
+    """The seed's network: conv, ReLU, 2×2 max-pool, repeated; then two linear layers."""
+
+    kernel_size: Literal[1, 3, 5, 7, 9] = Field(description="side of the filters, in pixels")
+    conv_layers: Annotated[int, Field(ge=1, le=8)] = Field(description="number of conv layers")
+    width: Annotated[int, Field(ge=1, le=512)] = Field(
+        description="channels of the first conv layer; each further one doubles them"
+    )
+    hidden_width: Annotated[int, Field(ge=1, le=65536)] = Field(
+        description="outputs of the first linear layer"
+    )
+    dropout: Strength = Field(description="dropout before either linear layer")
+
+
+class ResidualNetwork(Section):
+    """A small residual network with a strided stem: much more accuracy for much less work."""
+
+    width: Annotated[int, Field(ge=8, le=512)] = Field(
+        description="channels of the first stage; each further one doubles them, up to 8 ×"
+    )
+    blocks: Annotated[int, Field(ge=0, le=8)] = Field(
+        description="residual blocks in each of the last two stages"
+    )
+    dropout: Strength = Field(description="dropout before the classifier")
+
+
+class Model(Section):
+    """Which network is trained; the settings of the other one are kept but not used."""
+
+    name: Literal["residual", "seed"] = Field(description="the network")
+    residual: ResidualNetwork
+    seed: SeedNetwork
+
+
+class Optimizer(Section):
+    """How a gradient becomes a step."""
+
+    name: Literal["sgd", "adam", "adamw"] = Field(description="the optimizer")
+    lr: Annotated[float, Field(gt=0, le=100)] = Field(description="the highest learning rate")
+    momentum: Strength = Field(description="momentum of sgd, beta1 of adam and adamw")
+    nesterov: bool = Field(description="Nesterov's momentum (sgd only)")
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(description="weight decay")
+    decay_norm_and_bias: bool = Field(
+        description="whether weight decay also acts on norm layers and biases"
+    )
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.name == "sgd" and self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum above 0")
+        return self
+
+
+class Schedule(Section):
+    """The learning rate over the training, as a factor on optimizer.lr."""
+
+    name: Literal["constant", "one_cycle", "cosine", "step"] = Field(
+        description="constant; one_cycle: straight up, then straight down; cosine: straight up, "
+        "then half a cosine down; step: divided by ten at the shares in step_every"
+    )
+    warmup: Strength = Field(description="share of the training in which the rate rises")
+    final: Share = Field(description="factor at the end (one_cycle and cosine)")
+    step_every: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="share of the training after which the rate is divided by ten, each time (step)"
+    )
+
+
+class Train(Section):
+    """The training itself."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
+        description="seed of weights, order and augmentation"
+    )
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        description="passes over the training photos"
+    )
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(description="photos a step")
+    start_image_size: Pixels = Field(description="side of the photos in the first epoch, in pixels")
+    image_size: Pixels = Field(description="side of the photos in the last epoch, in pixels")
+    grow_from: Share = Field(description="share of the training after which photos begin to grow")
+    grow_until: Share = Field(description="share of the training after which they are full-grown")
+    eval_image_size: Pixels = Field(
+        description="side at which photos are judged: validation, test and predict, in pixels"
+    )
+    eval_flip: bool = Field(
+        description="whether a judgement averages over the photo and its mirror image"
+    )
+    label_smoothing: Strength = Field(description="label smoothing of the training loss")
+    ema: Strength = Field(
+        description="decay per step of the averaged weights that are judged and kept (0 = none)"
+    )
+    select: Literal["best", "last"] = Field(
+        description="which epoch is kept: the one of lowest validation loss, or the last"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        description="arithmetic; auto: bfloat16 where the hardware has it, else float32"
+    )
+
+    @model_validator(mode="after")
+    def _grows_forwards(self) -> Self:
+        if self.start_image_size > self.image_size:
+            raise ValueError("start_image_size must not be above image_size")
+        if self.grow_from > self.grow_until:
+            raise ValueError("grow_from must not be above grow_until")
+        return self
+
+
+class Evaluate(Section):
+    """How the trained model is described."""
+
+    calibration_bins: Annotated[int, Field(ge=2, le=100)] = Field(
+        description="bins of equal width for the calibration error and its plot"
+    )
+    worst_mistakes: Annotated[int, Field(ge=1, le=200)] = Field(
+        description="how many of the most confident mistakes are shown"
+    )
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    prepare: Prepare
+    normalization: Normalization
+    augmentation: Augmentation
+    model: Model
+    optimizer: Optimizer
+    schedule: Schedule
+    train: Train
+    evaluate: Evaluate
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        train, stored = self.train, self.prepare.image_size
+        largest = max(train.image_size, train.eval_image_size)
+        if largest > stored:
+            raise ValueError(
+                f"train.image_size and train.eval_image_size must not be above "
+                f"prepare.image_size ({stored}), not {largest}"
+            )
+        if self.model.name == "seed":
+            if not train.start_image_size == train.image_size == train.eval_image_size:
+                raise ValueError(
+                    "model.name: seed needs train.start_image_size, train.image_size and "
+                    "train.eval_image_size to be equal: its linear layer takes one size only"
+                )
+            if train.image_size >> self.model.seed.conv_layers == 0:
+                raise ValueError(
+                    f"model.seed.conv_layers: {self.model.seed.conv_layers} poolings leave nothing "
+                    f"of {train.image_size} pixels"
+                )
+        return self
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as DVC reads it: 1e-05 is a number too (YAML 1.1, and so PyYAML, wants a dot in it)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def load(path: Path = Path("params.yaml")) -> Params:
+    """Read and validate a params file.
+
+    Raises CatdogError with one line: file, key, value, and what is allowed.
+    """
+    return parse(read_yaml(path), str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file holds, numbers as DVC reads them; CatdogError if it cannot."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise CatdogError(f"{path}: no such file; copy one from recipes/") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CatdogError(f"{path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" in line {where.line + 1}" if where else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise CatdogError(f"{path}: not valid YAML{line}: {problem}") from None
+
+
+def parse(values: Any, source: str = "params") -> Params:
+    """Validate plain values as params; CatdogError names `source`, key, value, what is allowed."""
+    if not isinstance(values, dict):
+        raise CatdogError(f"{source}: must hold sections such as `train:`, see recipes/")
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise CatdogError(f"{source}: {_explain(dict(problems[0]))}{more}") from None
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    match problem["type"]:
+        case "missing":
+            return f"{key} is missing; copy it from recipes/"
+        case "extra_forbidden":
+            return f"{key} is not a known key; see `catdog params` for all of them"
+        case "value_error":
+            message = str(problem["ctx"]["error"])
+            return f"{key}: {message}" if key else message
+        case _:
+            message = str(problem["msg"])
+            return f"{key} is {problem['input']!r}, but: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,300 @@
+"""Stage 1: raw photos become packed arrays, split by what is in them.
+
+data/prepared/ then holds train.npy, val.npy and test.npy (uint8, N×H×W×3), photos.csv with one row
+for every file found, and stats.json. The rows of photos.csv that belong to a split, in their order,
+are the photos of its array.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from catdog import params
+from catdog.errors import CatdogError
+from catdog.photos import PhotoError, list_classes, open_photo, squish
+
+SPLITS = ("train", "val", "test")
+CHUNK = 64  # photos a process decodes at a time: 3 MB of pixels at 128 px
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of photos.csv: a file that was found, and what became of it."""
+
+    path: str
+    class_name: str
+    split: str
+    sha256: str
+    width: int
+    height: int
+    reason: str
+
+
+COLUMNS = [field.name.replace("class_name", "class") for field in fields(Row)]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The photos of one split."""
+
+    photos: npt.NDArray[np.uint8]
+    """(N, H, W, 3), mapped from its file"""
+    labels: npt.NDArray[np.int64]
+    """(N,), each an index into `classes`"""
+    classes: list[str]
+    """sorted"""
+    rows: list[dict[str, str]]
+    """N rows of photos.csv"""
+
+
+def prepare(
+    settings: params.Prepare, raw: Path, prepared: Path, workers: int | None = None
+) -> dict[str, dict[str, int]]:
+    """Write `prepared` from the photos in `raw`, and return the counts by split and class.
+
+    Raises CatdogError, and leaves nothing behind, for fewer than two classes, and for a class that
+    has no photo in one of the splits.
+    """
+    classes = list_classes(raw)
+    temporary = prepared.with_name(f".{prepared.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        rows = refuse_duplicates(list(hash_files(raw, classes)))
+        counts = _pack(settings, raw, temporary, rows, workers or usable_cores())
+        shutil.rmtree(prepared, ignore_errors=True)
+        temporary.rename(prepared)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return counts
+
+
+def usable_cores() -> int:
+    """Return the number of cores this process may use, or what CATDOG_WORKERS says."""
+    if wanted := os.environ.get("CATDOG_WORKERS"):
+        if not wanted.isdecimal() or int(wanted) < 1:
+            raise CatdogError(f"CATDOG_WORKERS is {wanted!r}, but must be a number from 1")
+        return int(wanted)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def split_of(sha256: str, val_share: float, test_share: float) -> str:
+    """Return the split of the photo whose content hash (hexadecimal) is `sha256`.
+
+    The hash alone decides: its first 64 bits as a number in [0, 1) are compared with the shares. So
+    no photo moves when others come or go, and a larger test_share only adds to the test photos.
+    """
+    position = int(sha256[:16], 16) / 2**64
+    if position < test_share:
+        return "test"
+    return "val" if position < test_share + val_share else "train"
+
+
+def hash_files(raw: Path, classes: dict[str, list[Path]]) -> Iterator[Row]:
+    """Yield a row for each file of each class, with its content hash and nothing else known yet."""
+    files = [(name, file) for name, found in classes.items() for file in found]
+    with ThreadPoolExecutor() as pool:
+        for (name, file), sha256 in zip(files, pool.map(_sha256, files), strict=True):
+            yield Row(file.relative_to(raw).as_posix(), name, "", sha256, 0, 0, "")
+
+
+def _sha256(named: tuple[str, Path]) -> str:
+    with named[1].open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def refuse_duplicates(rows: list[Row]) -> list[Row]:
+    """Return the rows with a reason on each copy of a photo.
+
+    Of copies in one class the first stays. A photo that stands in two classes has no true label, so
+    none of its copies stays.
+    """
+    copies: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        copies[row.sha256].append(row)
+
+    def judge(row: Row) -> Row:
+        same = copies[row.sha256]
+        for other in same:
+            if other.class_name != row.class_name:
+                return replace(row, reason=f"the same photo is {other.path}, in another class")
+        first = same[0]
+        return row if row is first else replace(row, reason=f"the same photo as {first.path}")
+
+    return [judge(row) for row in rows]
+
+
+def _pack(
+    settings: params.Prepare, raw: Path, target: Path, rows: list[Row], workers: int
+) -> dict[str, dict[str, int]]:
+    side = settings.image_size
+    kept: list[Row] = []
+    moments = np.zeros((2, 3), dtype=np.int64)
+    with ArrayWriter(target, side) as arrays:
+        for row, pixels in _decode_all(raw, rows, side, workers):
+            if pixels is None:
+                kept.append(row)
+                continue
+            split = split_of(row.sha256, settings.val_share, settings.test_share)
+            kept.append(replace(row, split=split))
+            arrays.append(split, pixels)
+            if split == "train":
+                wide = pixels.reshape(-1, 3).astype(np.int64)
+                moments += np.stack([wide.sum(0), (wide**2).sum(0)])
+    counts = count(kept)
+    _refuse_gaps(raw, counts)
+    _write_rows(target / "photos.csv", kept)
+    stats = {"image_size": side, "counts": counts, **_mean_and_std(moments, counts, side)}
+    (target / "stats.json").write_text(json.dumps(stats, indent=2) + "\n", encoding="utf-8")
+    return counts
+
+
+class ArrayWriter:
+    """Appends photos to {train,val,test}.npy, however many come, holding none of them in memory.
+
+    numpy pads the header of an .npy file so that the length of the first axis can grow to 21 digits
+    in place; the final one is written when the writer is closed.
+    """
+
+    def __init__(self, folder: Path, side: int) -> None:
+        self._side = side
+        self._streams = {split: (folder / f"{split}.npy").open("wb") for split in SPLITS}
+        self._lengths = dict.fromkeys(SPLITS, 0)
+        for split in SPLITS:
+            self._write_header(split)
+
+    def append(self, split: str, pixels: npt.NDArray[np.uint8]) -> None:
+        """Add one photo (side, side, 3) to the end of a split."""
+        self._streams[split].write(pixels.tobytes())
+        self._lengths[split] += 1
+
+    def __enter__(self) -> Self:
+        """Return the writer."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Write the final lengths and close the files."""
+        for split, stream in self._streams.items():
+            stream.seek(0)
+            self._write_header(split)
+            stream.close()
+
+    def _write_header(self, split: str) -> None:
+        shape = (self._lengths[split], self._side, self._side, 3)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._streams[split], header)
+
+
+Decoded = tuple[Row, npt.NDArray[np.uint8] | None]
+
+
+def _decode_all(raw: Path, rows: list[Row], side: int, workers: int) -> Iterator[Decoded]:
+    """Yield every row in order, with its photo or, for a refused file, without.
+
+    Chunks of rows go to processes. At most four chunks a process are under way, which bounds the
+    memory (Executor.map would take in all rows at once).
+    """
+    chunks = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
+    waiting: deque[Future[list[Decoded]]] = deque()
+    with ProcessPoolExecutor(workers) as pool:
+        for chunk in chunks:
+            waiting.append(pool.submit(_decode, raw, chunk, side))
+            if len(waiting) >= 4 * workers:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def _decode(raw: Path, rows: list[Row], side: int) -> list[Decoded]:
+    return [_decode_one(raw, row, side) for row in rows]
+
+
+def _decode_one(raw: Path, row: Row, side: int) -> Decoded:
+    if row.reason:
+        return row, None
+    try:
+        photo = open_photo(raw / row.path, max_side=side)
+    except PhotoError as error:
+        return replace(row, reason=str(error)), None
+    return replace(row, width=photo.width, height=photo.height), squish(photo, side)
+
+
+def count(rows: list[Row]) -> dict[str, dict[str, int]]:
+    """Return how many photos each class has in each split, and how many files were refused."""
+    names = sorted({row.class_name for row in rows})
+    counts = {split: dict.fromkeys(names, 0) for split in (*SPLITS, "refused")}
+    for row in rows:
+        counts[row.split or "refused"][row.class_name] += 1
+    return counts
+
+
+def _refuse_gaps(raw: Path, counts: dict[str, dict[str, int]]) -> None:
+    for split in SPLITS:
+        for name, photos in counts[split].items():
+            if photos == 0:
+                total = sum(counts[other][name] for other in SPLITS)
+                raise CatdogError(
+                    f"{raw / name}: none of its {total} photos falls into the {split} split; add "
+                    f"photos, or raise prepare.val_share or prepare.test_share in params.yaml"
+                )
+
+
+def _mean_and_std(
+    moments: npt.NDArray[np.int64], counts: dict[str, dict[str, int]], side: int
+) -> dict[str, list[float]]:
+    """Return mean and standard deviation per channel of the training photos, in [0, 1]."""
+    pixels = sum(counts["train"].values()) * side * side
+    mean = moments[0] / pixels
+    std = np.sqrt(np.maximum(moments[1] / pixels - mean**2, 0))
+    return {
+        "mean": [round(float(value) / 255, 6) for value in mean],
+        "std": [round(float(value) / 255, 6) for value in std],
+    }
+
+
+def _write_rows(path: Path, rows: list[Row]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows([getattr(row, field.name) for field in fields(Row)] for row in rows)
+
+
+def read_split(prepared: Path, split: str) -> Split:
+    """Return one split of what `prepare` wrote; CatdogError if it is not there."""
+    try:
+        photos = np.load(prepared / f"{split}.npy", mmap_mode="r")
+        with (prepared / "photos.csv").open(encoding="utf-8", newline="") as stream:
+            every = list(csv.DictReader(stream))
+    except FileNotFoundError as error:
+        raise CatdogError(
+            f"{error.filename}: no prepared photos; run `dvc repro prepare`"
+        ) from None
+    classes = sorted({row["class"] for row in every})
+    rows = [row for row in every if row["split"] == split]
+    labels = np.array([classes.index(row["class"]) for row in rows], dtype=np.int64)
+    return Split(photos, labels, classes, rows)
+
+
+def read_stats(prepared: Path) -> dict[str, list[float]]:
+    """Return mean and std per channel of the training photos, from stats.json."""
+    stats = json.loads((prepared / "stats.json").read_text(encoding="utf-8"))
+    return {"mean": stats["mean"], "std": stats["std"]}
