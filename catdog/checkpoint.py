@@ -70,11 +70,19 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `flatten_optimizer` took out."""
+    """Put back what `flatten_optimizer` took out.
+
+    Each tensor gets the memory layout of its weight back, which the file does not keep: the fused
+    optimizers walk weight and momentum in memory order and would pair the wrong numbers.
+    """
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
-        weight, entry = name.split("/")
-        state.setdefault(int(weight), {})[entry] = value
+        index, entry = name.split("/")
+        weight = weights[int(index)]
+        same = value.shape == weight.shape
+        laid_out = torch.empty_like(weight, dtype=value.dtype).copy_(value) if same else value
+        state.setdefault(int(index), {})[entry] = laid_out.detach()
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 

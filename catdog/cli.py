@@ -31,7 +31,7 @@ app = typer.Typer(
 
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Processes that decode photos; as many as there are cores if left out."),
+    typer.Option(min=1, help="Processes that decode photos; left out, one a core."),
 ]
 
 

@@ -248,7 +248,10 @@ def _blend(colour: Colour, other: Colour, share: float) -> Colour:
 
 
 def _any_colour(rng: random.Random, low: int = 60, high: int = 230) -> Colour:
-    return (rng.randint(low, high), rng.randint(low, high), rng.randint(low, high))
+    """Return a colour between two levels, not too vivid."""
+    grey = rng.randint(low, high)
+    vivid = (rng.randint(low, high), rng.randint(low, high), rng.randint(low, high))
+    return _blend(vivid, (grey, grey, grey), 0.5)
 
 
 # --- the animal's traits ------------------------------------------------------------------------
@@ -505,7 +508,7 @@ def _sitting(
         pen.oval(side * (g + 0.03), 0.42, 0.09, 0.08, coat.near, line=coat.line)
         if not behind:
             _leg(pen.at(side * (0.4 * g + 0.02), 0), animal, coat.near, coat, 0, 0.1)
-    head = pen.at(rng.uniform(-0.04, 0.04), -0.3, rng.uniform(0.21, 0.25), rng.gauss(0, 7))
+    head = pen.at(rng.uniform(-0.04, 0.04), -0.3, rng.uniform(0.24, 0.28), rng.gauss(0, 7))
     if behind:
         _tail(pen.at(0, 0.42, 1, rng.choice([0, 40, 120])), animal, coat, rng, up=True)
         _skull(head, animal, coat)
@@ -526,7 +529,7 @@ def _sitting_sideways(pen: Pen, animal: Anatomy, coat: Coat, rng: random.Random)
     _leg(pen, animal, coat.near, coat, 0.13, 0.05)
     pen.oval(-0.1, 0.36, 0.06 + 0.6 * g, 0.14, coat.near, line=coat.line)
     pen.oval(0.0, 0.47, 0.12, 0.035, coat.paws, line=coat.line)
-    _turned_head(pen.at(0.1, -0.32, rng.uniform(0.19, 0.22)), animal, coat, rng)
+    _turned_head(pen.at(0.1, -0.30, rng.uniform(0.22, 0.25)), animal, coat, rng)
 
 
 def _standing(pen: Pen, animal: Anatomy, coat: Coat, rng: random.Random) -> None:
@@ -536,7 +539,7 @@ def _standing(pen: Pen, animal: Anatomy, coat: Coat, rng: random.Random) -> None
     stride = rng.uniform(0.0, 0.07)
     for x in (-0.26 - stride, 0.2 + stride):
         _leg(pen, animal, coat.far, coat, x, belly - 0.08)
-    head = pen.at(0.40, spine - 0.1, rng.uniform(0.17, 0.20))
+    head = pen.at(0.40, spine - 0.1, rng.uniform(0.20, 0.23))
     pen.tube([(0.22, spine + 0.12), (0.37, spine - 0.06)], 0.12, 0.09, coat.near, coat.line)
     torso = [(-0.39, spine + 0.1), (-0.3, spine), (0.0, spine + 0.02), (0.26, spine - 0.01)]
     torso += [(0.36, belly - g), (0.26, belly + 0.01), (0.0, belly - 0.02), (-0.3, belly - 0.04)]
@@ -555,23 +558,23 @@ def _lying(pen: Pen, animal: Anatomy, coat: Coat, rng: random.Random) -> None:
     pen.blob([*torso, (0.2, 0.5), (-0.36, 0.5)], coat.near, line=coat.line)
     pen.oval(-0.28, 0.38, 0.06 + 0.6 * g, 0.115, coat.near, line=coat.line)
     pen.tube([(0.1, 0.46), (0.25, 0.48), (0.42, 0.48)], 0.05, 0.04, coat.paws, coat.line)
-    head = pen.at(0.3, top - rng.uniform(0.0, 0.12), rng.uniform(0.18, 0.21), rng.gauss(0, 8))
+    head = pen.at(0.3, top - rng.uniform(0.0, 0.12), rng.uniform(0.22, 0.25), rng.gauss(0, 8))
     _turned_head(head, animal, coat, rng)
 
 
 def _turned_head(pen: Pen, animal: Anatomy, coat: Coat, rng: random.Random) -> None:
-    draw_head = _head_from_side if rng.random() < 0.5 else _head_from_front
+    draw_head = _head_from_side if rng.random() < 0.4 else _head_from_front
     draw_head(pen, animal, coat, rng)
 
 
 Pose = Callable[[Pen, Anatomy, Coat, random.Random], None]
 POSES: list[tuple[Pose, int]] = [
-    (_close_up, 5),
-    (_sitting, 4),
+    (_close_up, 10),
+    (_sitting, 6),
     (partial(_sitting, behind=True), 1),
-    (_sitting_sideways, 4),
-    (_standing, 5),
-    (_lying, 4),
+    (_sitting_sideways, 3),
+    (_standing, 3),
+    (_lying, 3),
 ]
 
 
@@ -704,7 +707,7 @@ def _clutter(pen: Pen, rng: random.Random, most: int, y: float) -> None:
 def _occlude(pen: Pen, rng: random.Random) -> None:
     """Put bars, leaves or a blanket between the camera and the animal, or nothing."""
     colour = _any_colour(rng, 40, 220)
-    match rng.choice(["", "", "", "bars", "leaves", "blanket"]):
+    match rng.choice(["", "", "", "", "", "", "", "bars", "leaves", "blanket"]):
         case "bars":
             gap, width = rng.uniform(0.2, 0.4), rng.uniform(0.02, 0.05)
             for bar in range(-3, 8):
@@ -732,8 +735,8 @@ def _expose(image: Image.Image, rng: random.Random) -> Image.Image:
     angle, fall = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.3)
     light = 1 + fall * (math.cos(angle) * x + math.sin(angle) * y)
     light *= 1 - rng.choice([0, 0, 0.25]) * (x * x + y * y) / 2
-    gain = rng.uniform(0.65, 1.15) * np.array([rng.uniform(0.88, 1.12) for _ in range(3)])
-    contrast = rng.uniform(0.6, 1.1)
+    gain = rng.uniform(0.8, 1.2) * np.array([rng.uniform(0.88, 1.12) for _ in range(3)])
+    contrast = rng.uniform(0.75, 1.1)
     lit = (pixels - 128) * contrast + 128
     return _to_image(lit * light[..., None] * gain.astype(np.float32))
 
@@ -741,7 +744,7 @@ def _expose(image: Image.Image, rng: random.Random) -> Image.Image:
 def _blur_and_noise(image: Image.Image, rng: random.Random) -> Image.Image:
     """Return the picture a little out of focus, and with the noise of a sensor."""
     scale = image.width / 112
-    image = image.filter(ImageFilter.GaussianBlur(rng.choice([0, 0.4, 0.8, 1.4]) * scale))
+    image = image.filter(ImageFilter.GaussianBlur(rng.choice([0, 0.3, 0.6, 1.0]) * scale))
     strength = rng.choice([0.0, 2.0, 5.0])
     count = image.width * image.height * 3
     grain = np.frombuffer(rng.randbytes(count), dtype=np.uint8).astype(np.float32)
@@ -769,7 +772,7 @@ def draw(class_name: str, seed: int, side: int = 112) -> Image.Image:
     rng.choice(PLACES)(camera, rng)
     _clutter(camera, rng, most=3, y=0.75)
     (pose,) = rng.choices([pose for pose, _ in POSES], [weight for _, weight in POSES])
-    stage = camera.at(0.5, 0.5, rng.uniform(0.72, 0.95), rng.gauss(0, 4))
+    stage = camera.at(0.5, 0.5, rng.uniform(0.85, 1.0), rng.gauss(0, 4))
     if pose is not _close_up:
         stage.oval(0, 0.5, 0.42, 0.06, INK, alpha=0.3)
     pose(stage, _grow(KINDS[class_name], rng), _dress(stage, rng), rng)
@@ -782,10 +785,10 @@ def draw(class_name: str, seed: int, side: int = 112) -> Image.Image:
 
 def _aim(image: Image.Image, rng: random.Random) -> Pen:
     """Return a pen whose unit square is what the camera was meant to see, and roughly does."""
-    zoom = image.width * rng.uniform(0.75, 1.2)
-    turn = cmath.rect(zoom, math.radians(rng.gauss(0, 7)))
+    zoom = image.width * rng.uniform(0.9, 1.2)
+    turn = cmath.rect(zoom, math.radians(rng.gauss(0, 5)))
     middle = complex(image.width, image.width) / 2
-    miss = zoom * complex(rng.gauss(0, 0.08), rng.gauss(0, 0.06))
+    miss = zoom * complex(rng.gauss(0, 0.05), rng.gauss(0, 0.04))
     return Pen(image, middle + miss - turn * complex(0.5, 0.5), turn)
 
 

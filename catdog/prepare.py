@@ -235,7 +235,8 @@ def _decode_one(raw: Path, row: Row, side: int) -> Decoded:
         photo = open_photo(raw / row.path, max_side=side)
     except PhotoError as error:
         return replace(row, reason=str(error)), None
-    return replace(row, width=photo.width, height=photo.height), squish(photo, side)
+    width, height = photo.info["width"], photo.info["height"]
+    return replace(row, width=width, height=height), squish(photo, side)
 
 
 def count(rows: list[Row]) -> dict[str, dict[str, int]]:

@@ -142,7 +142,7 @@ def style() -> AbstractContextManager[None]:
         "axes.spines.right": False,
         "legend.frameon": False,
     }
-    return matplotlib.style.context(["default", ours], after_reset=True)
+    return matplotlib.style.context(ours, after_reset=True)
 
 
 def save_png(figure: Figure, path: Path) -> None:

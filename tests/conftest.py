@@ -1,0 +1,23 @@
+"""What several test files share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def make_photos() -> Callable[[Path, int], Path]:
+    """Return a function that writes a number of different small JPEG photos into a folder."""
+    generator = np.random.default_rng(0)
+
+    def make(folder: Path, count: int) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            pixels = generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"photo_{index}.jpg", quality=90)
+        return folder
+
+    return make
