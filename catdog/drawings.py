@@ -7,7 +7,6 @@ depends on its class, its seed and the version of Pillow alone, to the byte.
 
 import cmath
 import math
-import os
 import random
 import shutil
 from collections.abc import Callable, Sequence
@@ -123,7 +122,7 @@ KINDS = {
         irises=(BROWN, BROWN, BROWN, BROWN, AMBER, BLUE),
         slit_pupils=0.0,
         pink_nose=0.12,
-        whiskers=0.20,
+        whiskers=0.10,
         tongue=0.35,
     ),
 }
@@ -230,10 +229,7 @@ def _smooth(points: Sequence[Point], closed: bool = True, steps: int = 7) -> lis
     a, b, c, d = knots[:-3], knots[1:-2], knots[2:-1], knots[3:]
     t = (np.arange(steps) / steps)[:, None]
     curve = 0.5 * (
-        2 * b
-        + (c - a) * t
-        + (2 * a - 5 * b + 4 * c - d) * t**2
-        + (3 * b - a - 3 * c + d) * t**3
+        2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3
     )
     curve = curve.T.ravel()
     if not closed:
@@ -312,9 +308,7 @@ def _paint_pattern(
             for row in range(-3, 4):
                 x, y = column * gap + rng.gauss(0, 0.012), row * 0.26 + (column % 2) * 0.13
                 bend = rng.uniform(-0.04, 0.04)
-                pen.tube(
-                    [(x, y - 0.1), (x + bend, y), (x, y + 0.1)], width / 2, width / 4, stripe
-                )
+                pen.tube([(x, y - 0.1), (x + bend, y), (x, y + 0.1)], width / 2, width / 4, stripe)
     if pattern == "patches":
         for _ in range(rng.randint(7, 14)):
             _patch(pen, rng, rng.uniform(-0.6, 0.6), rng.uniform(-0.6, 0.6), second)
@@ -384,12 +378,16 @@ def _ear_pair(pen: Pen, animal: Anatomy, coat: Coat) -> None:
             pen.fill([*flap, ends[0]], coat.ears, line=coat.line)
             continue
         top = (tip, -0.68 - length)
-        bulge = [((e[0] + top[0]) / 2 + s * side * 0.07, (e[1] + top[1]) / 2 - 0.03)
-                 for e, s in zip(ends, (1, -1), strict=True)]
+        bulge = [
+            ((e[0] + top[0]) / 2 + s * side * 0.07, (e[1] + top[1]) / 2 - 0.03)
+            for e, s in zip(ends, (1, -1), strict=True)
+        ]
         pen.fill([ends[0], bulge[0], top, bulge[1], ends[1]], coat.ears, line=coat.line)
         centre = ((ends[0][0] + ends[1][0] + top[0]) / 3, (ends[0][1] + ends[1][1] + top[1]) / 3)
-        inner = [(c + 0.62 * (x - c), d + 0.62 * (y - d) + 0.06)
-                 for (x, y), (c, d) in ((p, centre) for p in (ends[0], top, ends[1]))]
+        inner = [
+            (c + 0.62 * (x - c), d + 0.62 * (y - d) + 0.06)
+            for (x, y), (c, d) in ((p, centre) for p in (ends[0], top, ends[1]))
+        ]
         pen.fill(inner, inside)
 
 
@@ -417,8 +415,17 @@ def _muzzle(pen: Pen, animal: Anatomy, coat: Coat) -> None:
 
 def _nose(pen: Pen, animal: Anatomy) -> None:
     r, colour = animal.nose, PINK if animal.pink_nose else INK
-    pen.blob([(-r, -0.5 * r), (0, -0.7 * r), (r, -0.5 * r), (0.5 * r, 0.5 * r), (0, 0.8 * r),
-              (-0.5 * r, 0.5 * r)], colour)
+    pen.blob(
+        [
+            (-r, -0.5 * r),
+            (0, -0.7 * r),
+            (r, -0.5 * r),
+            (0.5 * r, 0.5 * r),
+            (0, 0.8 * r),
+            (-0.5 * r, 0.5 * r),
+        ],
+        colour,
+    )
     pen.oval(-0.35 * r, -0.35 * r, 0.25 * r, 0.14 * r, _blend(colour, (255, 255, 255), 0.5))
 
 
@@ -492,7 +499,7 @@ def _close_up(pen: Pen, animal: Anatomy, coat: Coat, rng: random.Random) -> None
     g = 1.4 * animal.girth
     chest = [(-0.14 - g, 1.0), (-0.1 - g, 0.35), (-0.2, 0.1), (0.2, 0.1), (0.1 + g, 0.35)]
     pen.blob([*chest, (0.14 + g, 1.0)], coat.near, line=coat.line)
-    _head_from_front(pen.at(0, -0.02, 0.36, rng.gauss(0, 8)), animal, coat, rng)
+    _head_from_front(pen.at(0, 0.06, 0.33, rng.gauss(0, 8)), animal, coat, rng)
 
 
 def _sitting(
@@ -508,7 +515,7 @@ def _sitting(
         pen.oval(side * (g + 0.03), 0.42, 0.09, 0.08, coat.near, line=coat.line)
         if not behind:
             _leg(pen.at(side * (0.4 * g + 0.02), 0), animal, coat.near, coat, 0, 0.1)
-    head = pen.at(rng.uniform(-0.04, 0.04), -0.3, rng.uniform(0.24, 0.28), rng.gauss(0, 7))
+    head = pen.at(rng.uniform(-0.04, 0.04), -0.22, rng.uniform(0.24, 0.28), rng.gauss(0, 7))
     if behind:
         _tail(pen.at(0, 0.42, 1, rng.choice([0, 40, 120])), animal, coat, rng, up=True)
         _skull(head, animal, coat)
@@ -529,7 +536,7 @@ def _sitting_sideways(pen: Pen, animal: Anatomy, coat: Coat, rng: random.Random)
     _leg(pen, animal, coat.near, coat, 0.13, 0.05)
     pen.oval(-0.1, 0.36, 0.06 + 0.6 * g, 0.14, coat.near, line=coat.line)
     pen.oval(0.0, 0.47, 0.12, 0.035, coat.paws, line=coat.line)
-    _turned_head(pen.at(0.1, -0.30, rng.uniform(0.22, 0.25)), animal, coat, rng)
+    _turned_head(pen.at(0.1, -0.24, rng.uniform(0.22, 0.25)), animal, coat, rng)
 
 
 def _standing(pen: Pen, animal: Anatomy, coat: Coat, rng: random.Random) -> None:
@@ -678,7 +685,9 @@ def _plant(pen: Pen, rng: random.Random) -> None:
     green = (rng.randint(40, 100), rng.randint(110, 160), rng.randint(50, 100))
     for _ in range(rng.randint(4, 9)):
         x, y = rng.uniform(-0.2, 0.2), rng.uniform(-0.55, -0.25)
-        pen.tube([(0, -0.1), (x / 2, y * 0.7), (x, y)], 0.035, 0.004, green, _blend(green, INK, 0.4))
+        pen.tube(
+            [(0, -0.1), (x / 2, y * 0.7), (x, y)], 0.035, 0.004, green, _blend(green, INK, 0.4)
+        )
     pen.fill([(-0.1, -0.14), (0.1, -0.14), (0.07, 0), (-0.07, 0)], _any_colour(rng, 70, 220))
 
 
@@ -715,7 +724,9 @@ def _occlude(pen: Pen, rng: random.Random) -> None:
                 pen.stroke([(x, -1), (x, 2)], width, colour)
         case "leaves":
             for _ in range(rng.randint(3, 9)):
-                leaf = pen.at(rng.random(), rng.random(), rng.uniform(0.08, 0.2), rng.uniform(0, 360))
+                leaf = pen.at(
+                    rng.random(), rng.random(), rng.uniform(0.08, 0.2), rng.uniform(0, 360)
+                )
                 green = (rng.randint(50, 120), rng.randint(100, 160), rng.randint(40, 90))
                 leaf.blob([(-1, 0), (0, -0.35), (1, 0), (0, 0.35)], green)
         case "blanket":
@@ -772,7 +783,7 @@ def draw(class_name: str, seed: int, side: int = 112) -> Image.Image:
     rng.choice(PLACES)(camera, rng)
     _clutter(camera, rng, most=3, y=0.75)
     (pose,) = rng.choices([pose for pose, _ in POSES], [weight for _, weight in POSES])
-    stage = camera.at(0.5, 0.5, rng.uniform(0.85, 1.0), rng.gauss(0, 4))
+    stage = camera.at(0.5, 0.54, rng.uniform(0.8, 0.95), rng.gauss(0, 4))
     if pose is not _close_up:
         stage.oval(0, 0.5, 0.42, 0.06, INK, alpha=0.3)
     pose(stage, _grow(KINDS[class_name], rng), _dress(stage, rng), rng)
@@ -798,12 +809,13 @@ def draw_sample(root: Path, count: int = 800, seed: int = 1) -> None:
     `root` appears whole or not at all. Picture i does not depend on `count`. Raises CatdogError if
     `root` exists, or if `count` is odd or below 2.
     """
-    if root.exists():
+    if root.exists() or root.is_symlink():
         raise CatdogError(f"{root} exists; move it away to have the sample drawn there")
     if count < 2 or count % 2:
         raise CatdogError(f"count must be even and at least 2, not {count}")
-    temporary = root.with_name(f".{root.name}.{os.getpid()}.tmp")
+    temporary = root.with_name(f".{root.name}.tmp")
     jobs = [(temporary, name, seed, i) for name in KINDS for i in range(1, count // 2 + 1)]
+    shutil.rmtree(temporary, ignore_errors=True)  # what a killed run left
     try:
         for name in KINDS:
             (temporary / name).mkdir(parents=True)

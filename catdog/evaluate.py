@@ -57,7 +57,7 @@ class Judgement:
         return sorted(wrong, key=lambda index: -float(self.probabilities[index].max()))[:most]
 
 
-def evaluate(  # noqa: PLR0917 - a stage has as many files as it has
+def evaluate(
     params: Params,
     prepared: Path,
     models: Path,

@@ -17,6 +17,10 @@ SUFFIXES = frozenset(
 JUNK = frozenset({"thumbs.db", "desktop.ini"})  # what file managers leave in folders
 MAX_PIXELS = 200_000_000  # far above any camera; a larger one is an attack or a mistake
 
+# Pillow warns of odd metadata around pixels that are fine. Once for the process: decoding happens
+# in threads, and warnings.catch_warnings is not safe there.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 
 class PhotoError(CatdogError):
     """Why a file is no usable photo, in a short sentence without its path."""
@@ -32,9 +36,7 @@ def open_photo(source: Path | BinaryIO, max_side: int | None = None) -> Image.Im
     Raises PhotoError if the file is empty, damaged, truncated, or no photo.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata around pixels that are fine
-            return _decode(source, max_side)
+        return _decode(source, max_side)
     except PhotoError:
         raise
     except UnidentifiedImageError:
