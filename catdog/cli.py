@@ -19,6 +19,7 @@ MODELS = Path("models")
 METRICS = Path("metrics.json")
 HISTORY = Path("reports/train/history.csv")
 REPORTS = Path("reports/evaluate")
+DOWNLOADS = Path("data/.downloads")
 QUARANTINE = Path("data/quarantine.csv")
 
 app = typer.Typer(
@@ -123,10 +124,13 @@ def fetch(
     """
     if archive is not None and (url is not None or sha256 is not None):
         raise CatdogError("--archive is a file that is here: leave --url and --sha256 out")
-    from catdog import imports, versioning
+    from catdog import downloads, imports, versioning
 
+    imports.refuse_to_overwrite(RAW, replace)
     if archive is None:
-        archive = imports.fetch_archive(url, sha256, RAW, replace=replace)
+        if url is None:
+            url, sha256 = downloads.MICROSOFT_URL, sha256 or downloads.MICROSOFT_SHA256
+        archive = downloads.download(url, DOWNLOADS, sha256)
     report = imports.import_photos(
         archive, RAW, replace=replace, quarantine=QUARANTINE, workers=workers
     )

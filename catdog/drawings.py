@@ -96,11 +96,14 @@ class Coat:
 
 
 GREEN, AMBER, BLUE, BROWN = (136, 168, 88), (216, 164, 60), (120, 168, 204), (98, 62, 38)
+# An Anatomy's numbers: ear length, ear width, head width, muzzle, nose, eye, legs, girth, tail
+# length, tail width. Some dogs have a cat's ears and some cats a dog's, as in life.
 KINDS = {
     "cat": Kind(
         breeds=(
             Anatomy("pointed", 0.80, 0.62, 1.10, 0.15, 0.12, 0.25, 0.30, 0.15, 0.62, 0.060),
             Anatomy("pointed", 0.75, 0.60, 1.08, 0.22, 0.13, 0.23, 0.30, 0.17, 0.58, 0.065),
+            Anatomy("pointed", 0.85, 0.64, 1.14, 0.12, 0.11, 0.25, 0.32, 0.16, 0.64, 0.080),
             Anatomy("pointed", 0.95, 0.60, 0.96, 0.32, 0.12, 0.22, 0.34, 0.13, 0.66, 0.045),
             Anatomy("pointed", 0.58, 0.52, 1.20, 0.05, 0.12, 0.26, 0.24, 0.19, 0.46, 0.100),
             Anatomy("folded", 0.55, 0.55, 1.14, 0.12, 0.13, 0.26, 0.27, 0.17, 0.55, 0.070),
@@ -114,6 +117,7 @@ KINDS = {
     "dog": Kind(
         breeds=(
             Anatomy("floppy", 1.00, 0.50, 0.96, 0.70, 0.22, 0.16, 0.34, 0.18, 0.44, 0.085),
+            Anatomy("floppy", 0.90, 0.50, 0.90, 0.80, 0.23, 0.15, 0.37, 0.17, 0.46, 0.075),
             Anatomy("floppy", 1.30, 0.55, 0.92, 0.60, 0.20, 0.17, 0.28, 0.17, 0.34, 0.070),
             Anatomy("floppy", 0.75, 0.50, 1.08, 0.30, 0.20, 0.20, 0.27, 0.19, 0.30, 0.075),
             Anatomy("folded", 0.70, 0.55, 0.96, 0.60, 0.19, 0.17, 0.32, 0.16, 0.28, 0.065),
@@ -253,7 +257,7 @@ def _any_colour(rng: random.Random, low: int = 60, high: int = 230) -> Colour:
 # --- the animal's traits ------------------------------------------------------------------------
 
 
-def _grow(kind: Kind, rng: random.Random, variation: float = 0.14) -> Anatomy:
+def _grow(kind: Kind, rng: random.Random, variation: float = 0.12) -> Anatomy:
     """One animal of a breed of that kind, each of its measures varied on its own."""
     breed = rng.choice(kind.breeds)
     measures = {
@@ -540,6 +544,7 @@ def _sitting_sideways(pen: Pen, animal: Anatomy, coat: Coat, rng: random.Random)
 
 
 def _standing(pen: Pen, animal: Anatomy, coat: Coat, rng: random.Random) -> None:
+    pen = pen.at(-0.06, 0.05, 0.9)  # the head sticks out: make room for it
     g, belly = animal.girth, 0.5 - animal.legs
     spine = belly - 1.5 * g
     _tail(pen.at(-0.36, spine + 0.06), animal, coat, rng, up=rng.random() < 0.75)
@@ -557,6 +562,7 @@ def _standing(pen: Pen, animal: Anatomy, coat: Coat, rng: random.Random) -> None
 
 
 def _lying(pen: Pen, animal: Anatomy, coat: Coat, rng: random.Random) -> None:
+    pen = pen.at(-0.04, 0, 0.95)
     g = animal.girth
     top = 0.48 - 1.6 * g
     _tail(pen.at(-0.4, 0.45), animal, coat, rng, up=rng.random() < 0.2)
@@ -570,7 +576,7 @@ def _lying(pen: Pen, animal: Anatomy, coat: Coat, rng: random.Random) -> None:
 
 
 def _turned_head(pen: Pen, animal: Anatomy, coat: Coat, rng: random.Random) -> None:
-    draw_head = _head_from_side if rng.random() < 0.4 else _head_from_front
+    draw_head = _head_from_side if rng.random() < 0.35 else _head_from_front
     draw_head(pen, animal, coat, rng)
 
 
@@ -777,7 +783,7 @@ def draw(class_name: str, seed: int, side: int = 112) -> Image.Image:
     """
     if class_name not in KINDS:
         raise CatdogError(f"cannot draw {class_name!r}; only {' and '.join(sorted(KINDS))}")
-    rng = random.Random(f"{class_name} {seed}")
+    rng = _generator(class_name, seed)
     image = _gradient(side * SUPERSAMPLING, rng)
     camera = _aim(image, rng)
     rng.choice(PLACES)(camera, rng)
@@ -792,6 +798,11 @@ def draw(class_name: str, seed: int, side: int = 112) -> Image.Image:
     image = _expose(image.reduce(SUPERSAMPLING), rng)
     image = ImageOps.mirror(image) if rng.random() < 0.5 else image
     return _blur_and_noise(image, rng)
+
+
+def _generator(class_name: str, seed: int) -> random.Random:
+    """Return the one source of chance of a picture, so that no picture depends on another."""
+    return random.Random(f"{class_name} {seed}")
 
 
 def _aim(image: Image.Image, rng: random.Random) -> Pen:

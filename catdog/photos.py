@@ -141,8 +141,9 @@ def find_photos(paths: Iterable[Path]) -> list[Path]:
 
 def _files(folder: Path) -> list[Path]:
     """Return all files below a folder, sorted by path, without hidden ones and junk."""
-    return sorted(file for file in folder.rglob("*") if file.is_file() and not _is_junk(file.name))
+    return sorted(file for file in folder.rglob("*") if file.is_file() and not is_junk(file.name))
 
 
-def _is_junk(name: str) -> bool:
+def is_junk(name: str) -> bool:
+    """Return whether a file is hidden or left behind by a file manager."""
     return name.startswith(".") or name.lower() in JUNK

@@ -273,7 +273,8 @@ def _mean_and_std(
 
 
 def _write_rows(path: Path, rows: list[Row]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
+    # A file's name may hold bytes that are no UTF-8: they are written as \udcXX.
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows([getattr(row, field.name) for field in fields(Row)] for row in rows)

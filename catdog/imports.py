@@ -1,0 +1,218 @@
+"""Bring photos in: check every one, put the good ones in place all at once, list the others."""
+
+import csv
+import ctypes
+import errno
+import io
+import os
+import shutil
+import sys
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from catdog.errors import CatdogError
+from catdog.files import write_text
+from catdog.layouts import Entry, Source, open_source, sort_entries
+from catdog.photos import PhotoError, open_photo
+from catdog.prepare import usable_cores
+
+CHUNK = 32  # photos that a process checks at a time
+AT_FDCWD, RENAME_EXCHANGE, RENAME_SWAP = -100, 2, 2  # of renameat2(2) and renamex_np(2)
+SHOWN_REASONS = 12
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What came in and what did not."""
+
+    taken: dict[str, int]
+    """photos by class"""
+    refused: list[tuple[str, str]]
+    """file and reason"""
+    quarantine: Path
+    """where the refused files are listed"""
+
+
+def import_photos(
+    archive: Path, raw: Path, *, replace: bool, quarantine: Path, workers: int | None = None
+) -> ImportReport:
+    """Make `raw` hold the photos of an archive or folder, as raw/<class>/<name>, byte for byte.
+
+    Every photo is decoded completely first; what fails, or is no photo, is listed in the CSV file
+    `quarantine` (file, reason). The old set, if `replace` allows it, gives way in one step when
+    all is ready: a kill at any moment leaves it or the new one. Raises CatdogError for a missing or
+    damaged archive, for fewer than two classes, when `raw` is there, and while another import runs.
+    """
+    raw.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(_hidden(raw, "lock"), timeout=0):
+            recover(raw)
+            refuse_to_overwrite(raw, replace)
+            return _import(archive, raw, quarantine, workers or usable_cores())
+    except Timeout:
+        raise CatdogError(f"{raw}: another import is running; wait for it to end") from None
+
+
+def refuse_to_overwrite(raw: Path, replace: bool) -> None:
+    """Raise CatdogError if `raw` holds photos that may not be replaced."""
+    if raw.exists() and not replace:
+        raise CatdogError(f"{raw}: there are photos already; --replace puts the new ones there")
+
+
+def _import(archive: Path, raw: Path, quarantine: Path, workers: int) -> ImportReport:
+    incoming = _hidden(raw, "incoming")
+    try:
+        with closing(open_source(archive)) as source:
+            entries = sort_entries(source.names())
+            refused = [(entry.name, entry.reason) for entry in entries if entry.reason]
+            taken: Counter[str] = Counter()
+            for entry, reason in _check_all(source, entries, incoming, workers):
+                if reason:
+                    refused.append((entry.name, reason))
+                else:
+                    taken[entry.class_name] += 1
+        _write_quarantine(quarantine, sorted(refused))
+        if len(taken) < 2:
+            raise CatdogError(_too_few(archive, taken, entries, quarantine))
+        swap(incoming, raw)
+    finally:
+        shutil.rmtree(incoming, ignore_errors=True)
+    return ImportReport(dict(sorted(taken.items())), sorted(refused), quarantine)
+
+
+def _too_few(archive: Path, taken: Counter[str], entries: list[Entry], quarantine: Path) -> str:
+    nested = [e.name for e in entries if e.name.lower().endswith((".zip", ".tar", ".tar.gz"))]
+    if nested:
+        return f"{archive}: holds further archives; unpack it and give {nested[0]}"
+    found = ", ".join(sorted(taken)) or "none"
+    return (
+        f"{archive}: needs photos of at least two classes, in folders such as cat/ and dog/, but "
+        f"has good ones of: {found}; {quarantine} says what was refused and why"
+    )
+
+
+Checked = tuple[Entry, str]
+
+
+def _check_all(
+    source: Source, entries: list[Entry], target: Path, workers: int
+) -> Iterator[Checked]:
+    """Yield each entry with the reason for which it is refused, "" if it lies in `target` now.
+
+    This process reads the archive once from front to back, the others decode and write. At most
+    four chunks a process are under way, so memory does not grow with the archive.
+    """
+    wanted = [entry for entry in entries if not entry.reason]
+    for name in {entry.class_name for entry in wanted}:
+        (target / name).mkdir(parents=True, exist_ok=True)
+    waiting: deque[Future[list[Checked]]] = deque()
+    console = Console(stderr=True)
+    starts = range(0, len(wanted), CHUNK)
+    shown = track(starts, "checking photos", console=console, disable=not console.is_terminal)
+    with ProcessPoolExecutor(workers) as pool:
+        for start in shown:
+            chunk = [(entry, _read(source, entry)) for entry in wanted[start : start + CHUNK]]
+            waiting.append(pool.submit(_check, chunk, target))
+            if len(waiting) >= 4 * workers:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def _read(source: Source, entry: Entry) -> bytes | str:
+    """Return the bytes of a file, or the reason why they cannot be had."""
+    try:
+        return source.read(entry.name)
+    except Exception as error:  # zipfile, zlib and tarfile raise many kinds for damaged members
+        return f"damaged in the archive: {error}"
+
+
+def _check(chunk: list[tuple[Entry, bytes | str]], target: Path) -> list[Checked]:
+    return [(entry, _check_one(entry, content, target)) for entry, content in chunk]
+
+
+def _check_one(entry: Entry, content: bytes | str, target: Path) -> str:
+    if isinstance(content, str):
+        return content
+    if not content:
+        return "empty file"
+    try:
+        open_photo(io.BytesIO(content))
+    except PhotoError as error:
+        return str(error)
+    (target / entry.class_name / entry.file_name).write_bytes(content)
+    return ""
+
+
+def swap(incoming: Path, raw: Path) -> None:
+    """Put the folder `incoming` in the place of `raw`; the old one, if any, is removed.
+
+    Linux and macOS exchange two folders in one step. Elsewhere it takes two renames, and `recover`
+    mends what a kill between them leaves.
+    """
+    if not raw.exists():
+        incoming.rename(raw)
+    elif not _exchange(incoming, raw):
+        old = _hidden(raw, "old")
+        raw.rename(old)
+        incoming.rename(raw)
+        shutil.rmtree(old)
+
+
+def recover(raw: Path) -> None:
+    """Mend and remove what a killed import left; call it only while holding its lock."""
+    old = _hidden(raw, "old")
+    if old.exists() and not raw.exists():
+        old.rename(raw)
+    for leftover in (old, _hidden(raw, "incoming")):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two paths in one step; return whether this system and file system can."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(one), os.fsencode(other)
+    if sys.platform == "linux" and hasattr(libc, "renameat2"):
+        failed = libc.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE)
+    elif sys.platform == "darwin":
+        failed = libc.renamex_np(*names, RENAME_SWAP)
+    else:
+        return False
+    if failed and ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
+    return not failed
+
+
+def _hidden(raw: Path, what: str) -> Path:
+    return raw.with_name(f".{raw.name}.{what}")
+
+
+def _write_quarantine(path: Path, refused: list[tuple[str, str]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([("file", "reason"), *refused])
+    write_text(path, text.getvalue())
+
+
+def report_table(report: ImportReport) -> Table:
+    """Return a table of what came in and what did not."""
+    table = Table("photos", "class, or why not", title="Imported")
+    for name, photos in report.taken.items():
+        table.add_row(f"{photos:,}", name)
+    table.add_section()
+    reasons = Counter(reason for _, reason in report.refused)
+    for reason, files in reasons.most_common(SHOWN_REASONS):
+        table.add_row(f"{files:,}", f"refused: {reason}")
+    if rest := sum(reasons.values()) - sum(n for _, n in reasons.most_common(SHOWN_REASONS)):
+        table.add_row(f"{rest:,}", "refused for other reasons")
+    table.caption = f"All refused files: {report.quarantine}" if report.refused else None
+    return table
