@@ -108,7 +108,7 @@ KINDS = {
             Anatomy("pointed", 0.58, 0.52, 1.20, 0.05, 0.12, 0.26, 0.24, 0.19, 0.46, 0.100),
             Anatomy("folded", 0.55, 0.55, 1.14, 0.12, 0.13, 0.26, 0.27, 0.17, 0.55, 0.070),
         ),
-        irises=(GREEN, GREEN, AMBER, AMBER, BLUE, BROWN),
+        irises=(GREEN, GREEN, GREEN, AMBER, AMBER, AMBER, BLUE, BROWN),
         slit_pupils=0.75,
         pink_nose=0.75,
         whiskers=0.85,
@@ -123,7 +123,7 @@ KINDS = {
             Anatomy("folded", 0.70, 0.55, 0.96, 0.60, 0.19, 0.17, 0.32, 0.16, 0.28, 0.065),
             Anatomy("pointed", 0.82, 0.50, 1.00, 0.65, 0.19, 0.17, 0.36, 0.17, 0.42, 0.120),
         ),
-        irises=(BROWN, BROWN, BROWN, BROWN, AMBER, BLUE),
+        irises=(BROWN, BROWN, BROWN, BROWN, BROWN, BROWN, AMBER, BLUE),
         slit_pupils=0.0,
         pink_nose=0.12,
         whiskers=0.10,
@@ -576,18 +576,18 @@ def _lying(pen: Pen, animal: Anatomy, coat: Coat, rng: random.Random) -> None:
 
 
 def _turned_head(pen: Pen, animal: Anatomy, coat: Coat, rng: random.Random) -> None:
-    draw_head = _head_from_side if rng.random() < 0.35 else _head_from_front
+    draw_head = _head_from_side if rng.random() < 0.3 else _head_from_front
     draw_head(pen, animal, coat, rng)
 
 
 Pose = Callable[[Pen, Anatomy, Coat, random.Random], None]
 POSES: list[tuple[Pose, int]] = [
-    (_close_up, 10),
-    (_sitting, 6),
+    (_close_up, 11),
+    (_sitting, 7),
     (partial(_sitting, behind=True), 1),
-    (_sitting_sideways, 3),
-    (_standing, 3),
-    (_lying, 3),
+    (_sitting_sideways, 2),
+    (_standing, 2),
+    (_lying, 2),
 ]
 
 
@@ -761,7 +761,7 @@ def _expose(image: Image.Image, rng: random.Random) -> Image.Image:
 def _blur_and_noise(image: Image.Image, rng: random.Random) -> Image.Image:
     """Return the picture a little out of focus, and with the noise of a sensor."""
     scale = image.width / 112
-    image = image.filter(ImageFilter.GaussianBlur(rng.choice([0, 0.3, 0.6, 1.0]) * scale))
+    image = image.filter(ImageFilter.GaussianBlur(rng.choice([0, 0.3, 0.6, 0.9]) * scale))
     strength = rng.choice([0.0, 2.0, 5.0])
     count = image.width * image.height * 3
     grain = np.frombuffer(rng.randbytes(count), dtype=np.uint8).astype(np.float32)
