@@ -39,7 +39,7 @@ def pick_device(precision: Precision = "auto", name: str | None = None) -> Devic
     try:
         device = torch.device(wanted)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise CatdogError(f"device {wanted}: not on this machine ({reason})") from None
     if precision == "auto":

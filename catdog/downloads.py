@@ -22,6 +22,11 @@ MICROSOFT_URL = (
 )
 MICROSOFT_SHA256 = "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9"
 TRIES = 5
+NO_ADDRESS = (
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.MissingSchema,
+)
 TIMEOUT = 30.0  # seconds without a byte
 BLOCK = 1 << 18
 OUT_OF_RANGE = 416
@@ -35,14 +40,16 @@ def download(url: str, folder: Path, sha256: str | None = None, pause: float = 1
     fails, or if the file does not hash to `sha256` (it is then removed).
     """
     target = folder / (url.rstrip("/").rsplit("/", 1)[-1].split("?")[0] or "download")
+    sha256 = sha256 and sha256.lower()
     if target.is_file() and sha256 and _sha256(target) == sha256:
         return target
     folder.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
     _fetch(url, part, pause)
     found = _sha256(part)
-    if sha256 and found != sha256.lower():
+    if sha256 and found != sha256:
         part.unlink()
+        _tag_file(part).unlink(missing_ok=True)
         raise CatdogError(f"{url}: sha256 is {found}, not {sha256}; removed what was downloaded")
     _tag_file(part).unlink(missing_ok=True)
     return part.replace(target)
@@ -59,7 +66,7 @@ def _fetch(url: str, part: Path, pause: float) -> None:
                     f"{url}: the server answers {code} {error.response.reason}"
                 ) from None
             problem: Exception = error
-        except requests.exceptions.InvalidSchema:
+        except NO_ADDRESS:
             raise CatdogError(
                 f"{url}: not an address that starts with https:// or http://"
             ) from None

@@ -3,13 +3,18 @@
 import csv
 import ctypes
 import errno
+import glob
 import io
+import multiprocessing
 import os
+import secrets
 import shutil
 import sys
+import threading
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +30,8 @@ from catdog.layouts import Entry, Source, open_source, sort_entries
 from catdog.photos import PhotoError, open_photo
 from catdog.prepare import usable_cores
 
-CHUNK = 32  # photos that a process checks at a time
+CHUNK = 32  # photos that a process checks at a time,
+CHUNK_BYTES = 1 << 22  # or fewer, if they are large
 AT_FDCWD, RENAME_EXCHANGE, RENAME_SWAP = -100, 2, 2  # of renameat2(2) and renamex_np(2)
 SHOWN_REASONS = 12
 
@@ -50,16 +56,26 @@ def import_photos(
     Every photo is decoded completely first; what fails, or is no photo, is listed in the CSV file
     `quarantine` (file, reason). The old set, if `replace` allows it, gives way in one step when
     all is ready: a kill at any moment leaves it or the new one. Raises CatdogError for a missing or
-    damaged archive, for fewer than two classes, when `raw` is there, and while another import runs.
+    damaged archive, for fewer than two classes, when `raw` is there, while another import runs, and
+    when the disk is full.
     """
-    raw.parent.mkdir(parents=True, exist_ok=True)
+    if raw.is_symlink():
+        raw = raw.resolve()  # the photos lie on another disk: exchange them there, keep the link
     try:
+        raw.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(_hidden(raw, "lock"), timeout=0):
             recover(raw)
             refuse_to_overwrite(raw, replace)
             return _import(archive, raw, quarantine, workers or usable_cores())
     except Timeout:
         raise CatdogError(f"{raw}: another import is running; wait for it to end") from None
+    except BrokenProcessPool:
+        raise CatdogError(
+            f"{raw}: a process that checked photos was killed, perhaps for want of memory; "
+            f"nothing was changed; try --workers 1"
+        ) from None
+    except OSError as error:
+        raise CatdogError(f"{raw}: nothing was changed: {error}") from None
 
 
 def refuse_to_overwrite(raw: Path, replace: bool) -> None:
@@ -69,7 +85,9 @@ def refuse_to_overwrite(raw: Path, replace: bool) -> None:
 
 
 def _import(archive: Path, raw: Path, quarantine: Path, workers: int) -> ImportReport:
-    incoming = _hidden(raw, "incoming")
+    # A new name each time: a process of a killed import must find nothing to write into.
+    incoming = _hidden(raw, f"incoming-{secrets.token_hex(4)}")
+    incoming.mkdir()
     try:
         with closing(open_source(archive)) as source:
             entries = sort_entries(source.names())
@@ -83,6 +101,9 @@ def _import(archive: Path, raw: Path, quarantine: Path, workers: int) -> ImportR
         _write_quarantine(quarantine, sorted(refused))
         if len(taken) < 2:
             raise CatdogError(_too_few(archive, taken, entries, quarantine))
+        for folder in incoming.iterdir():
+            if folder.name not in taken:  # none of its photos was good, and no class is empty
+                folder.rmdir()
         swap(incoming, raw)
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
@@ -109,18 +130,16 @@ def _check_all(
     """Yield each entry with the reason for which it is refused, "" if it lies in `target` now.
 
     This process reads the archive once from front to back, the others decode and write. At most
-    four chunks a process are under way, so memory does not grow with the archive.
+    four chunks a process are under way, so memory grows neither with the archive nor its photos.
     """
     wanted = [entry for entry in entries if not entry.reason]
     for name in {entry.class_name for entry in wanted}:
         (target / name).mkdir(parents=True, exist_ok=True)
     waiting: deque[Future[list[Checked]]] = deque()
     console = Console(stderr=True)
-    starts = range(0, len(wanted), CHUNK)
-    shown = track(starts, "checking photos", console=console, disable=not console.is_terminal)
-    with ProcessPoolExecutor(workers) as pool:
-        for start in shown:
-            chunk = [(entry, _read(source, entry)) for entry in wanted[start : start + CHUNK]]
+    shown = track(wanted, "checking photos", console=console, disable=not console.is_terminal)
+    with ProcessPoolExecutor(workers, initializer=_end_with_parent) as pool:
+        for chunk in _chunks(source, shown):
             waiting.append(pool.submit(_check, chunk, target))
             if len(waiting) >= 4 * workers:
                 yield from waiting.popleft().result()
@@ -128,12 +147,39 @@ def _check_all(
             yield from waiting.popleft().result()
 
 
+def _end_with_parent() -> None:
+    """End this process once the one that started it is gone: kill -9 leaves workers behind."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a worker
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _chunks(source: Source, entries: Iterable[Entry]) -> Iterator[list[tuple[Entry, bytes | str]]]:
+    """Yield entries with what was read of them, at most CHUNK and few more than CHUNK_BYTES."""
+    chunk: list[tuple[Entry, bytes | str]] = []
+    size = 0
+    for entry in entries:
+        content = _read(source, entry)
+        chunk.append((entry, content))
+        size += len(content)
+        if len(chunk) == CHUNK or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
 def _read(source: Source, entry: Entry) -> bytes | str:
     """Return the bytes of a file, or the reason why they cannot be had."""
     try:
         return source.read(entry.name)
     except Exception as error:  # zipfile, zlib and tarfile raise many kinds for damaged members
-        return f"damaged in the archive: {error}"
+        return f"damaged in the archive: {str(error).split(' for file ')[0]}"
 
 
 def _check(chunk: list[tuple[Entry, bytes | str]], target: Path) -> list[Checked]:
@@ -149,7 +195,12 @@ def _check_one(entry: Entry, content: bytes | str, target: Path) -> str:
         open_photo(io.BytesIO(content))
     except PhotoError as error:
         return str(error)
-    (target / entry.class_name / entry.file_name).write_bytes(content)
+    try:
+        (target / entry.class_name / entry.file_name).write_bytes(content)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return "its name is too long"
+        raise
     return ""
 
 
@@ -173,7 +224,8 @@ def recover(raw: Path) -> None:
     old = _hidden(raw, "old")
     if old.exists() and not raw.exists():
         old.rename(raw)
-    for leftover in (old, _hidden(raw, "incoming")):
+    incoming = f"{glob.escape(_hidden(raw, 'incoming').name)}*"
+    for leftover in (old, *raw.parent.glob(incoming)):
         shutil.rmtree(leftover, ignore_errors=True)
 
 

@@ -4,9 +4,11 @@ Three layouts are known: Microsoft's `PetImages/Cat/1.jpg` and any other folder 
 Kaggle's `train/cat.1.jpg`, and Kaggle's unlabelled `test1/1.jpg`, which nothing can be learnt from.
 """
 
+import lzma
 import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from catdog.photos import SUFFIXES, is_junk
 
 KAGGLE = re.compile(r"^(?P<name>[^.]+)\.\d+\.[A-Za-z]+$")  # cat.1.jpg
 KAGGLE_FOLDERS = frozenset({"", "train"})
+DAMAGED = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 UNLABELLED = frozenset({"test", "test1"})
 
 
@@ -82,6 +85,9 @@ class TarSource:
     def __init__(self, path: Path) -> None:
         self._tar = tarfile.open(path)  # noqa: SIM115 - closed by close()
         self._files = {member.name: member for member in self._tar if member.isfile()}
+        # The checksum lies behind the last file: only who reads to the end learns of damage.
+        while self._tar.fileobj and self._tar.fileobj.read(1 << 20):
+            pass
 
     def names(self) -> list[str]:
         """Return the names of all plain files, in the order of the archive: to read it once."""
@@ -110,9 +116,11 @@ def open_source(path: Path) -> Source:
             return ZipSource(path)
         if tarfile.is_tarfile(path):
             return TarSource(path)
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise CatdogError(f"{path}: the archive is damaged ({error}); get it again") from None
-    raise CatdogError(f"{path}: neither a zip nor a tar archive, nor a folder")
+    raise CatdogError(
+        f"{path}: neither a zip nor a tar archive, nor a folder; if it should be one, get it again"
+    )
 
 
 @dataclass(frozen=True)
@@ -150,13 +158,15 @@ def _entry(name: str) -> Entry:
 
 def _why_not(path: PurePosixPath) -> str:
     """Return why a file cannot be a photo, by its name alone; "" if it can."""
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+    if path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1]):
         return "its name leads out of the archive"
+    if "\0" in str(path):
+        return "no file can have its name"
     if is_junk(path.name) or "__MACOSX" in path.parts:
         return "left by a file manager"
     if path.suffix.lower() not in SUFFIXES:
         return "not a photo by its name"
-    if path.parent.name.startswith("."):
+    if any(part.startswith(".") for part in path.parent.parts):
         return "its folder is hidden"
     return ""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from catdog.errors import CatdogError
 
@@ -19,6 +19,12 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(ge=0, lt=1)]
 Pixels = Annotated[int, Field(ge=16, le=1024)]
 PerChannel = Annotated[list[float], Field(min_length=3, max_length=3)]
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError(f"must be odd, not {value}")
+    return value
 
 
 class Section(BaseModel):
@@ -41,7 +47,9 @@ class Prepare(Section):
     @model_validator(mode="after")
     def _leaves_photos_to_train_on(self) -> Self:
         if self.val_share + self.test_share >= 1:
-            raise ValueError("val_share + test_share must be below 1")
+            raise ValueError(
+                f"val_share ({self.val_share}) + test_share ({self.test_share}) must be below 1"
+            )
         return self
 
 
@@ -62,7 +70,7 @@ class Normalization(Section):
         if self.source != "given" and not (self.mean is None and self.std is None):
             raise ValueError(f"mean and std must be empty with source: {self.source}")
         if self.std is not None and min(self.std) <= 0:
-            raise ValueError("std must be above 0")
+            raise ValueError(f"std is {self.std}, but must be above 0")
         return self
 
 
@@ -92,14 +100,20 @@ class Augmentation(Section):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.crop_scale_min > self.crop_scale_max:
-            raise ValueError("crop_scale_min must not be above crop_scale_max")
+            raise ValueError(
+                f"crop_scale_min ({self.crop_scale_min}) must not be above "
+                f"crop_scale_max ({self.crop_scale_max})"
+            )
         return self
 
 
 class SeedNetwork(Section):
     """The seed's network: conv, ReLU, 2×2 max-pool, repeated; then two linear layers."""
 
-    kernel_size: Literal[1, 3, 5, 7, 9] = Field(description="side of the filters, in pixels")
+    # No Literal of numbers: it takes true for 1 and 3.0 for 3.
+    kernel_size: Annotated[int, Field(ge=1, le=9), AfterValidator(_odd)] = Field(
+        description="side of the filters, an odd number of pixels"
+    )
     conv_layers: Annotated[int, Field(ge=1, le=8)] = Field(description="number of conv layers")
     width: Annotated[int, Field(ge=1, le=512)] = Field(
         description="channels of the first conv layer; each further one doubles them"
@@ -197,9 +211,14 @@ class Train(Section):
     @model_validator(mode="after")
     def _grows_forwards(self) -> Self:
         if self.start_image_size > self.image_size:
-            raise ValueError("start_image_size must not be above image_size")
+            raise ValueError(
+                f"start_image_size ({self.start_image_size}) must not be above "
+                f"image_size ({self.image_size})"
+            )
         if self.grow_from > self.grow_until:
-            raise ValueError("grow_from must not be above grow_until")
+            raise ValueError(
+                f"grow_from ({self.grow_from}) must not be above grow_until ({self.grow_until})"
+            )
         return self
 
 
@@ -238,8 +257,9 @@ class Params(Section):
         if self.model.name == "seed":
             if not train.start_image_size == train.image_size == train.eval_image_size:
                 raise ValueError(
-                    "model.name: seed needs train.start_image_size, train.image_size and "
-                    "train.eval_image_size to be equal: its linear layer takes one size only"
+                    f"model.name: seed needs train.start_image_size ({train.start_image_size}), "
+                    f"train.image_size ({train.image_size}) and train.eval_image_size "
+                    f"({train.eval_image_size}) to be equal: its linear layer takes one size only"
                 )
             if train.image_size >> self.model.seed.conv_layers == 0:
                 raise ValueError(
@@ -279,7 +299,7 @@ def read_yaml(path: Path) -> Any:
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" in line {where.line + 1}" if where else ""
-        problem = getattr(error, "problem", None) or str(error)
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise CatdogError(f"{path}: not valid YAML{line}: {problem}") from None
 
 

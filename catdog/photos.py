@@ -1,5 +1,6 @@
 """Photos as files: find them, decode them completely, and make them square."""
 
+import re
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from catdog.errors import CatdogError
 
@@ -15,7 +16,10 @@ SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".jfif", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 JUNK = frozenset({"thumbs.db", "desktop.ini"})  # what file managers leave in folders
-MAX_PIXELS = 200_000_000  # far above any camera; a larger one is an attack or a mistake
+MAX_PIXELS = 200_000_000  # what the largest phone cameras give; more is an attack or a mistake
+
+# Pillow's own limit lies below that: it refuses at twice this number, 179 million unless set.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 # Pillow warns of odd metadata around pixels that are fine. Once for the process: decoding happens
 # in threads, and warnings.catch_warnings is not safe there.
@@ -27,7 +31,7 @@ class PhotoError(CatdogError):
 
 
 def open_photo(source: Path | BinaryIO, max_side: int | None = None) -> Image.Image:
-    """Return a photo as an upright 8-bit RGB image, decoded to the last byte.
+    """Return a photo as an upright 8-bit RGB image, decoded to its last pixel.
 
     EXIF rotation is applied; transparent pixels are laid over white; of an animation the first
     frame counts. With `max_side` a large JPEG is decoded at a half, a quarter or an eighth of its
@@ -45,7 +49,8 @@ def open_photo(source: Path | BinaryIO, max_side: int | None = None) -> Image.Im
         raise PhotoError(f"more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # Pillow raises nearly anything for damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise PhotoError(f"damaged: {reason}") from None
+        # Without "(17 bytes not processed)" and the like, equal damage has equal words to count.
+        raise PhotoError(f"damaged: {re.sub(r' [(].*[)]$', '', reason)}") from None
 
 
 def _decode(source: Path | BinaryIO, max_side: int | None) -> Image.Image:
@@ -61,18 +66,19 @@ def _decode(source: Path | BinaryIO, max_side: int | None) -> Image.Image:
         if max_side is not None:
             image.draft(None, (max_side, max_side))
         image.load()
-        upright = _upright(image)
-    turned = upright.size != image.size and image.width != image.height
+        upright, turned = _upright(image)
     photo = _to_rgb(upright)
     photo.info = dict(zip(("width", "height"), size[::-1] if turned else size, strict=True))
     return photo
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
+    """Return the image as EXIF says it is seen, and whether its rows became columns."""
     try:
-        return ImageOps.exif_transpose(image)
+        turned = image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
+        return ImageOps.exif_transpose(image), turned
     except Exception:  # damaged metadata: the pixels are fine, so the photo counts as it lies
-        return image.copy()
+        return image.copy(), False
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -141,7 +147,11 @@ def find_photos(paths: Iterable[Path]) -> list[Path]:
 
 def _files(folder: Path) -> list[Path]:
     """Return all files below a folder, sorted by path, without hidden ones and junk."""
-    return sorted(file for file in folder.rglob("*") if file.is_file() and not is_junk(file.name))
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.is_file() and not any(map(is_junk, file.relative_to(folder).parts))
+    )
 
 
 def is_junk(name: str) -> bool:

@@ -1,0 +1,208 @@
+"""Epochs: what they hold, what they depend on, and the size of their photos."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from catdog import batches
+from catdog.batches import Batch, Normalization, Photos
+from catdog.params import Augmentation
+
+CPU = torch.device("cpu")
+QUICK = hypothesis_settings(max_examples=25, deadline=None)
+AS_IS = Normalization([0.0] * 3, [1.0] * 3)
+PLAIN = Augmentation(
+    crop_scale_min=1.0,
+    crop_scale_max=1.0,
+    crop_aspect=1.0,
+    flip=0.0,
+    rotation=0.0,
+    fill="mirror",
+    brightness=0.0,
+    contrast=0.0,
+    saturation=0.0,
+)
+VARIED = PLAIN.model_copy(
+    update={"crop_scale_min": 0.4, "flip": 0.5, "rotation": 10.0, "contrast": 0.2}
+)
+
+
+def noise(photos: int, side: int = 24) -> Photos:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (photos, side, side, 3), dtype=np.uint8)
+    return Photos(pixels, np.arange(photos, dtype=np.int64), CPU)
+
+
+def epoch(
+    photos: Photos,
+    number: int = 0,
+    *,
+    settings: Augmentation = VARIED,
+    normalization: Normalization = AS_IS,
+    image_size: int = 16,
+    batch_size: int = 5,
+    seed: int = 1,
+) -> list[Batch]:
+    return list(
+        batches.epoch(
+            photos,
+            settings,
+            normalization,
+            image_size=image_size,
+            batch_size=batch_size,
+            seed=seed,
+            number=number,
+        )
+    )
+
+
+def content(made: Iterable[Batch]) -> list[tuple[bytes, list[int]]]:
+    """The bytes of all inputs, and the labels."""
+    return [(batch.inputs.numpy().tobytes(), batch.labels.tolist()) for batch in made]
+
+
+def labels(made: Iterable[Batch]) -> list[int]:
+    return [label for batch in made for label in batch.labels.tolist()]
+
+
+def test_an_epoch_can_be_replayed_alone() -> None:
+    photos = noise(12)
+    in_a_row = [content(epoch(photos, number)) for number in range(3)]
+    assert content(epoch(noise(12), 2)) == in_a_row[2]
+
+
+def test_an_epoch_does_not_depend_on_what_came_before_it() -> None:
+    photos = noise(12)
+    torch.manual_seed(5)
+    forwards = [content(epoch(photos, number)) for number in (0, 1)]
+    epoch(photos, 7, image_size=20)
+    torch.rand(100)
+    backwards = [content(epoch(photos, number)) for number in (1, 0)]
+    assert backwards == forwards[::-1]
+
+
+def test_an_epoch_leaves_torchs_own_generator_alone() -> None:
+    before = torch.get_rng_state()
+    epoch(noise(12))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("number", "seed"), [(1, 1), (0, 2)])
+def test_another_epoch_or_seed_has_another_order_and_other_views(number: int, seed: int) -> None:
+    photos = noise(12)
+    one, other = epoch(photos), epoch(photos, number, seed=seed)
+    assert labels(one) != labels(other)
+
+    def by_label(made: list[Batch]) -> torch.Tensor:
+        return torch.cat([batch.inputs for batch in made])[np.argsort(labels(made))]
+
+    same = (by_label(one) == by_label(other)).flatten(1).all(1)
+    assert not same.any()
+
+
+def test_order_and_views_do_not_depend_on_the_batch_size() -> None:
+    photos = noise(12)
+    small, large = epoch(photos, batch_size=4), epoch(photos, batch_size=12)
+    assert labels(small) == labels(large)
+    torch.testing.assert_close(torch.cat([batch.inputs for batch in small]), large[0].inputs)
+
+
+@QUICK
+@given(photos=st.integers(1, 40), batch_size=st.integers(1, 50), number=st.integers(0, 3))
+def test_every_photo_comes_once_an_epoch_in_batches_of_nearly_one_size(
+    photos: int, batch_size: int, number: int
+) -> None:
+    made = epoch(noise(photos, 16), number, settings=PLAIN, batch_size=batch_size)
+    assert sorted(labels(made)) == list(range(photos))
+    sizes = [len(batch.inputs) for batch in made]
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+    assert len(sizes) == batches.steps_an_epoch(photos, batch_size)
+
+
+def test_a_label_follows_its_photo() -> None:
+    shades = np.arange(0, 240, 6, dtype=np.uint8)
+    pixels = np.broadcast_to(shades[:, None, None, None], (40, 24, 24, 3)).copy()
+    photos = Photos(pixels, (shades % 7).astype(np.int64), CPU)
+    settings = VARIED.model_copy(update={"contrast": 0.0})
+    for batch in epoch(photos, settings=settings, image_size=24):
+        seen = (batch.inputs[:, 0, 12, 12] * 255).round().long()
+        assert torch.equal(batch.labels, seen % 7)
+
+
+def test_normalization_can_be_undone() -> None:
+    mean, std = [0.48, 0.45, 0.4], [0.22, 0.23, 0.24]
+    photos = noise(6)
+    made = epoch(photos, settings=PLAIN, normalization=Normalization(mean, std), image_size=24)
+    for batch in made:
+        undone = batch.inputs * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
+        expected = photos.at(24)[batch.labels].permute(0, 3, 1, 2)
+        assert torch.equal((undone * 255).round().to(torch.uint8), expected)
+
+
+def test_a_batch_is_what_a_network_takes() -> None:
+    for batch in epoch(noise(12)):
+        assert batch.inputs.dtype == torch.float32
+        assert batch.inputs.shape[1:] == (3, 16, 16)
+        assert batch.inputs.is_contiguous(memory_format=torch.channels_last)
+        assert batch.labels.dtype == torch.int64
+        assert batch.seconds > 0
+
+
+@pytest.mark.parametrize(("image_size", "side"), [(16, 20), (20, 25), (32, 40), (48, 48), (40, 48)])
+def test_photos_are_kept_a_quarter_above_the_size_of_the_views(image_size: int, side: int) -> None:
+    photos = noise(3, 48)
+    photos.at(24)  # growing again starts from the stored photos, not from the shrunk ones
+    kept = photos.at(image_size)
+    stored = noise(3, 48).at(48).permute(0, 3, 1, 2).float()
+    expected = F.interpolate(stored, (side, side), mode="bilinear", antialias=True)
+    assert kept.dtype == torch.uint8
+    torch.testing.assert_close(kept.permute(0, 3, 1, 2).float(), expected.round(), atol=1, rtol=0)
+
+
+def test_photos_shrunk_in_chunks_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = noise(10).at(16)
+    monkeypatch.setattr(batches, "CHUNK", 3)
+    assert torch.equal(noise(10).at(16), whole)
+
+
+SIZES = st.integers(16, 256)
+SHARES = st.floats(0, 1)
+
+
+@QUICK
+@given(sizes=st.tuples(SIZES, SIZES), shares=st.tuples(SHARES, SHARES))
+def test_photos_grow_from_start_to_end_in_sixteens(
+    sizes: tuple[int, int], shares: tuple[float, float]
+) -> None:
+    start, end = sorted(sizes)
+    grow_from, grow_until = sorted(shares)
+
+    def at(progress: float) -> int:
+        return batches.image_size_at(progress, start, end, grow_from, grow_until)
+
+    grown = [at(step / 100) for step in range(101)]
+    assert grown == sorted(grown)
+    assert all(size in (start, end) or size % 16 == 0 for size in grown)
+    assert all(start <= size <= end for size in grown)
+    assert at(grow_until) == at(1) == end
+    if grow_from < grow_until:
+        assert at(grow_from) == at(0) == start
+
+
+def test_halfway_photos_have_half_grown() -> None:
+    assert batches.image_size_at(0.5, 64, 128, 0.25, 0.75) == 96
+
+
+def test_seeds_of_neighbouring_purposes_are_unrelated() -> None:
+    seeds = {batches.seed_of(seed, epoch) for seed in range(40) for epoch in range(40)}
+    assert len(seeds) == 1600
+    draws = torch.cat([torch.rand(1, generator=batches.generator_of(1, n)) for n in range(500)])
+    assert abs(float(np.corrcoef(draws[:-1], draws[1:])[0, 1])) < 0.15
+    assert abs(draws.mean().item() - 0.5) < 0.06
