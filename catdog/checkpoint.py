@@ -19,7 +19,18 @@ from catdog.files import replacing
 
 FOLDER = Path(".catdog/checkpoints")
 # What a training's result depends on; a change in any of these files makes old checkpoints strange.
-CODE = ("augment", "batches", "checkpoint", "devices", "networks", "optim", "train", "trained")
+CODE = (
+    "augment",
+    "batches",
+    "checkpoint",
+    "devices",
+    "networks",
+    "optim",
+    "photos",
+    "prepare",
+    "train",
+    "trained",
+)
 
 
 @dataclass(frozen=True)

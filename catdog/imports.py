@@ -11,6 +11,7 @@ import secrets
 import shutil
 import sys
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -226,7 +227,16 @@ def recover(raw: Path) -> None:
         old.rename(raw)
     incoming = f"{glob.escape(_hidden(raw, 'incoming').name)}*"
     for leftover in (old, *raw.parent.glob(incoming)):
-        shutil.rmtree(leftover, ignore_errors=True)
+        _remove(leftover)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, even if a worker of a killed import writes its last photo into it now."""
+    for _ in range(40):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)
 
 
 def _exchange(one: Path, other: Path) -> bool:

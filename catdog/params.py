@@ -254,6 +254,11 @@ class Params(Section):
                 f"train.image_size and train.eval_image_size must not be above "
                 f"prepare.image_size ({stored}), not {largest}"
             )
+        if self.model.name == "residual" and train.batch_size < 2:
+            raise ValueError(
+                "train.batch_size is 1, but model.name: residual needs at least 2: its batch norm "
+                "compares the photos of a batch"
+            )
         if self.model.name == "seed":
             if not train.start_image_size == train.image_size == train.eval_image_size:
                 raise ValueError(

@@ -253,9 +253,14 @@ def _refuse_gaps(raw: Path, counts: dict[str, dict[str, int]]) -> None:
         for name, photos in counts[split].items():
             if photos == 0:
                 total = sum(counts[other][name] for other in SPLITS)
+                change = {
+                    "train": "lower prepare.val_share or prepare.test_share",
+                    "val": "raise prepare.val_share",
+                    "test": "raise prepare.test_share",
+                }[split]
                 raise CatdogError(
                     f"{raw / name}: none of its {total} photos falls into the {split} split; add "
-                    f"photos, or raise prepare.val_share or prepare.test_share in params.yaml"
+                    f"photos, or {change} in params.yaml"
                 )
 
 

@@ -293,7 +293,7 @@ def _average(network: nn.Module, decay: float) -> AveragedModel | None:
 def _key(params: Params, prepared: Path, device: Device) -> str:
     """Return the name of this training: its params, its photos, its code and its arithmetic."""
     settings = params.model_dump_json(exclude={"evaluate"})
-    photos = (prepared / "photos.csv").read_bytes()
+    photos = (prepared / "photos.csv").read_bytes() + (prepared / "stats.json").read_bytes()
     machine = f"{device.torch_device} {device.dtype} {torch.__version__}"
     return checkpoint.key_of(settings, photos, machine)
 

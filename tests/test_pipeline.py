@@ -244,7 +244,7 @@ def test_own_photos_never_go_into_the_store_of_the_sample(
 def test_own_photos_added_by_hand_do_not_reach_git(
     origin: Project, make_photos: Callable[[Path, int], Path]
 ) -> None:
-    """`dvc add` by hand keeps the remote of the sample; git ignores what comes new into its store."""
+    """`dvc add` by hand keeps the sample's remote, but git ignores what comes new into it."""
     fresh = origin.clone("by_hand")
     fresh.run("dvc", "pull", "data/raw.dvc")
     make_photos(fresh.folder / "data/raw/cat", 2)
