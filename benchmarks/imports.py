@@ -14,7 +14,7 @@ from statistics import median
 
 from catdog.imports import import_photos
 from catdog.photos import list_classes
-from catdog.prepare import usable_cores
+from catdog.workers import usable_cores
 
 SAMPLE = Path("data/raw")
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -192,17 +193,22 @@ def _print(table: Table) -> None:
 
 
 def main() -> None:
-    """Run the command; a user's mistake becomes one line on stderr and exit code 1."""
+    """Run the command; what a user can mend becomes one line on stderr and exit code 1."""
     try:
         app()
-    except CatdogError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            f"catdog: {error}", markup=False
-        )
-        sys.exit(1)
+    except BrokenProcessPool:
+        _fail("a process that decoded photos was killed, perhaps for want of memory")
     except BrokenPipeError:
         sys.stderr.close()  # the reader of a pipe has seen enough, as in `catdog predict … | head`
         sys.exit(141)
+    except (CatdogError, OSError) as error:  # OSError: a full disk, a folder that is not writable
+        _fail(str(error))
+
+
+def _fail(line: str) -> None:
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"catdog: {line}", markup=False)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import math
 import random
 import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from catdog.errors import CatdogError
+from catdog.workers import process_pool, usable_cores
 
 Point = tuple[float, float]
 Colour = tuple[int, int, int]
@@ -830,7 +830,7 @@ def draw_sample(root: Path, count: int = 800, seed: int = 1) -> None:
     try:
         for name in KINDS:
             (temporary / name).mkdir(parents=True)
-        with ProcessPoolExecutor() as pool:
+        with process_pool(usable_cores()) as pool:
             list(pool.map(_save, *zip(*jobs, strict=True), chunksize=16))
         temporary.rename(root)
     finally:

@@ -5,16 +5,14 @@ import ctypes
 import errno
 import glob
 import io
-import multiprocessing
 import os
 import secrets
 import shutil
 import sys
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
@@ -29,7 +27,7 @@ from catdog.errors import CatdogError
 from catdog.files import write_text
 from catdog.layouts import Entry, Source, open_source, sort_entries
 from catdog.photos import PhotoError, open_photo
-from catdog.prepare import usable_cores
+from catdog.workers import process_pool, usable_cores
 
 CHUNK = 32  # photos that a process checks at a time,
 CHUNK_BYTES = 1 << 22  # or fewer, if they are large
@@ -139,25 +137,13 @@ def _check_all(
     waiting: deque[Future[list[Checked]]] = deque()
     console = Console(stderr=True)
     shown = track(wanted, "checking photos", console=console, disable=not console.is_terminal)
-    with ProcessPoolExecutor(workers, initializer=_end_with_parent) as pool:
+    with process_pool(workers) as pool:
         for chunk in _chunks(source, shown):
             waiting.append(pool.submit(_check, chunk, target))
             if len(waiting) >= 4 * workers:
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
-
-
-def _end_with_parent() -> None:
-    """End this process once the one that started it is gone: kill -9 leaves workers behind."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # this is a worker
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _chunks(source: Source, entries: Iterable[Entry]) -> Iterator[list[tuple[Entry, bytes | str]]]:
@@ -241,6 +227,8 @@ def _remove(folder: Path) -> None:
 
 def _exchange(one: Path, other: Path) -> bool:
     """Exchange two paths in one step; return whether this system and file system can."""
+    if sys.platform not in ("linux", "darwin"):
+        return False
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(one), os.fsencode(other)
     if sys.platform == "linux" and hasattr(libc, "renameat2"):

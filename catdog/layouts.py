@@ -160,8 +160,8 @@ def _why_not(path: PurePosixPath) -> str:
     """Return why a file cannot be a photo, by its name alone; "" if it can."""
     if path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1]):
         return "its name leads out of the archive"
-    if "\0" in str(path):
-        return "no file can have its name"
+    if not str(path).isprintable() or path.parent.name.strip(" ") != path.parent.name:
+        return "its name, or its folder's, holds blanks or signs that cannot be shown"
     if is_junk(path.name) or "__MACOSX" in path.parts:
         return "left by a file manager"
     if path.suffix.lower() not in SUFFIXES:

@@ -19,8 +19,8 @@ from rich.text import Text
 from catdog import trained
 from catdog.errors import CatdogError
 from catdog.photos import PhotoError, find_photos, open_photo, squish
-from catdog.prepare import usable_cores
 from catdog.trained import BATCH_SIZE, TrainedModel
+from catdog.workers import usable_cores
 
 Format = Literal["table", "csv", "json"]
 Pixels = npt.NDArray[np.uint8]

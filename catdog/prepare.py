@@ -8,11 +8,10 @@ are the photos of its array.
 import csv
 import hashlib
 import json
-import os
 import shutil
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +23,7 @@ import numpy.typing as npt
 from catdog import params
 from catdog.errors import CatdogError
 from catdog.photos import PhotoError, list_classes, open_photo, squish
+from catdog.workers import process_pool, usable_cores
 
 SPLITS = ("train", "val", "test")
 CHUNK = 64  # photos a process decodes at a time: 3 MB of pixels at 128 px
@@ -79,17 +79,6 @@ def prepare(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return counts
-
-
-def usable_cores() -> int:
-    """Return the number of cores this process may use, or what CATDOG_WORKERS says."""
-    if wanted := os.environ.get("CATDOG_WORKERS"):
-        if not wanted.isdecimal() or int(wanted) < 1:
-            raise CatdogError(f"CATDOG_WORKERS is {wanted!r}, but must be a number from 1")
-        return int(wanted)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def split_of(sha256: str, val_share: float, test_share: float) -> str:
@@ -215,7 +204,7 @@ def _decode_all(raw: Path, rows: list[Row], side: int, workers: int) -> Iterator
     """
     chunks = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
     waiting: deque[Future[list[Decoded]]] = deque()
-    with ProcessPoolExecutor(workers) as pool:
+    with process_pool(workers) as pool:
         for chunk in chunks:
             waiting.append(pool.submit(_decode, raw, chunk, side))
             if len(waiting) >= 4 * workers:

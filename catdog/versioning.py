@@ -19,7 +19,7 @@ def add(raw: Path) -> list[str]:
     Raises CatdogError if DVC cannot do it; the photos are in place nevertheless.
     """
     forget_remote(raw.with_name(f"{raw.name}.dvc"))
-    _run([sys.executable, "-m", "dvc", "add", "--quiet", str(raw)])
+    _run([sys.executable, "-m", "dvc", "add", str(raw)])
     status = _run(["git", "status", "--porcelain", "--", str(raw.parent)])
     return [line for line in status.splitlines() if line.strip()]
 

@@ -140,7 +140,7 @@ def test_an_interruption_leaves_nothing_behind(
 
     monkeypatch.setattr(drawings, "draw", draw_some)
     # Threads see the patch; whether processes do depends on how Python starts them.
-    monkeypatch.setattr(drawings, "ProcessPoolExecutor", ThreadPoolExecutor)
+    monkeypatch.setattr(drawings, "process_pool", ThreadPoolExecutor)
     with pytest.raises((KeyboardInterrupt, OSError)):
         draw_sample(tmp_path / "raw", count=40)
     assert not list(tmp_path.iterdir())

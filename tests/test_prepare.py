@@ -14,6 +14,7 @@ from PIL import Image
 
 from catdog import params, photos, prepare
 from catdog.errors import CatdogError
+from catdog.workers import usable_cores
 
 SETTINGS = params.Prepare(image_size=16, val_share=0.3, test_share=0.3)
 
@@ -324,9 +325,9 @@ def test_the_number_of_workers_is_what_the_environment_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CATDOG_WORKERS", "3")
-    assert prepare.usable_cores() == 3
+    assert usable_cores() == 3
     monkeypatch.delenv("CATDOG_WORKERS")
-    assert prepare.usable_cores() >= 1
+    assert usable_cores() >= 1
 
 
 def test_nothing_prepared_is_one_sentence(tmp_path: Path) -> None:
