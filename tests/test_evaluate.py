@@ -121,7 +121,8 @@ def save_model(folder: Path, classes: list[str], side: int = SIDE) -> None:
         logits = network(trained.to_inputs(torch.from_numpy(make_photos(40, side)), card))
         for name in ("classifier.weight", "classifier.bias"):
             state[name] *= 2 / logits.std(dim=0).mean()
-        state["classifier.bias"] -= logits.mean(dim=0) * 2 / logits.std(dim=0).mean()
+        centre = logits.mean(dim=0) * 2 / logits.std(dim=0).mean()
+        state["classifier.bias"] -= centre / networks.LOGIT_SCALE
     trained.save(folder, network, card)
 
 

@@ -97,6 +97,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Project:
         train__epochs=2,
         train__precision="float32",
     )
+    project.run("git", "add", "--all", "--force")  # data/store keeps new files out of git
     project.commit("sample")
     return project
 
@@ -152,7 +153,6 @@ def test_a_changed_section_reruns_what_depends_on_it(
 ) -> None:
     project.set(**changes)
     try:
-        # --dry changes nothing; --downstream-less stages show as "Running stage" lines
         assert ran(project.run("dvc", "repro", "--dry")) == expected
     finally:
         project.run("git", "checkout", "--quiet", "params.yaml")
@@ -179,9 +179,9 @@ def experiment(project: Project) -> Project:
 
 def test_params_diff_shows_just_the_changed_param(experiment: Project) -> None:
     changed = json.loads(experiment.run("dvc", "params", "diff", "--json"))
-    assert changed == {
-        "params.yaml": {"optimizer.lr": {"old": 0.1, "new": 1e-05, "diff": -0.09999}}
-    }
+    assert list(changed) == ["params.yaml"]
+    assert list(changed["params.yaml"]) == ["optimizer.lr"]
+    assert changed["params.yaml"]["optimizer.lr"]["new"] == 1e-05
 
 
 def test_metrics_diff_shows_the_accuracy_before_and_after(experiment: Project) -> None:
@@ -230,15 +230,16 @@ def test_own_photos_never_go_into_the_store_of_the_sample(
     origin: Project, tmp_path: Path, make_photos: Callable[[Path, int], Path]
 ) -> None:
     fresh = origin.clone("own")
-    make_photos(tmp_path / "own" / "ant", 12)
-    make_photos(tmp_path / "own" / "bee", 12)
+    make_photos(tmp_path / "own" / "ant", 60)
+    make_photos(tmp_path / "own" / "bee", 60)
     stored = sorted((fresh.folder / "data/store").rglob("*"))
     output = fresh.run("catdog", "fetch", "--archive", str(tmp_path / "own"), "--replace")
     assert "data/raw.dvc" in output
     assert "remote" not in (fresh.folder / "data/raw.dvc").read_text()
     refused = fresh.run("dvc", "push", "data/raw.dvc", code=1)
-    assert "no default remote" in refused
+    assert "no remote specified" in refused
     assert sorted((fresh.folder / "data/store").rglob("*")) == stored
+    assert "prepare" in ran(fresh.run("dvc", "repro", "--pull", "prepare"))
 
 
 def test_own_photos_added_by_hand_do_not_reach_git(
