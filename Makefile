@@ -9,6 +9,10 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# With a default remote, take from it what another machine has done. Without one, `dvc repro --pull`
+# ends with "no remote specified" as soon as the run cache knows a stage.
+PULL = $(if $(shell $(BIN)/dvc config core.remote 2>/dev/null),--pull)
+
 .DEFAULT_GOAL := help
 .PHONY: help install repro test test-slow lint format photos flow bench clean
 
@@ -26,7 +30,8 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 repro: $(READY) ## bring the photos, run the stages whose inputs changed, print the results
-	@$(BIN)/dvc repro --pull
+	@[ -e data/raw ] || $(BIN)/dvc pull data/raw.dvc
+	@$(BIN)/dvc repro $(PULL)
 	@$(BIN)/catdog results
 
 test: lint ## lint, type-check and test (under 15 minutes on 2 cores)

@@ -19,6 +19,8 @@ Stage = Literal["prepare", "train", "evaluate"]
 # Prefect kills a cancelled flow after 30 s: by then the stage must have saved, or been killed.
 GRACE_SECONDS = 15.0
 LAST_LINES = 20
+DVC = (sys.executable, "-m", "dvc")
+PHOTOS = "data/raw"
 SUPERVISOR = Path(__file__).with_name("supervise.py")
 
 
@@ -41,13 +43,35 @@ def run_stage(stage: Stage, root: Path) -> None:
     Call it directly, not with `.submit()`: only in the main thread does a cancelled run reach it,
     and let the stage save. Raises StageError with the stage's last lines.
     """
-    # Never `repro -s`: it does not look upstream, and trains on old data without a word.
-    command = [sys.executable, "-m", "dvc", "repro", "--pull", stage]
     last_lines: deque[str] = deque(maxlen=LAST_LINES)
-    code = _run(command, root, last_lines)
-    if code:
-        how = _how_it_ended(code, last_lines)
-        raise StageError("\n".join([f"stage {stage} failed: {how}", *last_lines]))
+    for arguments in dvc_commands(stage, root):
+        code = _run([*DVC, *arguments], root, last_lines)
+        if code:
+            how = _how_it_ended(code, last_lines)
+            raise StageError("\n".join([f"stage {stage} failed: {how}", *last_lines]))
+
+
+def dvc_commands(stage: Stage, root: Path) -> list[list[str]]:
+    """Return the arguments of the dvc commands that bring `stage` up to date in `root`.
+
+    With a default remote, `repro --pull` takes from there what another machine has done. Without
+    one, `--pull` fails as soon as the run cache knows a stage ("no remote specified"), so the
+    photos, whose own remote is named in their .dvc file, are pulled by themselves if they are
+    missing. Never `repro -s`: it does not look upstream, and trains on old data without a word.
+    """
+    if has_default_remote(root):
+        return [["repro", "--pull", stage]]
+    missing = (root / f"{PHOTOS}.dvc").is_file() and not (root / PHOTOS).exists()
+    pull = [["pull", f"{PHOTOS}.dvc"]] if missing else []
+    return [*pull, ["repro", stage]]
+
+
+def has_default_remote(root: Path) -> bool:
+    """Return whether the DVC project in `root` names a remote for whatever names none itself."""
+    command = [*DVC, "config", "core.remote"]
+    # It exits with 0 and prints nothing where none is set.
+    done = subprocess.run(command, cwd=root, env=_environment(), capture_output=True, check=False)
+    return bool(done.stdout.strip())
 
 
 def _run(command: Sequence[str], root: Path, last_lines: deque[str]) -> int:

@@ -26,7 +26,7 @@ from prefect.testing.utilities import prefect_test_harness
 
 from flows import supervise
 from flows.pipeline import REPOSITORY, flatten, pipeline
-from flows.stages import run_stage
+from flows.stages import dvc_commands, run_stage
 
 METRICS = {"accuracy": 0.875, "recall": {"cat": 0.75, "dog": 1.0}, "photos": 8}
 
@@ -326,6 +326,16 @@ def test_stage_takes_results_from_the_remote_rather_than_run_again(
     run_stage("train", project)
     assert (project / "model.txt").read_text() == "model"
     assert not (project / "runs.log").exists()
+
+
+def test_without_a_default_remote_nothing_is_pulled_but_missing_photos(project: Path) -> None:
+    """With `--pull`, DVC fails there as soon as the run cache knows the stage."""
+    assert dvc_commands("train", project) == [["repro", "train"]]
+    (project / "data").mkdir()
+    (project / "data" / "raw.dvc").touch()
+    assert dvc_commands("train", project) == [["pull", "data/raw.dvc"], ["repro", "train"]]
+    (project / "data" / "raw").mkdir()
+    assert dvc_commands("train", project) == [["repro", "train"]]
 
 
 def test_failing_stage_fails_the_flow_with_its_last_lines(server: str, project: Path) -> None:

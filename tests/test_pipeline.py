@@ -220,6 +220,15 @@ def test_a_clone_without_any_cache_still_shows_and_compares_metrics(experiment: 
     assert fresh.run("dvc", "metrics", "diff") == ""  # nothing was run, so nothing differs
 
 
+def test_a_setting_changed_back_is_taken_from_the_cache(experiment: Project) -> None:
+    """By make's commands: with --pull, and no default remote, DVC would fail here."""
+    experiment.run("git", "checkout", "--quiet", "params.yaml", "dvc.lock", "metrics.json")
+    experiment.run("dvc", "repro")
+    output = experiment.run("dvc", "exp", "run", "-S", "optimizer.lr=0.00001")
+    assert ran(output) == []
+    assert "Stage 'train' is cached" in output
+
+
 def test_pull_of_the_photos_alone_works_on_a_fresh_clone(origin: Project) -> None:
     fresh = origin.clone("pulled")
     fresh.run("dvc", "pull", "data/raw.dvc")
