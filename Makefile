@@ -30,6 +30,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 repro: $(READY) ## bring the photos, run the stages whose inputs changed, print the results
+	@$(BIN)/catdog params >/dev/null
 	@[ -e data/raw ] || $(BIN)/dvc pull data/raw.dvc
 	@$(BIN)/dvc repro $(PULL)
 	@$(BIN)/catdog results
@@ -52,7 +53,7 @@ format: $(READY) ## let ruff mend what it can
 photos: $(READY) ## take in real photos: make photos ARCHIVE=FILE, or without it the original 25,000
 	@$(BIN)/catdog fetch $(if $(ARCHIVE),--archive "$(ARCHIVE)") --replace
 
-flow: $(READY) ## run the stages as a Prefect flow, without a server
+flow: $(READY) ## run the stages as a Prefect flow (it starts a server of its own for the time)
 	@$(BIN)/python -m flows.pipeline
 
 bench: $(READY) ## measure the speed of the parts and print ratios

@@ -68,9 +68,11 @@ def evaluate() -> None:
     """Stage 3: judge the trained model on the test photos."""
     settings = params.load()
     from catdog.evaluate import evaluate as run
-    from catdog.report import results_table
+    from catdog.report import in_words
 
-    _print(results_table(run(settings, PREPARED, MODELS, METRICS, REPORTS, HISTORY)))
+    metrics = run(settings, PREPARED, MODELS, METRICS, REPORTS, HISTORY)
+    words = in_words(metrics, "accuracy_low", "accuracy_high")
+    typer.echo(f"accuracy {words}; `catdog results` says more")
 
 
 @app.command()
@@ -85,8 +87,11 @@ def results() -> None:
     except ValueError as error:
         raise CatdogError(f"{METRICS}: not valid JSON ({error}); run `dvc repro`") from None
     _print(results_table(metrics))
-    if (REPORTS / "report.html").is_file():
-        Console().print(f"Pictures: {REPORTS}/*.png, all on one page: {REPORTS}/report.html")
+    page = REPORTS / "report.html"
+    if page.is_file():
+        Console().print(f"Pictures: {REPORTS}/*.png, all on one page: {page}")
+    else:
+        Console().print(f"These are the figures of {METRICS}; for its pictures: dvc repro")
 
 
 @app.command()
@@ -100,7 +105,7 @@ def predict(
 
     broken = run_predict(paths, model, format.value, sys.stdout)
     if broken:
-        raise CatdogError(f"{broken} of the files could not be read; see the column `error`")
+        raise CatdogError(f"{broken} of the files could not be read; each has its error beside it")
 
 
 @app.command()

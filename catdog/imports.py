@@ -114,9 +114,10 @@ def _too_few(archive: Path, taken: Counter[str], entries: list[Entry], quarantin
     if nested:
         return f"{archive}: holds further archives; unpack it and give {nested[0]}"
     found = ", ".join(sorted(taken)) or "none"
+    listed = f"; {quarantine} says what was refused and why" if len(entries) > taken.total() else ""
     return (
         f"{archive}: needs photos of at least two classes, in folders such as cat/ and dog/, but "
-        f"has good ones of: {found}; {quarantine} says what was refused and why"
+        f"has good ones of: {found}{listed}"
     )
 
 

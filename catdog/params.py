@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from catdog.errors import CatdogError
 
+MOST_SHOWN = 4  # mistakes that one message names
 Share = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(ge=0, lt=1)]
 Pixels = Annotated[int, Field(ge=16, le=1024)]
@@ -316,8 +317,9 @@ def parse(values: Any, source: str = "params") -> Params:
         return Params.model_validate(values)
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise CatdogError(f"{source}: {_explain(dict(problems[0]))}{more}") from None
+        more = f" (and {len(problems) - MOST_SHOWN} more)" if len(problems) > MOST_SHOWN else ""
+        shown = "; ".join(_explain(dict(problem)) for problem in problems[:MOST_SHOWN])
+        raise CatdogError(f"{source}: {shown}{more}") from None
 
 
 def _explain(problem: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 # As a script, and as an entrypoint of Prefect, this file is loaded without its package.
@@ -80,16 +81,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__)
     parser.add_argument("--root", type=Path, help="the DVC project (default: this repository)")
     root = parser.parse_args(arguments).root
+    stopped: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopped.append(number)
+        raise KeyboardInterrupt
+
     # Prefect ends the process right after its own handling of SIGTERM, unless the handler that it
     # found raises. Then the temporary server is stopped on the way out, as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
     try:
         with temporary_settings(_settings()):
             metrics = pipeline(root)
-    except KeyboardInterrupt:
-        print("stopped; run it again to go on", file=sys.stderr)
-        return 130
-    except Exception as error:  # Prefect has logged what is no FlowError with its traceback
+    except (Exception, KeyboardInterrupt) as error:
+        # Where Python cannot raise (while it collects garbage, say) the interrupt is lost, and
+        # what arrives is the stage that the same Ctrl-C has ended: hence the list.
+        if stopped or isinstance(error, KeyboardInterrupt):
+            print("stopped; run it again to go on", file=sys.stderr)
+            return 130
+        # Prefect has logged what is no FlowError with its traceback
         reason = str(error).partition("\n")[0] or type(error).__name__
         print(f"pipeline failed: {reason}", file=sys.stderr)
         return 1
