@@ -173,6 +173,24 @@ def test_the_best_epoch_is_the_one_of_lowest_validation_loss(prepared: Path) -> 
     assert [row["epoch"] for row in rows if row["best"] == "1"][-1] == lowest
 
 
+def test_the_kept_weights_are_those_of_the_best_epoch(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation is made to prefer the first epoch, whatever it measures."""
+    weights: list[dict[str, torch.Tensor]] = []
+
+    def validate(self: stage.Trainer) -> tuple[float, float]:
+        weights.append({k: v.clone() for k, v in self.network.state_dict().items()})
+        return float(len(weights)), 0.5
+
+    monkeypatch.setattr(stage.Trainer, "_validate", validate)
+    model = trained.load(run(prepared, "a") / "models")
+    assert len(weights) == 3
+    kept = model.network.state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in weights[0].items())
+    assert not torch.equal(kept["classifier.weight"], weights[2]["classifier.weight"])
+
+
 def test_last_keeps_the_last_epoch(prepared: Path) -> None:
     folder = run(prepared, "a", train__select="last")
     assert json.loads((folder / "models/model.json").read_text())["epoch"] == 3
