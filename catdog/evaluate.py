@@ -11,7 +11,7 @@ import numpy as np
 
 from catdog import metrics, report, trained
 from catdog.errors import CatdogError
-from catdog.files import replacing, write_text
+from catdog.files import write_rows, write_text
 from catdog.metrics import CalibrationBin, Probabilities, RocPoint
 from catdog.params import Params
 from catdog.prepare import Split, read_split
@@ -132,7 +132,7 @@ def _write_tables(reports: Path, judgement: Judgement) -> None:
     """Write predictions.csv, confusion.csv, roc.csv and calibration.csv."""
     classes, rows = judgement.split.classes, judgement.split.rows
     names = {index: judgement.names_of(index) for index in judgement.order}
-    _write_csv(
+    write_rows(
         reports / "predictions.csv",
         ["sha256", "path", "class", "prediction", *(f"probability_{name}" for name in classes)],
         (
@@ -140,9 +140,9 @@ def _write_tables(reports: Path, judgement: Judgement) -> None:
             for i in judgement.order
         ),
     )
-    _write_csv(reports / "confusion.csv", ["actual", "predicted"], names.values())
+    write_rows(reports / "confusion.csv", ["actual", "predicted"], names.values())
     _write_roc(reports / "roc.csv", judgement)
-    _write_csv(
+    write_rows(
         reports / "calibration.csv",
         ["confidence", "accuracy", "photos"],
         ([*_fixed([bin.confidence, bin.accuracy]), bin.photos] for bin in judgement.calibration),
@@ -153,20 +153,13 @@ def _write_roc(file: Path, judgement: Judgement) -> None:
     """Write the ROC curves; of two classes there is one, whose positive class is the last one."""
     points = [(p.positive, *_fixed([p.fpr, p.tpr, p.threshold])) for p in judgement.roc]
     if len(judgement.split.classes) == 2:
-        _write_csv(file, ["fpr", "tpr", "threshold"], (point[1:] for point in points))
+        write_rows(file, ["fpr", "tpr", "threshold"], (point[1:] for point in points))
     else:
-        _write_csv(file, ["class", "fpr", "tpr", "threshold"], points)
+        write_rows(file, ["class", "fpr", "tpr", "threshold"], points)
 
 
 def _fixed(numbers: Iterable[float]) -> list[str]:
     return [f"{number:.6f}" for number in numbers]
-
-
-def _write_csv(file: Path, header: list[str], rows: Iterable[Iterable[Any]]) -> None:
-    with replacing(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def _draw(

@@ -1,6 +1,5 @@
 """Bring photos in: check every one, put the good ones in place all at once, list the others."""
 
-import csv
 import ctypes
 import errno
 import glob
@@ -10,12 +9,12 @@ import secrets
 import shutil
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -24,10 +23,10 @@ from rich.progress import track
 from rich.table import Table
 
 from catdog.errors import CatdogError
-from catdog.files import write_text
+from catdog.files import write_rows
 from catdog.layouts import Entry, Source, open_source, sort_entries
 from catdog.photos import PhotoError, open_photo
-from catdog.workers import process_pool, usable_cores
+from catdog.workers import map_chunks, usable_cores
 
 CHUNK = 32  # photos that a process checks at a time,
 CHUNK_BYTES = 1 << 22  # or fewer, if they are large
@@ -97,7 +96,7 @@ def _import(archive: Path, raw: Path, quarantine: Path, workers: int) -> ImportR
                     refused.append((entry.name, reason))
                 else:
                     taken[entry.class_name] += 1
-        _write_quarantine(quarantine, sorted(refused))
+        write_rows(quarantine, ["file", "reason"], sorted(refused))
         if len(taken) < 2:
             raise CatdogError(_too_few(archive, taken, entries, quarantine))
         for folder in incoming.iterdir():
@@ -135,16 +134,9 @@ def _check_all(
     wanted = [entry for entry in entries if not entry.reason]
     for name in {entry.class_name for entry in wanted}:
         (target / name).mkdir(parents=True, exist_ok=True)
-    waiting: deque[Future[list[Checked]]] = deque()
     console = Console(stderr=True)
     shown = track(wanted, "checking photos", console=console, disable=not console.is_terminal)
-    with process_pool(workers) as pool:
-        for chunk in _chunks(source, shown):
-            waiting.append(pool.submit(_check, chunk, target))
-            if len(waiting) >= 4 * workers:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+    return map_chunks(partial(_check, target), _chunks(source, shown), workers)
 
 
 def _chunks(source: Source, entries: Iterable[Entry]) -> Iterator[list[tuple[Entry, bytes | str]]]:
@@ -170,7 +162,7 @@ def _read(source: Source, entry: Entry) -> bytes | str:
         return f"damaged in the archive: {str(error).split(' for file ')[0]}"
 
 
-def _check(chunk: list[tuple[Entry, bytes | str]], target: Path) -> list[Checked]:
+def _check(target: Path, chunk: list[tuple[Entry, bytes | str]]) -> list[Checked]:
     return [(entry, _check_one(entry, content, target)) for entry, content in chunk]
 
 
@@ -245,13 +237,6 @@ def _exchange(one: Path, other: Path) -> bool:
 
 def _hidden(raw: Path, what: str) -> Path:
     return raw.with_name(f".{raw.name}.{what}")
-
-
-def _write_quarantine(path: Path, refused: list[tuple[str, str]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([("file", "reason"), *refused])
-    write_text(path, text.getvalue())
 
 
 def report_table(report: ImportReport) -> Table:

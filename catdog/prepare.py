@@ -9,10 +9,11 @@ import csv
 import hashlib
 import json
 import shutil
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,8 +23,9 @@ import numpy.typing as npt
 
 from catdog import params
 from catdog.errors import CatdogError
+from catdog.files import write_rows
 from catdog.photos import PhotoError, list_classes, open_photo, squish
-from catdog.workers import process_pool, usable_cores
+from catdog.workers import map_chunks, usable_cores
 
 SPLITS = ("train", "val", "test")
 CHUNK = 64  # photos a process decodes at a time: 3 MB of pixels at 128 px
@@ -146,7 +148,7 @@ def _pack(
                 moments += np.stack([wide.sum(0), (wide**2).sum(0)])
     counts = count(kept)
     _refuse_gaps(raw, counts)
-    _write_rows(target / "photos.csv", kept)
+    write_rows(target / "photos.csv", COLUMNS, map(astuple, kept))
     stats = {"image_size": side, "counts": counts, **_mean_and_std(moments, counts, side)}
     (target / "stats.json").write_text(json.dumps(stats, indent=2) + "\n", encoding="utf-8")
     return counts
@@ -197,23 +199,12 @@ Decoded = tuple[Row, npt.NDArray[np.uint8] | None]
 
 
 def _decode_all(raw: Path, rows: list[Row], side: int, workers: int) -> Iterator[Decoded]:
-    """Yield every row in order, with its photo or, for a refused file, without.
-
-    Chunks of rows go to processes. At most four chunks a process are under way, which bounds the
-    memory (Executor.map would take in all rows at once).
-    """
+    """Yield every row in order, with its photo or, for a refused file, without."""
     chunks = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
-    waiting: deque[Future[list[Decoded]]] = deque()
-    with process_pool(workers) as pool:
-        for chunk in chunks:
-            waiting.append(pool.submit(_decode, raw, chunk, side))
-            if len(waiting) >= 4 * workers:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+    return map_chunks(partial(_decode, raw, side), chunks, workers)
 
 
-def _decode(raw: Path, rows: list[Row], side: int) -> list[Decoded]:
+def _decode(raw: Path, side: int, rows: list[Row]) -> list[Decoded]:
     return [_decode_one(raw, row, side) for row in rows]
 
 
@@ -264,14 +255,6 @@ def _mean_and_std(
         "mean": [round(float(value) / 255, 6) for value in mean],
         "std": [round(float(value) / 255, 6) for value in std],
     }
-
-
-def _write_rows(path: Path, rows: list[Row]) -> None:
-    # A file's name may hold bytes that are no UTF-8: they are written as \udcXX.
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows([getattr(row, field.name) for field in fields(Row)] for row in rows)
 
 
 def read_split(prepared: Path, split: str) -> Split:

@@ -1,7 +1,5 @@
 """Stage 2: packed arrays become a model."""
 
-import csv
-import io
 import math
 import time
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from catdog import batches, checkpoint, networks, optim, prepare, trained
 from catdog.devices import Device, describe, pick_device
 from catdog.errors import CatdogError
-from catdog.files import write_text
+from catdog.files import write_rows
 from catdog.params import Params
 from catdog.progress import Progress
 
@@ -299,8 +297,4 @@ def _key(params: Params, prepared: Path, device: Device) -> str:
 
 
 def _write_rows(path: Path, rows: list[Epoch] | list[Timing], kind: type) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(kind)])
-    writer.writerows([astuple(row) for row in rows])
-    write_text(path, text.getvalue())
+    write_rows(path, [field.name for field in fields(kind)], map(astuple, rows))

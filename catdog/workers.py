@@ -3,9 +3,15 @@
 import multiprocessing
 import os
 import threading
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import TypeVar
 
 from catdog.errors import CatdogError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def usable_cores() -> int:
@@ -22,6 +28,24 @@ def usable_cores() -> int:
 def process_pool(workers: int) -> ProcessPoolExecutor:
     """Return a pool whose processes end when this one is gone, by kill -9 too."""
     return ProcessPoolExecutor(workers, initializer=_end_with_parent)
+
+
+def map_chunks(
+    work: Callable[[Item], list[Result]], chunks: Iterable[Item], workers: int
+) -> Iterator[Result]:
+    """Yield the results of `work` on each chunk, in order, worked on in `workers` processes.
+
+    At most four chunks a process are under way before the next one is asked for: memory does not
+    grow with their number, as it would with Executor.map, which takes them all in at once.
+    """
+    waiting: deque[Future[list[Result]]] = deque()
+    with process_pool(workers) as pool:
+        for chunk in chunks:
+            waiting.append(pool.submit(work, chunk))
+            if len(waiting) >= 4 * workers:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
 
 
 def _end_with_parent() -> None:
