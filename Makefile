@@ -57,7 +57,9 @@ flow: $(READY) ## run the stages as a Prefect flow (it starts a server of its ow
 	@$(BIN)/python -m flows.pipeline
 
 bench: $(READY) ## measure the speed of the parts and print ratios
-	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+	@for name in imports loader step seed; do \
+	  echo "benchmarks/$$name.py"; $(BIN)/python -m benchmarks.$$name || exit 1; \
+	done
 
 clean: ## remove what the stages made, and checkpoints; photos, DVC's cache and .venv stay
 	rm -rf data/prepared models reports .catdog dvc_plots

@@ -1,17 +1,17 @@
 """How many photos a second an import takes in, and what all cores gain over one worker.
 
-python benchmarks/imports.py [--archive FILE] [--trials 3]
+python -m benchmarks.imports [--archive FILE] [--trials 3]
 
 The process that reads the archive comes on top of the workers: one worker means two processes.
 """
 
 import argparse
 import tempfile
-import time
 import zipfile
+from functools import partial
 from pathlib import Path
-from statistics import median
 
+from benchmarks import measure
 from catdog.imports import import_photos
 from catdog.photos import list_classes
 from catdog.workers import usable_cores
@@ -28,29 +28,34 @@ def zip_sample(target: Path) -> Path:
     return target
 
 
-def measure(archive: Path, workers: int) -> tuple[int, float]:
-    """Return how many photos one import took in, and the seconds it took."""
+def import_once(archive: Path, workers: int) -> int:
+    """Return how many photos one import took in."""
     with tempfile.TemporaryDirectory() as folder:
         raw, quarantine = Path(folder) / "raw", Path(folder) / "quarantine.csv"
-        start = time.perf_counter()
         report = import_photos(archive, raw, replace=False, quarantine=quarantine, workers=workers)
-        return sum(report.taken.values()), time.perf_counter() - start
+        return sum(report.taken.values())
 
 
 def compare(archive: Path, trials: int) -> None:
-    """Print the times of both, measured in turns so that a busy machine slows both alike."""
+    """Print what all cores take and what one worker takes."""
     cores = usable_cores()
-    seconds: dict[int, list[float]] = {workers: [] for workers in (cores, 1)}
-    for _ in range(trials):
-        for workers, times in seconds.items():
-            photos, took = measure(archive, workers)
-            times.append(took)
-    print(f"{photos:,} photos of {archive.name}, {trials} trials; seconds are min/median/max")
-    for workers, times in seconds.items():
-        spread = "/".join(f"{value:.2f}" for value in (min(times), median(times), max(times)))
-        print(f"{workers} worker(s): {spread} s, {photos / median(times):,.0f} photos/s")
-    ratio = median(seconds[1]) / median(seconds[cores])
-    print(f"{cores} worker(s) are {ratio:.2f} × as fast as 1")
+    photos = import_once(archive, cores)
+    runs = {workers: partial(import_once, archive, workers) for workers in (1, cores)}
+    costs = measure.interleaved(runs, trials)
+    seconds = {workers: measure.median_of(values).seconds for workers, values in costs.items()}
+    measure.show(
+        f"{photos:,} photos of {archive.name}, {trials} trials",
+        ("workers", "seconds min/median/max", "photos/s", "as fast as 1"),
+        [
+            (
+                str(workers),
+                measure.spread(costs[workers]),
+                f"{photos / seconds[workers]:,.0f}",
+                f"{seconds[1] / seconds[workers]:.2f} ×",
+            )
+            for workers in runs
+        ],
+    )
 
 
 def main() -> None:
@@ -62,9 +67,10 @@ def main() -> None:
     if arguments.archive is None and not SAMPLE.is_dir():
         print(f"no photos in {SAMPLE}: run `dvc pull data/raw.dvc`, or give --archive FILE")
         return
+    print(measure.hardware())
     with tempfile.TemporaryDirectory() as folder:
         compare(arguments.archive or zip_sample(Path(folder) / "sample.zip"), arguments.trials)
 
 
 if __name__ == "__main__":
-    main()
+    measure.start(main)

@@ -2,10 +2,11 @@
 
 Crop, mirror and rotation are one affine map a photo, so that a batch is resampled once by one
 `grid_sample`. The order is that of the seed's torchvision transforms: the photo is rotated about
-its centre, a box is cut out of the result, and the box is mirrored.
+its centre, a box is cut out of the result, and the box is mirrored. Colours follow.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -17,7 +18,8 @@ from catdog.params import Augmentation
 
 CROP_TRIES = 10  # as torchvision's RandomResizedCrop, which then takes the whole (square) photo
 PADDING = {"black": "zeros", "edge": "border", "mirror": "reflection"}
-LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as torchvision's rgb_to_grayscale
+# ITU-R BT.601 as in torchvision's rgb_to_grayscale, there rounded to a sum of 0.9999
+LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Views:
     colour: Tensor
     """(N, 3) float32: factors on brightness, contrast and saturation"""
 
-    def __getitem__(self, index: Tensor) -> Self:
+    def __getitem__(self, index: Tensor | slice) -> Self:
         """Return the views of the photos at `index`."""
         return type(self)(self.affine[index], self.colour[index])
 
@@ -84,37 +86,60 @@ def affine_maps(centre: Tensor, half: Tensor, mirrored: Tensor, degrees: Tensor)
     return torch.cat([turn * scale[:, None, :], turn @ centre[:, :, None]], dim=2)
 
 
-def render(photos: Tensor, views: Views, image_size: int, fill: str) -> Tensor:
-    """Return the views (N, 3, S, S), float32 in [0, 1], of uint8 photos (N, H, W, 3)."""
-    source = photos.permute(0, 3, 1, 2).float() / 255
-    grid = F.affine_grid(
-        views.affine, [len(photos), 3, image_size, image_size], align_corners=False
-    )
-    seen = F.grid_sample(
-        source, grid, mode="bilinear", padding_mode=PADDING[fill], align_corners=False
-    )
-    return jitter(seen, views.colour)
+def render(
+    photos: Tensor,
+    views: Views,
+    image_size: int,
+    fill: str,
+    mean: Sequence[float] = (0.0, 0.0, 0.0),
+    std: Sequence[float] = (1.0, 1.0, 1.0),
+) -> Tensor:
+    """Return the views (N, 3, S, S), float32, of uint8 photos (N, 3, H, W).
 
-
-def jitter(photos: Tensor, colour: Tensor) -> Tensor:
-    """Return photos (N, 3, H, W) with brightness, contrast and saturation multiplied, in [0, 1].
-
-    In this order, each clamped, by the formulas of torchvision's adjust_brightness and so on:
-    contrast moves away from the mean grey of the photo, saturation from the grey of the pixel.
+    Each is (view - mean) / std, of a view in [0, 1]. Colour, scale and normalization are one matrix
+    and one offset a photo, so that they cost one product.
     """
-    if bool((colour == 1).all()):
-        return photos
-    brightness, contrast, saturation = colour[:, :, None, None, None].unbind(1)
-    photos = (photos * brightness).clamp_(0, 1)
-    mean = grey(photos).mean((1, 2, 3), keepdim=True)
-    photos = torch.lerp(mean, photos, contrast).clamp_(0, 1)
-    return torch.lerp(grey(photos), photos, saturation).clamp_(0, 1)
+    seen = F.grid_sample(
+        photos.float(),
+        sampling_grid(views.affine, image_size),
+        mode="bilinear",
+        padding_mode=PADDING[fill],
+        align_corners=False,
+    ).flatten(2)
+    matrix, offset = colour_maps(views.colour, seen.mean(2) / 255)
+    centre = torch.tensor(mean, device=photos.device)[:, None]
+    spread = torch.tensor(std, device=photos.device)[:, None]
+    seen = torch.baddbmm((offset - centre) / spread, matrix / (255 * spread), seen)
+    return seen.view(len(photos), 3, image_size, image_size)
 
 
-def grey(photos: Tensor) -> Tensor:
-    """Return the luma (N, 1, H, W) of photos (N, 3, H, W)."""
-    red, green, blue = photos.unbind(1)
-    return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue).unsqueeze(1)
+def sampling_grid(affine: Tensor, image_size: int) -> Tensor:
+    """Return the points (N, S, S, 2) at which maps (N, 2, 3) look into a photo, for grid_sample.
+
+    The same as F.affine_grid(align_corners=False), but ten times as fast on a CPU: x and y of a
+    point are one complex number, so a map is an outer sum of one column and one row.
+    """
+    axis = (torch.arange(image_size, device=affine.device) * 2 + 1) / image_size - 1
+    by_x = affine[:, :, 0, None] * axis
+    by_y = affine[:, :, 1, None] * axis + affine[:, :, 2, None]
+    row, column = (torch.view_as_complex(part.mT.contiguous()) for part in (by_x, by_y))
+    return torch.view_as_real(row[:, None, :] + column[:, :, None])
+
+
+def colour_maps(colour: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Return matrices (N, 3, 3) and offsets (N, 3, 1) that change the colours of photos in [0, 1].
+
+    `colour` (N, 3) are factors on brightness, contrast and saturation, applied in this order by the
+    formulas of torchvision's adjust_brightness and so on, but without cutting off what leaves
+    [0, 1], which makes them linear: contrast moves away from the mean grey of the photo, whose mean
+    colour is `mean` (N, 3), and saturation from the grey of the pixel.
+    """
+    brightness, contrast, saturation = colour[:, :, None, None].unbind(1)
+    luma = torch.tensor(LUMA, device=colour.device)
+    to_grey = luma.expand(3, 3)
+    saturate = torch.lerp(to_grey, torch.eye(3, device=colour.device), saturation)
+    grey = (mean @ luma)[:, None, None] * brightness
+    return saturate * (brightness * contrast), ((1 - contrast) * grey).expand(-1, 3, -1)
 
 
 def _between(low: float, high: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -2,22 +2,27 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import torch
 from torch import Tensor
 
 from catdog import augment
 from catdog.params import Augmentation
-from catdog.trained import normalize, resize
+from catdog.processes import ALONE, Group
+from catdog.trained import resize
 
 # Photos are shrunk once, antialiased, to this much above the size of the views: crops then lose
 # little sharpness, and one bilinear sample a pixel does not alias.
 OVERSAMPLING = 1.25
 CHUNK = 512  # photos shrunk at a time
+CACHE = 3_000_000  # bytes of photos, as float, that are rendered at a time on a CPU
 
 
 def seed_of(*numbers: int) -> int:
@@ -35,35 +40,75 @@ def generator_of(*numbers: int) -> torch.Generator:
 
 
 class Photos:
-    """The training photos, kept on the device at the size that the present views need."""
+    """The training photos at the size that the present views need, on the device if they fit.
+
+    Photos that do not fit are shrunk batch by batch instead, from where they are stored; the views
+    are the same. A helper thread does it one batch ahead, on CUDA through pinned memory, so that
+    the copy runs beside the computing.
+    """
 
     def __init__(
-        self, photos: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], device: torch.device
+        self,
+        photos: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.int64],
+        device: torch.device,
+        room: int | None = None,
     ) -> None:
+        """`room`: bytes that resident photos may take; left out, most of what is free."""
         self._stored = photos
         self._device = device
+        self._room = free_memory(device) if room is None else room
         self._resident = torch.empty(0)
+        self._side = 0
         self.labels = torch.from_numpy(labels).to(device)
 
     def __len__(self) -> int:
         """Return the number of photos."""
         return len(self._stored)
 
-    def at(self, image_size: int) -> Tensor:
-        """Return all photos (N, S, S, 3) as uint8 on the device, S a bit above `image_size`."""
+    def prepare(self, image_size: int) -> bool:
+        """Bring all photos to the size for views of `image_size`; return whether they fit."""
         side = min(self._stored.shape[1], math.ceil(image_size * OVERSAMPLING))
-        if self._resident.shape[1:2] != (side,):
-            self._resident = torch.empty(0)  # let go of the old ones first
-            self._resident = torch.cat([self._shrunk(start, side) for start in self._starts()])
-        return self._resident
+        if side == self._side:
+            return len(self._resident) > 0
+        self._side, self._resident = side, torch.empty(0)  # let go of the old ones first
+        if len(self) * 3 * side**2 > self._room:
+            return False
+        starts = range(0, len(self), CHUNK)
+        self._resident = torch.cat([self._shrunk(slice(at, at + CHUNK)) for at in starts])
+        return True
 
-    def _starts(self) -> range:
-        return range(0, len(self._stored), CHUNK)
+    def batches(self, index: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield the photos (N, 3, S, S), uint8 on the device, of each index (N,) in turn.
 
-    def _shrunk(self, start: int, side: int) -> Tensor:
-        chunk = torch.from_numpy(self._stored[start : start + CHUNK].copy())
-        small = resize(chunk.permute(0, 3, 1, 2), side).permute(0, 2, 3, 1)
-        return small.contiguous().to(self._device)
+        `prepare` has set S, a bit above the size of the views.
+        """
+        index = iter(index)
+        if len(self._resident):
+            for chosen in index:
+                yield self._resident[chosen.to(self._device)]
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="photos") as ahead:
+            waiting = [ahead.submit(self._shrunk, chosen.numpy()) for chosen in islice(index, 1)]
+            for chosen in index:
+                waiting.append(ahead.submit(self._shrunk, chosen.numpy()))
+                yield waiting.pop(0).result()
+            for last in waiting:
+                yield last.result()
+
+    def _shrunk(self, chosen: slice | npt.NDArray[np.int64]) -> Tensor:
+        photos = torch.from_numpy(np.array(self._stored[chosen]))
+        small = resize(photos.permute(0, 3, 1, 2), self._side).contiguous()
+        if self._device.type == "cuda":
+            return small.pin_memory().to(self._device, non_blocking=True)
+        return small.to(self._device)
+
+
+def free_memory(device: torch.device) -> int:
+    """Return how many bytes of a device's memory resident photos may take: half of what is free."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0]) // 2
+    return int(psutil.virtual_memory().available) // 2
 
 
 @dataclass(frozen=True)
@@ -82,6 +127,8 @@ class Batch:
     """(N, 3, S, S) float32, normalized, channels-last"""
     labels: Tensor
     """(N,) int64"""
+    photos: int
+    """of the whole batch, of which N may be this process's share"""
     seconds: float
     """that it took to make"""
 
@@ -95,24 +142,55 @@ def epoch(
     batch_size: int,
     seed: int,
     number: int,
+    first: int = 0,
+    group: Group = ALONE,
 ) -> Iterator[Batch]:
     """Yield the batches of epoch `number`: every photo once, in random order, each seen anew.
 
     Order and views are drawn for the whole epoch from (seed, number) alone. Batches differ by at
     most one photo and hold at most `batch_size`, so that no small one with a full step ends it.
+    With `first` the epoch begins at that batch. A process of a `group` gets its share of each.
     """
     generator = generator_of(seed, number)
     order = torch.randperm(len(photos), generator=generator)
     views = augment.draw(settings, len(photos), generator)
-    resident = photos.at(image_size)
-    device = resident.device
-    for chosen in order.tensor_split(steps_an_epoch(len(photos), batch_size)):
+    device = photos.labels.device
+    photos.prepare(image_size)
+    chosen = order.tensor_split(steps_an_epoch(len(photos), batch_size))[first:]
+    mine = [batch[group.share(len(batch))] for batch in chosen]
+    start = time.perf_counter()
+    for index, whole, pixels in zip(mine, chosen, photos.batches(iter(mine)), strict=True):
+        seen = views[index].to(device)
+        inputs = render(pixels, seen, image_size, settings.fill, normalization)
+        labels = photos.labels[index.to(device)]
+        yield Batch(inputs, labels, len(whole), time.perf_counter() - start)
         start = time.perf_counter()
-        index = chosen.to(device)
-        seen = augment.render(resident[index], views[chosen].to(device), image_size, settings.fill)
-        inputs = normalize(seen, normalization.mean, normalization.std)
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-        yield Batch(inputs, photos.labels[index], time.perf_counter() - start)
+
+
+def render(
+    pixels: Tensor,
+    views: augment.Views,
+    image_size: int,
+    fill: str,
+    normalization: Normalization,
+) -> Tensor:
+    """Return the normalized views (N, 3, S, S), channels-last, of uint8 photos (N, 3, H, W).
+
+    On a CPU a few at a time: what they pass through then stays in its cache.
+    """
+    inputs = torch.empty(
+        (len(pixels), 3, image_size, image_size),
+        device=pixels.device,
+        memory_format=torch.channels_last,
+    )
+    one_photo = 4 * pixels[:1].numel()
+    few = max(1, CACHE // max(1, one_photo)) if pixels.device.type == "cpu" else len(pixels)
+    for start in range(0, len(pixels), max(1, few)):
+        part = slice(start, start + few)
+        inputs[part] = augment.render(
+            pixels[part], views[part], image_size, fill, normalization.mean, normalization.std
+        )
+    return inputs
 
 
 def steps_an_epoch(photos: int, batch_size: int) -> int:

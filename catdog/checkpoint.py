@@ -6,8 +6,10 @@ safetensors files, with the numbers that are no tensors as JSON in the header: n
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import safetensors
@@ -15,19 +17,21 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from catdog.files import replacing
-
 FOLDER = Path(".catdog/checkpoints")
 # What a training's result depends on; a change in any of these files makes old checkpoints strange.
 CODE = (
     "augment",
     "batches",
     "checkpoint",
+    "cost",
     "devices",
+    "history",
     "networks",
     "optim",
     "photos",
     "prepare",
+    "pretrained",
+    "processes",
     "train",
     "trained",
 )
@@ -53,10 +57,24 @@ def key_of(*parts: str | bytes) -> str:
 
 
 def save(path: Path, state: State) -> None:
-    """Write a checkpoint, whole or not at all."""
+    """Write a checkpoint, whole or not at all.
+
+    A kill can leave a half-written one in a hidden folder beside it, which `remove` finds by its
+    name: safetensors writes to a name of its own first.
+    """
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors.items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"numbers": json.dumps(state.numbers)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        whole = Path(folder) / path.name
+        save_file(tensors, whole, metadata={"numbers": json.dumps(state.numbers)})
+        whole.replace(path)
+
+
+def remove(path: Path) -> None:
+    """Delete a checkpoint, if there is one, and what kills have left of others of its name."""
+    path.unlink(missing_ok=True)
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        shutil.rmtree(leftover)
 
 
 def load(path: Path) -> State | None:

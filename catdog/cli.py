@@ -1,6 +1,7 @@
 """The `catdog` command. Each stage of dvc.yaml is one of its subcommands."""
 
 import json
+import os
 import sys
 from concurrent.futures.process import BrokenProcessPool
 from enum import StrEnum
@@ -55,8 +56,35 @@ def prepare(workers: Workers = None) -> None:
 
 
 @app.command()
-def train() -> None:
-    """Stage 2: train on the packed arrays; goes on where a killed training stopped."""
+def train(
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, help="On how many to train; left out, on all CUDA devices."),
+    ] = None,
+) -> None:
+    """Stage 2: train on the packed arrays; goes on where a killed training stopped.
+
+    On a CPU --devices is the number of processes that share its cores. For several machines, start
+    on each: torchrun --nnodes N --node-rank R --nproc-per-node GPUS --master-addr HOST
+    --master-port PORT -m catdog train. Machine 0 is HOST, and gets the model.
+    """
+    if "RANK" in os.environ:  # one of several processes, which a launcher has started
+        from catdog.launch import work_as_rank
+
+        work_as_rank(_train)
+        return
+    params.load()
+    from catdog.devices import how_many
+
+    if (count := how_many(devices)) > 1:
+        from catdog.launch import launch
+
+        launch(count)
+    else:
+        _train()
+
+
+def _train() -> None:
     settings = params.load()
     from catdog.train import train as run
 
@@ -207,13 +235,13 @@ def main() -> None:
         sys.stderr.close()  # the reader of a pipe has seen enough, as in `catdog predict … | head`
         sys.exit(141)
     except (CatdogError, OSError) as error:  # OSError: a full disk, a folder that is not writable
-        _fail(str(error))
+        _fail(str(error), error.exit_code if isinstance(error, CatdogError) else 1)
 
 
-def _fail(line: str) -> None:
+def _fail(line: str, exit_code: int = 1) -> None:
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     console.print(f"catdog: {line}", markup=False)
-    sys.exit(1)
+    sys.exit(exit_code)
 
 
 if __name__ == "__main__":

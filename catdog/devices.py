@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from catdog.errors import CatdogError
+from catdog.processes import Group
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -26,16 +27,20 @@ class Device:
         return torch.autocast(kind, self.dtype, enabled=self.dtype != torch.float32)
 
 
-def pick_device(precision: Precision = "auto", name: str | None = None) -> Device:
+def pick_device(
+    precision: Precision = "auto", name: str | None = None, local_rank: int = 0
+) -> Device:
     """Return the device to compute on.
 
     `name`, or else the environment's CATDOG_DEVICE, asks for one (cpu, cuda, cuda:1, mps); without
-    it the first CUDA device is taken, then Apple's, then the CPU. `auto` means bfloat16 where the
-    hardware multiplies it (on x86: avx512_bf16 or AMX; CUDA from compute capability 8.0), since
-    there it is about twice as fast and the weights stay float32. Raises CatdogError for a device
-    that this machine lacks.
+    it the CUDA device of number `local_rank` is taken, then Apple's, then the CPU. `auto` means
+    bfloat16 where the hardware multiplies it (on x86: avx512_bf16 or AMX; CUDA from compute
+    capability 8.0), since there it is about twice as fast and the weights stay float32. Raises
+    CatdogError for a device that this machine lacks.
     """
-    wanted = name or os.environ.get("CATDOG_DEVICE") or _best_device()
+    wanted = name or os.environ.get("CATDOG_DEVICE") or best_device()
+    if wanted == "cuda":
+        wanted = f"cuda:{local_rank}"
     try:
         device = torch.device(wanted)
         torch.empty(1, device=device)
@@ -52,7 +57,7 @@ def pick_device(precision: Precision = "auto", name: str | None = None) -> Devic
     return Device(device, dtype, why)
 
 
-def describe(device: Device) -> str:
+def describe(device: Device, count: int = 1) -> str:
     """Return the one line of log that says what computes, in what type, and why."""
     kind = device.torch_device.type
     name = (
@@ -63,10 +68,38 @@ def describe(device: Device) -> str:
         else kind
     )
     dtype = str(device.dtype).removeprefix("torch.")
-    return f"device {device.torch_device} ({name}), {dtype}: {device.why}"
+    others = f" and {count - 1} more" if count > 1 else ""
+    return f"device {device.torch_device} ({name}){others}, {dtype}: {device.why}"
 
 
-def _best_device() -> str:
+def how_many(asked: int | None = None) -> int:
+    """Return on how many devices to train: as many as are `asked` for, or else all CUDA devices.
+
+    CUDA_VISIBLE_DEVICES hides some; CATDOG_DEVICE may name another kind, or one of them. A CPU is
+    one, but can be shared by more processes. Raises CatdogError for more than there are.
+    """
+    wanted = os.environ.get("CATDOG_DEVICE") or best_device()
+    here = torch.cuda.device_count() if wanted == "cuda" else 1
+    if asked is None:
+        return max(1, here)
+    if asked > here and wanted != "cpu":
+        raise CatdogError(
+            f"--devices {asked}: device {wanted} can be had {here} times only; ask for fewer, or "
+            "look at CUDA_VISIBLE_DEVICES and CATDOG_DEVICE"
+        )
+    return asked
+
+
+def of_this_machine(device: Device, group: Group) -> list[torch.device]:
+    """Return the devices on which the processes of a group compute on this machine."""
+    if device.torch_device.type != "cuda":
+        return [device.torch_device]
+    first = device.torch_device.index
+    return [torch.device("cuda", first + index) for index in range(group.local_size)]
+
+
+def best_device() -> str:
+    """Return the name of the fastest kind of device that is here."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"

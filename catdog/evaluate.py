@@ -89,7 +89,8 @@ def judge(split: Split, model: TrainedModel, bins: int) -> Judgement:
     probabilities = model.probabilities(split.photos)
     seen = split.labels, probabilities
     summary = metrics.summarize(*seen, split.classes, bins)
-    summary |= {"epoch": model.card.epoch, "weights": model.card.weights}
+    card = model.card
+    summary |= {"epoch": card.epoch, "weights": card.weights, "train_pflop": card.pflop}
     return Judgement(
         split,
         probabilities,

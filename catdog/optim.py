@@ -1,43 +1,121 @@
 """Optimizers and learning-rate schedules, by the names in params.yaml."""
 
 import math
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from catdog.params import Optimizer, Schedule
 
 
-def build_optimizer(settings: Optimizer, network: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimizer of a network's weights, norm layers and biases decayed only if asked."""
-    groups = parameter_groups(network, settings.weight_decay, settings.decay_norm_and_bias)
+def build_optimizers(
+    settings: Optimizer, network: nn.Module, slow: Iterable[Tensor] = (), factor: float = 1.0
+) -> list[torch.optim.Optimizer]:
+    """Return what steps a network's weights: one optimizer, or two with `muon`.
+
+    Norm layers and biases are decayed only if asked. The learning rate of the weights in `slow` is
+    multiplied by `factor`. Each group keeps its highest rate as `initial_lr`.
+    """
+    slower = {id(weight) for weight in slow}
+    kept = list(network.parameters())
+    hidden = hidden_matrices(network) if settings.name == "muon" else []
+    taken = {id(weight) for weight in hidden}
+    rest = [weight for weight in kept if id(weight) not in taken]
+
+    def groups(weights: list[nn.Parameter], lr: float, decay: float) -> list[dict[str, Any]]:
+        made = []
+        for is_slow in (False, True):
+            some = [weight for weight in weights if (id(weight) in slower) == is_slow]
+            rate = lr * factor if is_slow else lr
+            for group in parameter_groups(some, decay, settings.decay_norm_and_bias):
+                made.append({**group, "lr": rate, "initial_lr": rate})
+        return made
+
+    if settings.name == "muon":
+        return [
+            ConvMuon(groups(hidden, settings.lr, settings.weight_decay), settings.momentum),
+            _sgd(groups(rest, settings.rest_lr, 0.0), settings.momentum, nesterov=True),
+        ]
+    every = groups(rest, settings.lr, settings.weight_decay)
     if settings.name == "sgd":
-        return torch.optim.SGD(
-            groups,
-            lr=settings.lr,
-            momentum=settings.momentum,
-            nesterov=settings.nesterov and settings.momentum > 0,
-            fused=True,
-        )
+        return [_sgd(every, settings.momentum, settings.nesterov)]
     kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=settings.lr, betas=(settings.momentum, 0.999), fused=True)
+    return [kind(every, betas=(settings.momentum, 0.999), fused=True)]
+
+
+def _sgd(groups: list[dict[str, Any]], momentum: float, nesterov: bool) -> torch.optim.Optimizer:
+    nesterov = nesterov and momentum > 0
+    # torch checks that a rate is given, although each group has its own.
+    return torch.optim.SGD(groups, lr=1.0, momentum=momentum, nesterov=nesterov, fused=True)
 
 
 def parameter_groups(
-    network: nn.Module, weight_decay: float, decay_norm_and_bias: bool
-) -> list[dict[str, object]]:
-    """Return weights in two groups: those with weight decay, and those without.
+    weights: Iterable[nn.Parameter], weight_decay: float, decay_norm_and_bias: bool
+) -> list[dict[str, Any]]:
+    """Return weights in up to two groups: those with weight decay, and those without.
 
     Norm scales and biases are the weights of one dimension. Decaying them costs accuracy in short
     trainings (He et al. 2018, arXiv:1812.01187, section 3.1).
     """
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
-    if decay_norm_and_bias:
-        return [{"params": weights, "weight_decay": weight_decay}]
-    return [
-        {"params": [w for w in weights if w.ndim > 1], "weight_decay": weight_decay},
-        {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
-    ]
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
+    for weight in weights:
+        (decayed if decay_norm_and_bias or weight.ndim > 1 else kept).append(weight)
+    groups = [(decayed, weight_decay), (kept, 0.0)]
+    return [{"params": some, "weight_decay": decay} for some, decay in groups if some]
+
+
+def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:
+    """Return the weights that Muon takes: of all conv and linear layers but the first and the last.
+
+    Muon is made for matrices between hidden features; what reads pixels or gives logits does better
+    with another optimizer (https://kellerjordan.github.io/posts/muon/).
+    """
+    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    return [cast(nn.Parameter, layer.weight) for layer in layers[1:-1]]
+
+
+class ConvMuon(torch.optim.Muon):
+    """torch's Muon, which takes matrices only, for conv weights too: a row an output channel.
+
+    It steps views of the weights, so the weights must keep their memory (they do, unless moved to
+    another device).
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], momentum: float) -> None:
+        self._weights = [weight for group in groups for weight in group["params"]]
+        views = [
+            {**group, "params": [nn.Parameter(as_matrix(w.detach())) for w in group["params"]]}
+            for group in groups
+        ]
+        super().__init__(views, lr=1.0, momentum=momentum, nesterov=momentum > 0)
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Take one step along the orthogonalized momentum."""
+        views = [view for group in self.param_groups for view in group["params"]]
+        for weight, view in zip(self._weights, views, strict=True):
+            view.grad = None if weight.grad is None else as_matrix(weight.grad, like=weight)
+        return super().step(closure)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def as_matrix(weight: Tensor, like: Tensor | None = None) -> Tensor:
+    """Return a weight (O, …) as a matrix (O, the rest) that shares its memory where it can.
+
+    The order of the columns is that of the memory of `like`, or of the weight itself.
+    """
+    layout = weight if like is None else like
+    if weight.ndim == 4 and layout.is_contiguous(memory_format=torch.channels_last):
+        weight = weight.permute(0, 2, 3, 1)
+    return weight.flatten(1)
+
+
+def set_lr(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:
+    """Set the learning rate of each group to `factor` times its highest."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
 
 
 def lr_factor(settings: Schedule, progress: float) -> float:
@@ -56,9 +134,3 @@ def lr_factor(settings: Schedule, progress: float) -> float:
     down = (progress - settings.warmup) / (1 - settings.warmup)
     remaining = 1 - down if settings.name == "one_cycle" else (1 + math.cos(math.pi * down)) / 2
     return settings.final + (1 - settings.final) * remaining
-
-
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of all weights."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr

@@ -6,6 +6,7 @@ key that stands in the file. No leaf may be named `size` or `nfiles`: DVC's run 
 parameters of these names and would restore the results of another value.
 """
 
+import difflib
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,6 +17,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from catdog.errors import CatdogError
 
 MOST_SHOWN = 4  # mistakes that one message names
+OWN_NETWORKS = ("residual", "seed")
+ONE_SIZE = ("maxvit", "seed", "vit")  # how the names of networks begin that are built for one size
+SIDES = ("start_image_size", "image_size", "eval_image_size")
 Share = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(ge=0, lt=1)]
 Pixels = Annotated[int, Field(ge=16, le=1024)]
@@ -26,6 +30,40 @@ def _odd(value: int) -> int:
     if value % 2 == 0:
         raise ValueError(f"must be odd, not {value}")
     return value
+
+
+def _at_least_16(value: int) -> int:
+    if 0 < value < 16:
+        raise ValueError(
+            f"must be 0 (the size of the network's weights) or at least 16, not {value}"
+        )
+    return value
+
+
+def _known_network(name: str) -> str:
+    if name not in OWN_NETWORKS:
+        from catdog.pretrained import names  # noqa: PLC0415 (takes seconds, and few need it)
+
+        known = [*OWN_NETWORKS, *names()]
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            hint = f"nearest: {', '.join(near)}" if near else "such as resnet18 or vit_b_16"
+            raise ValueError(
+                f"{name!r} is no network; known are residual, seed and the classifiers in "
+                f"torchvision.models ({hint})"
+            )
+    return name
+
+
+def _weights_source(weights: str) -> str:
+    if weights not in ("none", "default") and not weights.endswith((".safetensors", ".pth")):
+        raise ValueError(
+            f"must be none, default, or a file that ends in .safetensors or .pth, not {weights!r}"
+        )
+    return weights
+
+
+Side = Annotated[int, Field(ge=0, le=1024), AfterValidator(_at_least_16)]
 
 
 class Section(BaseModel):
@@ -59,8 +97,9 @@ class Normalization(Section):
 
     mean: PerChannel | None = Field(description="red, green, blue; only with source: given")
     std: PerChannel | None = Field(description="red, green, blue; only with source: given")
-    source: Literal["data", "imagenet", "half", "given"] = Field(
-        description="data: the training photos' own; imagenet: ImageNet's; half: 0.5 and 0.5"
+    source: Literal["data", "imagenet", "half", "weights", "given"] = Field(
+        description="data: the training photos' own; imagenet: ImageNet's; half: 0.5 and 0.5; "
+        "weights: what torchvision's weights of the network were trained with"
     )
 
     @model_validator(mode="after")
@@ -137,22 +176,51 @@ class ResidualNetwork(Section):
     dropout: Strength = Field(description="dropout before the classifier")
 
 
-class Model(Section):
-    """Which network is trained; the settings of the other one are kept but not used."""
+class TorchvisionNetwork(Section):
+    """Any image classifier of torchvision.models, from scratch or from weights; the head is new."""
 
-    name: Literal["residual", "seed"] = Field(description="the network")
+    weights: Annotated[str, AfterValidator(_weights_source)] = Field(
+        description="none; default: torchvision's download; or the file of a state dict, "
+        ".safetensors or .pth (give changed weights another name: DVC sees the name, not the file)"
+    )
+    backbone_lr: Annotated[float, Field(gt=0, le=100)] = Field(
+        description="factor on optimizer.lr for all weights but the head's"
+    )
+    freeze_epochs: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        description="epochs at first in which only the head learns"
+    )
+
+
+class Model(Section):
+    """Which network is trained; the settings of the other ones are kept but not used."""
+
+    name: Annotated[str, AfterValidator(_known_network)] = Field(
+        description="residual, seed, or a classifier in torchvision.models such as resnet18"
+    )
     residual: ResidualNetwork
     seed: SeedNetwork
+    torchvision: TorchvisionNetwork
+
+    @property
+    def from_torchvision(self) -> bool:
+        """Whether the network is one of torchvision's."""
+        return self.name not in OWN_NETWORKS
 
 
 class Optimizer(Section):
     """How a gradient becomes a step."""
 
-    name: Literal["sgd", "adam", "adamw"] = Field(description="the optimizer")
+    name: Literal["sgd", "adam", "adamw", "muon"] = Field(description="the optimizer")
     lr: Annotated[float, Field(gt=0, le=100)] = Field(description="the highest learning rate")
-    momentum: Strength = Field(description="momentum of sgd, beta1 of adam and adamw")
+    rest_lr: Annotated[float, Field(gt=0, le=100)] = Field(
+        description="the highest learning rate of what muon leaves to sgd: the first and the last "
+        "layer, norms and biases (muon only)"
+    )
+    momentum: Strength = Field(description="momentum of sgd and muon, beta1 of adam and adamw")
     nesterov: bool = Field(description="Nesterov's momentum (sgd only)")
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(description="weight decay")
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="weight decay; with muon of the weights that it takes, and times its rate"
+    )
     decay_norm_and_bias: bool = Field(
         description="whether weight decay also acts on norm layers and biases"
     )
@@ -188,22 +256,30 @@ class Train(Section):
         description="passes over the training photos"
     )
     batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(description="photos a step")
-    start_image_size: Pixels = Field(description="side of the photos in the first epoch, in pixels")
-    image_size: Pixels = Field(description="side of the photos in the last epoch, in pixels")
+    start_image_size: Side = Field(
+        description="side of the photos in the first epoch, in pixels "
+        "(0 = as torchvision's weights)"
+    )
+    image_size: Side = Field(
+        description="side of the photos in the last epoch, in pixels (0 = as torchvision's weights)"
+    )
     grow_from: Share = Field(description="share of the training after which photos begin to grow")
     grow_until: Share = Field(description="share of the training after which they are full-grown")
-    eval_image_size: Pixels = Field(
-        description="side at which photos are judged: validation, test and predict, in pixels"
+    eval_image_size: Side = Field(
+        description="side at which photos are judged: validation, test and predict, in pixels "
+        "(0 = as torchvision's weights)"
     )
     eval_flip: bool = Field(
-        description="whether a judgement averages over the photo and its mirror image"
+        description="whether test and predict average over a photo and its mirror image; "
+        "validation, which only chooses the epoch, does not"
     )
     label_smoothing: Strength = Field(description="label smoothing of the training loss")
     ema: Strength = Field(
         description="decay per step of the averaged weights that are judged and kept (0 = none)"
     )
     select: Literal["best", "last"] = Field(
-        description="which epoch is kept: the one of lowest validation loss, or the last"
+        description="which epoch is kept: of those with photos of the last size the one of lowest "
+        "validation loss, or the last"
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         description="arithmetic; auto: bfloat16 where the hardware has it, else float32"
@@ -211,7 +287,7 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _grows_forwards(self) -> Self:
-        if self.start_image_size > self.image_size:
+        if self.start_image_size > self.image_size > 0:
             raise ValueError(
                 f"start_image_size ({self.start_image_size}) must not be above "
                 f"image_size ({self.image_size})"
@@ -247,31 +323,49 @@ class Params(Section):
     evaluate: Evaluate
 
     @model_validator(mode="after")
+    def _weights_to_ask(self) -> Self:
+        asking = [f"train.{key}: 0" for key in SIDES if getattr(self.train, key) == 0]
+        if self.normalization.source == "weights":
+            asking.append("normalization.source: weights")
+        if asking and not self.model.from_torchvision:
+            raise ValueError(
+                f"{asking[0]} asks torchvision's weights, but model.name: {self.model.name} "
+                "has none"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         train, stored = self.train, self.prepare.image_size
+        sides = {f"train.{key}": getattr(train, key) for key in SIDES}
+        if 0 in sides.values():
+            return self  # filled in by `parse`, and then seen here again
         largest = max(train.image_size, train.eval_image_size)
         if largest > stored:
             raise ValueError(
                 f"train.image_size and train.eval_image_size must not be above "
                 f"prepare.image_size ({stored}), not {largest}"
             )
-        if self.model.name == "residual" and train.batch_size < 2:
+        if self.model.name.startswith(ONE_SIZE) and len(set(sides.values())) > 1:
+            said = ", ".join(f"{key} ({side})" for key, side in sides.items())
             raise ValueError(
-                "train.batch_size is 1, but model.name: residual needs at least 2: its batch norm "
+                f"model.name: {self.model.name} needs {said} to be equal: it takes one size only"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_network(self) -> Self:
+        model, train = self.model, self.train
+        if model.name != "seed" and train.batch_size < 2:
+            raise ValueError(
+                f"train.batch_size is 1, but model.name: {model.name} needs at least 2: batch norm "
                 "compares the photos of a batch"
             )
-        if self.model.name == "seed":
-            if not train.start_image_size == train.image_size == train.eval_image_size:
-                raise ValueError(
-                    f"model.name: seed needs train.start_image_size ({train.start_image_size}), "
-                    f"train.image_size ({train.image_size}) and train.eval_image_size "
-                    f"({train.eval_image_size}) to be equal: its linear layer takes one size only"
-                )
-            if train.image_size >> self.model.seed.conv_layers == 0:
-                raise ValueError(
-                    f"model.seed.conv_layers: {self.model.seed.conv_layers} poolings leave nothing "
-                    f"of {train.image_size} pixels"
-                )
+        if model.name == "seed" and train.image_size >> model.seed.conv_layers == 0:
+            raise ValueError(
+                f"model.seed.conv_layers: {model.seed.conv_layers} poolings leave nothing "
+                f"of {train.image_size} pixels"
+            )
         return self
 
 
@@ -310,16 +404,34 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse(values: Any, source: str = "params") -> Params:
-    """Validate plain values as params; CatdogError names `source`, key, value, what is allowed."""
+    """Validate plain values as params, with what is left to torchvision's weights filled in.
+
+    CatdogError names `source`, key, value, and what is allowed.
+    """
     if not isinstance(values, dict):
         raise CatdogError(f"{source}: must hold sections such as `train:`, see recipes/")
     try:
-        return Params.model_validate(values)
+        return _ask_weights(Params.model_validate(values))
     except ValidationError as error:
         problems = error.errors(include_url=False)
         more = f" (and {len(problems) - MOST_SHOWN} more)" if len(problems) > MOST_SHOWN else ""
         shown = "; ".join(_explain(dict(problem)) for problem in problems[:MOST_SHOWN])
         raise CatdogError(f"{source}: {shown}{more}") from None
+
+
+def _ask_weights(params: Params) -> Params:
+    """Return params with sizes and normalization of torchvision's weights where they are wanted."""
+    train, weights_scale = params.train, params.normalization.source == "weights"
+    wanted = [key for key in SIDES if getattr(train, key) == 0]
+    if not wanted and not weights_scale:
+        return params
+    from catdog.pretrained import own_view  # noqa: PLC0415 (takes seconds, and few need it)
+
+    own, values = own_view(params.model.name), params.model_dump()
+    values["train"] |= dict.fromkeys(wanted, own.image_size)
+    if weights_scale:
+        values["normalization"] = {"mean": own.mean, "std": own.std, "source": "given"}
+    return Params.model_validate(values)
 
 
 def _explain(problem: dict[str, Any]) -> str:

@@ -12,8 +12,8 @@ from rich.progress import Progress as Bar
 class Progress:
     """A bar over all epochs on a terminal; elsewhere only lines, each written at once."""
 
-    def __init__(self, epochs: int) -> None:
-        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    def __init__(self, epochs: int, quiet: bool = False) -> None:
+        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True, quiet=quiet)
         self._epochs = epochs
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         shown = self._console.is_terminal

@@ -75,6 +75,7 @@ def figures(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         ("calibration error", _percent(metrics["calibration_error"])),
         ("epoch kept", f"{metrics['epoch']:,}"),
         ("weights", f"{metrics['weights']:,}"),
+        ("training, PFLOP", f"{metrics['train_pflop']:.4g}"),
     ]
 
 

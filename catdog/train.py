@@ -3,82 +3,100 @@
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from catdog import batches, checkpoint, networks, optim, prepare, trained
-from catdog.devices import Device, describe, pick_device
-from catdog.errors import CatdogError
-from catdog.files import write_rows
+from catdog import (
+    batches,
+    checkpoint,
+    history,
+    locks,
+    networks,
+    optim,
+    prepare,
+    pretrained,
+    processes,
+    trained,
+)
+from catdog.cost import StepCost
+from catdog.devices import Device, describe, of_this_machine, pick_device
+from catdog.errors import CatdogError, Stopped
+from catdog.history import Epoch, Timing
 from catdog.params import Params
+from catdog.processes import ALONE, Group
 from catdog.progress import Progress
+from catdog.stopping import StopRequest, stop_request
 
 IMAGENET = batches.Normalization([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 HALF = batches.Normalization([0.5] * 3, [0.5] * 3)
 DIVERGED = 100.0  # times the loss of guessing: no training comes back from there
 INITIAL, STEPS = 1, 2  # purposes of seeds, beside the order and the views of epochs
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One row of history.csv."""
-
-    epoch: int
-    image_size: int
-    lr: float
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    best: int
-
-
-@dataclass(frozen=True)
-class Timing:
-    """One row of timing.csv, which is no DVC out: times differ, while outs repeat to the byte."""
-
-    epoch: int
-    seconds: float
-    images_per_second: float
-    waiting_share: float
+SAVE_EVERY = 60.0  # seconds of work that a kill may cost, at most, in epochs that take longer
 
 
 def train(params: Params, prepared: Path, models: Path, history_file: Path) -> list[Epoch]:
     """Train as `params` says; write the kept model to `models` and a row an epoch to the history.
 
-    A training that was killed goes on after its last whole epoch. Returns the history. Raises
-    CatdogError when the training diverges.
+    A training that was stopped or killed goes on from its last checkpoint. Returns the history.
+    Raises Stopped on SIGTERM or Ctrl-C, with all saved, and CatdogError when the training diverges.
+    Several processes that torch.distributed's launcher started train together.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
-    device = pick_device(params.train.precision)
-    trainer = Trainer(params, prepared, device)
-    path = checkpoint.FOLDER / f"{_key(params, prepared, device)}.safetensors"
-    with Progress(params.train.epochs) as progress:
-        progress.say(describe(device))
-        progress.say(trainer.describe())
-        if trainer.resume(path):
-            progress.say(f"going on after epoch {len(trainer.history)}, from {path}")
-        while len(trainer.history) < params.train.epochs:
-            trainer.run_epoch(progress)
-            checkpoint.save(path, trainer.state())
-            progress.say(epoch_line(trainer.history[-1], trainer.timings[-1], params.train.epochs))
-    trained.save(models, trainer.kept_network(), trainer.card())
-    _write_rows(history_file, trainer.history, Epoch)
-    _write_rows(history_file.with_name("timing.csv"), trainer.timings, Timing)
-    path.unlink(missing_ok=True)
+    group = processes.from_environment()
+    device = pick_device(params.train.precision, local_rank=group.local_rank)
+    with Progress(params.train.epochs, quiet=not group.first) as progress:
+        mine = of_this_machine(device, group) if group.local_rank == 0 else []
+        say = progress.say if group.first else print  # each machine says what it waits for
+        with (
+            locks.held(mine, say),  # a signal ends the wait at once: nothing to save yet
+            stop_request(patient=group.size > 1) as stop,
+            processes.joined(group, device.torch_device, stop),
+        ):
+            trainer = Trainer(params, prepared, device, group)
+            path = checkpoint.FOLDER / f"{_key(params, prepared, device, group)}.safetensors"
+            progress.say(describe(device, group.size))
+            progress.say(trainer.describe())
+            if trainer.resume(path):
+                progress.say(f"going on after {trainer.place()}, from {path}")
+            while len(trainer.history) < params.train.epochs:
+                trainer.run_epoch(progress, path, stop)
+                if group.first:
+                    rows = trainer.history[-1], trainer.timings[-1]
+                    progress.say(history.epoch_line(*rows, params.train.epochs))
+            progress.say(history.cost_line(trainer.history, trainer.timings))
+            if group.first:
+                trained.save(models, trainer.kept_network(), trainer.card())
+                history.write(history_file, trainer.history, Epoch)
+                history.write(history_file.with_name("timing.csv"), trainer.timings, Timing)
+                checkpoint.remove(path)
     return trainer.history
 
 
-class Trainer:
-    """A training between two epochs: the network, its average, the optimizer and the history."""
+class Running:
+    """What has been added up in the present epoch."""
 
-    def __init__(self, params: Params, prepared: Path, device: Device) -> None:
-        self.params, self.device = params, device
+    def __init__(self, device: torch.device) -> None:
+        self.step = 0
+        self.flops = 0
+        self.seconds = self.waited = 0.0
+        self.sums = torch.zeros(2, device=device)
+        """of the losses, and of the right answers"""
+
+
+class Trainer:
+    """A training between two steps: the network, its average, the optimizers and the history."""
+
+    def __init__(
+        self, params: Params, prepared: Path, device: Device, group: Group = ALONE
+    ) -> None:
+        self.params, self.device, self.group = params, device, group
         self.train_split = prepare.read_split(prepared, "train")
         self.val_split = prepare.read_split(prepared, "val")
         self.classes = self.train_split.classes
@@ -87,14 +105,40 @@ class Trainer:
             self.train_split.photos, self.train_split.labels, device.torch_device
         )
         self.steps = batches.steps_an_epoch(len(self.photos), params.train.batch_size)
-        torch.manual_seed(batches.seed_of(params.train.seed, 0, INITIAL))
-        network = networks.build(params.model, len(self.classes), params.train.eval_image_size)
-        self.network = network.to(device.torch_device).to(memory_format=torch.channels_last)
+        processes.refuse_too_many(group, len(self.photos) // self.steps)
+        self.cost = StepCost(params, len(self.classes))
+        self.network = self._begin()
         self.average = _average(self.network, params.train.ema)
-        self.optimizer = optim.build_optimizer(params.optimizer, self.network)
+        head = {id(weight) for weight in pretrained.head_of(self.network)}
+        backbone = [weight for weight in self.network.parameters() if id(weight) not in head]
+        slow = backbone if params.model.from_torchvision else []
+        self.optimizers = optim.build_optimizers(
+            params.optimizer, self.network, slow, params.model.torchvision.backbone_lr
+        )
+        self.forward: nn.Module | None = None
+        self.frozen = False
         self.history: list[Epoch] = []
         self.timings: list[Timing] = []
         self.best: dict[str, Tensor] = {}
+        self.running = Running(device.torch_device)
+        self.saved = time.monotonic()
+
+    def _begin(self) -> nn.Module:
+        """Return the network as it is before the first step, on the device."""
+        settings, model = self.params.train, self.params.model
+        torch.manual_seed(batches.seed_of(settings.seed, 0, INITIAL))
+        network = networks.build(model, len(self.classes), settings.eval_image_size)
+        if model.from_torchvision:
+            sizes = [settings.start_image_size, settings.image_size, settings.eval_image_size]
+            pretrained.start(network, model.name, model.torchvision.weights, sizes)
+        network = processes.with_shared_norms(network, self.group, self.device.torch_device)
+        return network.to(self.device.torch_device).to(memory_format=torch.channels_last)
+
+    def place(self) -> str:
+        """Return in words how far the training is."""
+        done, step = len(self.history), self.running.step
+        inside = f" and {step} of {self.steps} steps" if step else ""
+        return f"epoch {done}{inside}"
 
     def describe(self) -> str:
         """Return one line that says what is trained on what."""
@@ -109,51 +153,78 @@ class Trainer:
         """The network that is judged and kept: the averaged one, if there is one."""
         return self.network if self.average is None else self.average.module
 
-    def run_epoch(self, progress: Progress) -> None:
-        """Train one epoch, judge it, and add a row to the history."""
-        number, start = len(self.history), time.perf_counter()
-        image_size = self._image_size(number)
-        loss, accuracy, waited = self._train_epoch(number, image_size, progress)
+    def run_epoch(self, progress: Progress, path: Path, stop: StopRequest) -> None:
+        """Train the rest of an epoch, judge it, add a row to the history and save all to `path`.
+
+        Raises Stopped, after saving, when `stop` has been asked for.
+        """
+        number, image_size = len(self.history), self._image_size(len(self.history))
+        self._train_epoch(number, image_size, progress, path, stop)
+        start, running = time.perf_counter(), self.running
+        loss, accuracy = (running.sums / len(self.photos)).tolist()
         self._refuse_divergence(number, loss)
-        val_loss, val_accuracy = self._validate()
+        val_loss, val_accuracy = self._validate(image_size)
         self._refuse_divergence(number, val_loss)
-        best = round(val_loss, 6) < min((row.val_loss for row in self.history), default=math.inf)
+        best = self._is_best(image_size, val_loss)
         if best or self.params.train.select == "last":
             self.best = {k: v.detach().clone() for k, v in self.judged.state_dict().items()}
         self.history.append(
             Epoch(
                 epoch=number + 1,
                 image_size=image_size,
-                lr=round(self._lr(number + 1, -1), 6),
+                lr=round(self.params.optimizer.lr * self._lr_factor(number + 1, -1), 6),
                 train_loss=round(loss, 6),
                 train_accuracy=round(accuracy, 6),
                 val_loss=round(val_loss, 6),
                 val_accuracy=round(val_accuracy, 6),
                 best=int(best),
+                pflop=float(f"{running.flops / 1e15:.6g}"),
             )
         )
-        seconds = time.perf_counter() - start
-        self.timings.append(
-            Timing(number + 1, round(seconds, 2), round(len(self.photos) / seconds, 1), waited)
-        )
+        share = running.waited / running.seconds
+        seconds = running.seconds + time.perf_counter() - start
+        speed = round(len(self.photos) / seconds, 1)
+        self.timings.append(Timing(number + 1, round(seconds, 2), speed, round(share, 4)))
+        self.running = Running(self.device.torch_device)
+        self._save(path)
+        if stop:
+            self._stop()
 
     def _train_epoch(
-        self, number: int, image_size: int, progress: Progress
-    ) -> tuple[float, float, float]:
-        """Return mean loss, accuracy, and the share of the time in which the device had no data."""
-        self.network.train()
-        total = torch.zeros(2, device=self.device.torch_device)
-        waited, start = 0.0, time.perf_counter()
-        for step, batch in enumerate(self._batches(number, image_size)):
-            optim.set_lr(self.optimizer, self._lr(number, step))
-            torch.manual_seed(batches.seed_of(self.params.train.seed, number, STEPS, step))
-            total += self._step(batch.inputs, batch.labels)
-            waited += batch.seconds
-            progress.step(number + 1, (step + 1) / self.steps)
-        loss, correct = (total / len(self.photos)).tolist()
-        return loss, correct, round(waited / (time.perf_counter() - start), 4)
+        self, number: int, image_size: int, progress: Progress, path: Path, stop: StopRequest
+    ) -> None:
+        """Take the steps of an epoch that are left; `running` adds up what they give."""
+        frozen = self._get_ready(number)
+        running, start = self.running, time.perf_counter()
+        for batch in self._batches(number, image_size, running.step):
+            optim.set_lr(self.optimizers, self._lr_factor(number, running.step))
+            # Dropout may differ between processes: each has photos of its own.
+            purpose = (number, STEPS, running.step, self.group.rank)
+            torch.manual_seed(batches.seed_of(self.params.train.seed, *purpose))
+            running.sums += self.group.sum(self._step(batch))
+            running.step += 1
+            running.flops += self.cost.of(batch.photos, image_size, frozen)
+            running.waited += batch.seconds
+            progress.step(number + 1, running.step / self.steps)
+            now = time.perf_counter()
+            running.seconds, start = running.seconds + now - start, now
+            if running.step < self.steps and (stop or time.monotonic() > self.saved + SAVE_EVERY):
+                self._save(path)
+                if stop:
+                    self._stop()
 
-    def _batches(self, number: int, image_size: int) -> Iterator[batches.Batch]:
+    def _get_ready(self, number: int) -> bool:
+        """Make the network ready to be trained; return whether only its head is, in this epoch."""
+        model = self.params.model
+        frozen = model.from_torchvision and number < model.torchvision.freeze_epochs
+        pretrained.freeze(self.network, frozen)
+        if self.forward is None or frozen != self.frozen:
+            self.forward, self.frozen = self.group.wrap(self.network), frozen
+            if self.device.torch_device.type == "cuda":  # on a CPU compiling does not pay
+                self.forward = cast(nn.Module, torch.compile(self.forward))
+        return frozen
+
+    def _batches(self, number: int, image_size: int, first: int) -> Iterator[batches.Batch]:
         return batches.epoch(
             self.photos,
             self.params.augmentation,
@@ -162,34 +233,70 @@ class Trainer:
             batch_size=self.params.train.batch_size,
             seed=self.params.train.seed,
             number=number,
+            first=first,
+            group=self.group,
         )
 
-    def _step(self, inputs: Tensor, labels: Tensor) -> Tensor:
+    def _step(self, batch: batches.Batch) -> Tensor:
         """Train on one batch; return the sum of its losses and the number of right answers."""
-        self.optimizer.zero_grad(set_to_none=True)
+        assert self.forward is not None
+        self.network.zero_grad(set_to_none=True)
         with self.device.autocast():
-            logits: Tensor = self.network(inputs)
-        logits = logits.float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.params.train.label_smoothing)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+            logits: Tensor = self.forward(batch.inputs)
+        smoothing = self.params.train.label_smoothing
+        loss = F.cross_entropy(
+            logits.float(), batch.labels, label_smoothing=smoothing, reduction="sum"
+        )
+        # Backward takes the mean over the processes, while the loss is the mean over all photos.
+        (loss * (self.group.size / batch.photos)).backward()  # type: ignore[no-untyped-call]
+        for optimizer in self.optimizers:
+            optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.network)
-        correct = (logits.detach().argmax(1) == labels).sum()
-        return torch.stack([loss.detach() * len(labels), correct])
+        correct = (logits.detach().argmax(1) == batch.labels).sum()
+        return torch.stack([loss.detach(), correct])
 
-    def _validate(self) -> tuple[float, float]:
-        """Return mean loss and accuracy on the validation photos: no augmentation, no gradients."""
-        model = trained.TrainedModel(self.card(), self.judged, self.device)
-        logits = torch.from_numpy(model.logits(self.val_split.photos))
+    def _is_best(self, image_size: int, val_loss: float) -> bool:
+        """Return whether an epoch is the best so far, of those with photos of the last size."""
+        last_size = self._image_size(self.params.train.epochs - 1)
+        before = [row.val_loss for row in self.history if row.image_size == last_size]
+        return image_size == last_size and round(val_loss, 6) < min(before, default=math.inf)
+
+    def _validate(self, image_size: int) -> tuple[float, float]:
+        """Return mean loss and accuracy on the validation photos: no augmentation, no gradients.
+
+        While photos grow, those of validation grow with them, and mirror images are left out: both
+        save a fifth of a training's time, and change little in which epoch is chosen.
+        """
+        settings = self.params.train
+        last_size = self._image_size(settings.epochs - 1)
+        grown = round(settings.eval_image_size * image_size / last_size)
+        side = min(settings.eval_image_size, max(settings.start_image_size, grown))
+        card = self.card().model_copy(update={"flip": False, "image_size": side})
+        model = trained.TrainedModel(card, self.judged, self.device)
+        own = model.logits(self.val_split.photos[self.group.share(len(self.val_split.labels))])
+        logits = torch.from_numpy(np.concatenate(self.group.gather(own)))
         labels = torch.from_numpy(self.val_split.labels)
         loss = F.cross_entropy(logits, labels)
         return loss.item(), (logits.argmax(1) == labels).float().mean().item()
 
-    def _lr(self, number: int, step: int) -> float:
-        """Return the learning rate of a step; step -1 is the last one of the epoch before."""
+    def _lr_factor(self, number: int, step: int) -> float:
+        """Return the factor on the learning rates in a step; -1 is the last of the epoch before."""
         progress = (number * self.steps + step + 0.5) / (self.params.train.epochs * self.steps)
-        return self.params.optimizer.lr * optim.lr_factor(self.params.schedule, progress)
+        return optim.lr_factor(self.params.schedule, progress)
+
+    def _save(self, path: Path) -> None:
+        """Write a checkpoint; the state is the same in all processes, so one of them does."""
+        if self.group.first:
+            checkpoint.save(path, self.state())
+        self.saved = time.monotonic()
+
+    def _stop(self) -> None:
+        # All processes get the signal, but each at a step of its own: the first decides.
+        if self.group.first:
+            raise Stopped(
+                f"stopped after {self.place()}, all saved; the same command goes on from there"
+            )
 
     def _image_size(self, number: int) -> int:
         plan, progress = self.params.train, number / self.params.train.epochs
@@ -224,50 +331,49 @@ class Trainer:
             precision=settings.precision,
             epoch=len(self.history) if last else max(kept, default=0),
             weights=networks.count_weights(self.network),
+            pflop=history.total_pflop(self.history),
             versions=trained.versions(),
         )
 
     def state(self) -> checkpoint.State:
-        """Return what a later process needs to go on after this epoch."""
+        """Return what a later process needs to go on after this step."""
         tensors = {
             **checkpoint.prefixed("network", self.network.state_dict()),
             **checkpoint.prefixed("best", self.best),
-            **checkpoint.prefixed("optimizer", checkpoint.flatten_optimizer(self.optimizer)),
+            "sums": self.running.sums,
         }
+        for index, optimizer in enumerate(self.optimizers):
+            flat = checkpoint.flatten_optimizer(optimizer)
+            tensors |= checkpoint.prefixed(f"optimizer{index}", flat)
         if self.average is not None:
             tensors |= checkpoint.prefixed("average", self.average.state_dict())
-        rows = {
+        running = self.running
+        numbers = {
             "history": [astuple(row) for row in self.history],
             "timings": [astuple(row) for row in self.timings],
+            "running": [running.step, running.flops, running.seconds, running.waited],
         }
         # Weights that appear twice (the last epoch is the best) must not share memory in the file.
-        return checkpoint.State({name: value.clone() for name, value in tensors.items()}, rows)
+        return checkpoint.State({name: value.clone() for name, value in tensors.items()}, numbers)
 
     def resume(self, path: Path) -> bool:
         """Take up the state at `path`, if there is one; return whether there was."""
-        state = checkpoint.load(path)
+        state = self.group.same(checkpoint.load(path) if self.group.first else None)
         if state is None:
             return False
         self.network.load_state_dict(checkpoint.with_prefix("network", state.tensors))
         if self.average is not None:
             self.average.load_state_dict(checkpoint.with_prefix("average", state.tensors))
-        optimizer = checkpoint.with_prefix("optimizer", state.tensors)
-        checkpoint.restore_optimizer(self.optimizer, optimizer)
+        for index, optimizer in enumerate(self.optimizers):
+            flat = checkpoint.with_prefix(f"optimizer{index}", state.tensors)
+            checkpoint.restore_optimizer(optimizer, flat)
         self.best = checkpoint.with_prefix("best", state.tensors)
         self.history = [Epoch(*row) for row in state.numbers["history"]]
         self.timings = [Timing(*row) for row in state.numbers["timings"]]
+        running = self.running
+        running.step, running.flops, running.seconds, running.waited = state.numbers["running"]
+        running.sums = state.tensors["sums"].to(self.device.torch_device)
         return True
-
-
-def epoch_line(row: Epoch, timing: Timing, epochs: int) -> str:
-    """Return the line of log of an epoch; a star marks the best so far."""
-    return (
-        f"epoch {row.epoch:>{len(str(epochs))}}/{epochs}  {row.image_size} px  "
-        f"loss {row.train_loss:.4f}  val loss {row.val_loss:.4f}  "
-        f"val accuracy {row.val_accuracy:.2%}{' *' if row.best else '  '}  "
-        f"{timing.seconds:.1f} s, {timing.images_per_second:.0f} photos/s, "
-        f"{timing.waiting_share:.1%} waiting for data"
-    )
 
 
 def pick_normalization(params: Params, prepared: Path) -> batches.Normalization:
@@ -288,13 +394,11 @@ def _average(network: nn.Module, decay: float) -> AveragedModel | None:
     return AveragedModel(network, multi_avg_fn=ema, use_buffers=True)
 
 
-def _key(params: Params, prepared: Path, device: Device) -> str:
-    """Return the name of this training: its params, its photos, its code and its arithmetic."""
+def _key(params: Params, prepared: Path, device: Device, group: Group) -> str:
+    """Return the name of this training: its params, photos, first weights, code and arithmetic."""
     settings = params.model_dump_json(exclude={"evaluate"})
     photos = (prepared / "photos.csv").read_bytes() + (prepared / "stats.json").read_bytes()
-    machine = f"{device.torch_device} {device.dtype} {torch.__version__}"
-    return checkpoint.key_of(settings, photos, machine)
-
-
-def _write_rows(path: Path, rows: list[Epoch] | list[Timing], kind: type) -> None:
-    write_rows(path, [field.name for field in fields(kind)], map(astuple, rows))
+    model = params.model
+    weights = pretrained.fingerprint(model.torchvision.weights) if model.from_torchvision else ""
+    machine = f"{device.torch_device.type} {device.dtype} {torch.__version__} {group.size}"
+    return checkpoint.key_of(settings, photos, weights, machine)

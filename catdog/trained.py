@@ -36,6 +36,7 @@ class ModelCard(Section):
     precision: Precision
     epoch: int
     weights: int
+    pflop: float
     versions: dict[str, str]
 
 

@@ -10,6 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
@@ -18,7 +19,6 @@ from catdog.augment import Views
 from catdog.params import Augmentation
 
 SIDE = 64
-NO_COLOUR = torch.ones(1, 3)
 QUICK = hypothesis_settings(max_examples=15, deadline=None)
 
 
@@ -43,21 +43,26 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def noise(photos: int, side: int = SIDE, seed: int = 0) -> Tensor:
-    """Photos (N, side, side, 3) in which every pixel differs from its neighbours."""
-    shape = (photos, side, side, 3)
+    """Photos (N, 3, side, side) in which every pixel differs from its neighbours."""
+    shape = (photos, 3, side, side)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator(seed))
 
 
 def smooth(photos: int) -> Tensor:
-    """Photos (N, SIDE, SIDE, 3) whose second resampling changes little."""
+    """Photos (N, 3, SIDE, SIDE) whose second resampling changes little."""
     coarse = torch.rand((photos, 3, 4, 4), generator=generator(3))
-    fine = torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic").clamp(0, 1)
-    return (fine.permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
+    fine = F.interpolate(coarse, (SIDE, SIDE), mode="bicubic").clamp(0, 1)
+    return (fine * 255).round().to(torch.uint8)
+
+
+def midtones(photos: int) -> Tensor:
+    """Photos (N, 3, SIDE, SIDE) of values so far from 0 and 1 that FACTORS lead to neither."""
+    return 90 + noise(photos) // 7
 
 
 def floats(photos: Tensor) -> Tensor:
-    """The same photos as torchvision takes them: (N, 3, H, W) in [0, 1]."""
-    return photos.permute(0, 3, 1, 2).float() / 255
+    """The same photos as torchvision takes them: in [0, 1]."""
+    return photos.float() / 255
 
 
 def views(
@@ -95,8 +100,8 @@ def test_a_rotation_is_torchvisions(degrees: float) -> None:
 
 
 def test_a_rotation_by_positive_degrees_turns_to_the_left() -> None:
-    photos = torch.zeros(1, SIDE, SIDE, 3, dtype=torch.uint8)
-    photos[0, :8, 28:36] = 255  # white at the top
+    photos = torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8)
+    photos[0, :, :8, 28:36] = 255  # white at the top
     seen = augment.render(photos, views(degrees=[90.0]), SIDE, "black")
     assert seen[0, :, 30:34, :6].min() > 0.99
     assert seen.sum() == pytest.approx(3 * 8 * 8, rel=1e-3)
@@ -143,7 +148,7 @@ def test_rotation_crop_and_flip_compose_as_torchvisions_do() -> None:
 def test_beyond_the_edges_is_what_numpy_pads_with(fill: str, numpy_mode: str) -> None:
     photos, beyond = noise(1), SIDE // 2
     seen = augment.render(photos, views(degrees=[45.0]), SIDE, fill)
-    around = [(0, 0), (beyond, beyond), (beyond, beyond), (0, 0)]
+    around = [(0, 0), (0, 0), (beyond, beyond), (beyond, beyond)]
     padded = torch.from_numpy(np.pad(photos.numpy(), around, mode=numpy_mode))  # type: ignore[call-overload]
     turned = TF.rotate(floats(padded), 45.0, InterpolationMode.BILINEAR)
     torch.testing.assert_close(seen, TF.center_crop(turned, [SIDE, SIDE]), atol=2e-4, rtol=0)
@@ -153,39 +158,80 @@ def test_beyond_the_edges_is_what_numpy_pads_with(fill: str, numpy_mode: str) ->
 FACTORS = torch.tensor([[1.3, 0.7, 1.4], [0.6, 1.5, 0.5], [1.0, 1.0, 1.6], [1.7, 1.4, 1.3]])
 
 
-@pytest.mark.parametrize(
-    ("column", "adjust"),
-    [
-        (0, TF.adjust_brightness),
-        (1, TF.adjust_contrast),
-        (2, TF.adjust_saturation),
-    ],
-)
-def test_each_colour_factor_is_torchvisions(column: int, adjust: object) -> None:
-    photos = floats(noise(4))
-    colour = torch.ones(4, 3)
-    colour[:, column] = FACTORS[:, column]
-    seen = augment.jitter(photos, colour)
-    for index, photo in enumerate(photos):
-        expected = adjust(photo, colour[index, column].item())  # type: ignore[operator]
-        torch.testing.assert_close(seen[index], expected, atol=1e-5, rtol=0)
+def torchvisions_colours(view: Tensor, factors: list[float]) -> Tensor:
+    """Return a view (3, H, W) with torchvision's three adjustments, none of which may clip."""
+    for adjust, factor in zip(
+        (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation), factors, strict=True
+    ):
+        view = adjust(view, factor)
+        assert view[view != 0].min() > 0
+        assert view.max() < 1
+    return view
+
+
+@pytest.mark.parametrize("column", [0, 1, 2], ids=["brightness", "contrast", "saturation"])
+def test_each_colour_factor_is_torchvisions(column: int) -> None:
+    photos, seen_as = midtones(4), views(mirrored=[False] * 4)
+    seen_as.colour[:, column] = FACTORS[:, column]
+    seen = augment.render(photos, seen_as, SIDE, "edge")
+    for index, factors in enumerate(seen_as.colour.tolist()):
+        expected = torchvisions_colours(floats(photos[index]), factors)
+        torch.testing.assert_close(seen[index], expected, atol=1e-4, rtol=0)
 
 
 def test_colour_factors_act_in_the_order_brightness_contrast_saturation() -> None:
-    photos = floats(noise(4))
-    seen = augment.jitter(photos, FACTORS)
-    for index, (brightness, contrast, saturation) in enumerate(FACTORS.tolist()):
-        expected = TF.adjust_brightness(photos[index], brightness)
-        expected = TF.adjust_contrast(expected, contrast)
-        expected = TF.adjust_saturation(expected, saturation)
-        torch.testing.assert_close(seen[index], expected, atol=1e-5, rtol=0)
+    photos, seen_as = midtones(4), views(mirrored=[False] * 4)
+    seen = augment.render(photos, Views(seen_as.affine, FACTORS), SIDE, "edge")
+    for index, factors in enumerate(FACTORS.tolist()):
+        expected = torchvisions_colours(floats(photos[index]), factors)
+        torch.testing.assert_close(seen[index], expected, atol=1e-4, rtol=0)
 
 
-def test_jitter_leaves_its_input_as_it_was() -> None:
-    photos = floats(noise(4))
-    before = photos.clone()
-    augment.jitter(photos, FACTORS)
-    assert torch.equal(photos, before)
+def test_colours_follow_the_view_and_its_black_corners_count_for_contrast() -> None:
+    photos, colour = midtones(2), torch.tensor([[1.3, 0.7, 1.4], [0.6, 0.8, 0.5]])
+    uncoloured = views([(4, 8, 48, 48), (16, 2, 40, 60)], degrees=[30.0, -45.0])
+    seen = augment.render(photos, Views(uncoloured.affine, colour), 32, "black")
+    plain = augment.render(photos, uncoloured, 32, "black")
+    assert (plain == 0).any()
+    for index, factors in enumerate(colour.tolist()):
+        expected = torchvisions_colours(plain[index], factors)
+        torch.testing.assert_close(seen[index], expected, atol=1e-4, rtol=0)
+
+
+def test_black_corners_stay_black_whatever_the_brightness_and_saturation() -> None:
+    photos, mean, std = noise(2), [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
+    turned = views(degrees=[45.0, 45.0])
+    turned.colour[:] = torch.tensor([1.5, 1.0, 0.5])
+    seen = augment.render(photos, turned, SIDE, "black", mean, std)
+    black = -torch.tensor(mean) / torch.tensor(std)
+    torch.testing.assert_close(seen[:, :, 0, 0], black.expand(2, 3))
+
+
+def test_normalization_is_applied_to_the_coloured_view() -> None:
+    photos, mean, std = noise(4), [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
+    drawn = augment.draw(augmentation(rotation=20.0, crop_scale_min=0.5), 4, generator())
+    drawn = Views(drawn.affine, FACTORS)
+    plain = augment.render(photos, drawn, 32, "mirror")
+    expected = (plain - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    seen = augment.render(photos, drawn, 32, "mirror", mean, std)
+    torch.testing.assert_close(seen, expected, atol=2e-5, rtol=1e-5)
+
+
+def test_rendering_leaves_photos_and_views_as_they_were() -> None:
+    photos, drawn = noise(4), Views(views(degrees=[10.0] * 4).affine, FACTORS.clone())
+    before = photos.clone(), drawn.affine.clone(), drawn.colour.clone()
+    augment.render(photos, drawn, 32, "mirror", [0.5] * 3, [0.5] * 3)
+    after = photos, drawn.affine, drawn.colour
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@QUICK
+@given(photos=st.integers(1, 3), image_size=st.integers(1, 40), seed=st.integers(0, 99))
+def test_the_sampling_grid_is_torchs_affine_grid(photos: int, image_size: int, seed: int) -> None:
+    affine = torch.randn(photos, 2, 3, generator=generator(seed))
+    expected = F.affine_grid(affine, [photos, 3, image_size, image_size], align_corners=False)
+    grid = augment.sampling_grid(affine, image_size)
+    torch.testing.assert_close(grid, expected, atol=2e-6, rtol=1e-6)
 
 
 def test_each_photo_of_a_batch_gets_its_own_view() -> None:

@@ -1,8 +1,10 @@
-"""Epochs: what they hold, what they depend on, and the size of their photos."""
+"""Epochs: what they hold, what they depend on, and how their photos come to the device."""
 
+import threading
 from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given
@@ -13,6 +15,7 @@ from torch.nn import functional as F
 from catdog import batches
 from catdog.batches import Batch, Normalization, Photos
 from catdog.params import Augmentation
+from catdog.processes import ALONE, Group
 
 CPU = torch.device("cpu")
 QUICK = hypothesis_settings(max_examples=25, deadline=None)
@@ -33,10 +36,20 @@ VARIED = PLAIN.model_copy(
 )
 
 
-def noise(photos: int, side: int = 24) -> Photos:
+def pixels(photos: int, side: int = 24) -> npt.NDArray[np.uint8]:
     generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 256, (photos, side, side, 3), dtype=np.uint8)
-    return Photos(pixels, np.arange(photos, dtype=np.int64), CPU)
+    return generator.integers(0, 256, (photos, side, side, 3), dtype=np.uint8)
+
+
+def noise(photos: int, side: int = 24, room: int | None = None) -> Photos:
+    """Photos of noise, each with its number as its label; `room` 0 streams them."""
+    return Photos(pixels(photos, side), np.arange(photos, dtype=np.int64), CPU, room)
+
+
+def at(photos: Photos, image_size: int) -> torch.Tensor:
+    """All photos (N, 3, S, S) as they are kept for views of a size."""
+    photos.prepare(image_size)
+    return next(iter(photos.batches([torch.arange(len(photos))])))
 
 
 def epoch(
@@ -48,6 +61,8 @@ def epoch(
     image_size: int = 16,
     batch_size: int = 5,
     seed: int = 1,
+    first: int = 0,
+    group: Group = ALONE,
 ) -> list[Batch]:
     return list(
         batches.epoch(
@@ -58,6 +73,8 @@ def epoch(
             batch_size=batch_size,
             seed=seed,
             number=number,
+            first=first,
+            group=group,
         )
     )
 
@@ -128,8 +145,8 @@ def test_every_photo_comes_once_an_epoch_in_batches_of_nearly_one_size(
 
 def test_a_label_follows_its_photo() -> None:
     shades = np.arange(0, 240, 6, dtype=np.uint8)
-    pixels = np.broadcast_to(shades[:, None, None, None], (40, 24, 24, 3)).copy()
-    photos = Photos(pixels, (shades % 7).astype(np.int64), CPU)
+    plain = np.broadcast_to(shades[:, None, None, None], (40, 24, 24, 3)).copy()
+    photos = Photos(plain, (shades % 7).astype(np.int64), CPU)
     settings = VARIED.model_copy(update={"contrast": 0.0})
     for batch in epoch(photos, settings=settings, image_size=24):
         seen = (batch.inputs[:, 0, 12, 12] * 255).round().long()
@@ -142,7 +159,7 @@ def test_normalization_can_be_undone() -> None:
     made = epoch(photos, settings=PLAIN, normalization=Normalization(mean, std), image_size=24)
     for batch in made:
         undone = batch.inputs * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
-        expected = photos.at(24)[batch.labels].permute(0, 3, 1, 2)
+        expected = at(photos, 24)[batch.labels]
         assert torch.equal((undone * 255).round().to(torch.uint8), expected)
 
 
@@ -152,24 +169,93 @@ def test_a_batch_is_what_a_network_takes() -> None:
         assert batch.inputs.shape[1:] == (3, 16, 16)
         assert batch.inputs.is_contiguous(memory_format=torch.channels_last)
         assert batch.labels.dtype == torch.int64
+        assert batch.photos == len(batch.labels) == len(batch.inputs)
         assert batch.seconds > 0
 
 
+@pytest.mark.parametrize("room", [None, 0], ids=["resident", "streamed"])
 @pytest.mark.parametrize(("image_size", "side"), [(16, 20), (20, 25), (32, 40), (48, 48), (40, 48)])
-def test_photos_are_kept_a_quarter_above_the_size_of_the_views(image_size: int, side: int) -> None:
-    photos = noise(3, 48)
-    photos.at(24)  # growing again starts from the stored photos, not from the shrunk ones
-    kept = photos.at(image_size)
-    stored = noise(3, 48).at(48).permute(0, 3, 1, 2).float()
+def test_photos_are_kept_a_quarter_above_the_size_of_the_views(
+    image_size: int, side: int, room: int | None
+) -> None:
+    photos = noise(3, 48, room)
+    at(photos, 24)  # growing again starts from the stored photos, not from the shrunk ones
+    kept = at(photos, image_size)
+    stored = torch.from_numpy(pixels(3, 48)).permute(0, 3, 1, 2).float()
     expected = F.interpolate(stored, (side, side), mode="bilinear", antialias=True)
     assert kept.dtype == torch.uint8
-    torch.testing.assert_close(kept.permute(0, 3, 1, 2).float(), expected.round(), atol=1, rtol=0)
+    torch.testing.assert_close(kept.float(), expected.round(), atol=1, rtol=0)
 
 
 def test_photos_shrunk_in_chunks_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = noise(10).at(16)
+    whole = at(noise(10), 16)
     monkeypatch.setattr(batches, "CHUNK", 3)
-    assert torch.equal(noise(10).at(16), whole)
+    assert torch.equal(at(noise(10), 16), whole)
+
+
+def test_photos_stay_on_the_device_if_they_fit_to_the_byte() -> None:
+    needed = 10 * 3 * 20 * 20  # 16 px and a quarter
+    assert noise(10, room=needed).prepare(16)
+    assert not noise(10, room=needed - 1).prepare(16)
+
+
+def test_photos_that_outgrow_the_room_are_streamed_from_then_on() -> None:
+    photos = noise(10, room=10 * 3 * 20 * 20)
+    assert [photos.prepare(image_size) for image_size in (16, 20, 20, 16)] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+
+
+def test_streamed_photos_give_the_bytes_of_resident_ones() -> None:
+    resident, streamed = noise(23, 40), noise(23, 40, room=0)
+    for number, image_size in enumerate((16, 16, 24, 40)):
+        one, other = (epoch(p, number, image_size=image_size) for p in (resident, streamed))
+        assert content(other) == content(one)
+
+
+@pytest.mark.parametrize("room", [None, 0], ids=["resident", "streamed"])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
+def test_every_batch_of_photos_comes_once_and_in_order(count: int, room: int | None) -> None:
+    photos = noise(20, room=room)
+    every = at(photos, 16)
+    wanted = list(torch.randperm(20, generator=batches.generator_of(1)).tensor_split(7)[:count])
+    for index in (wanted, iter(wanted)):  # a list can be walked twice, an iterator only once
+        came = list(photos.batches(index))
+        assert len(came) == count
+        assert all(torch.equal(a, every[b]) for a, b in zip(came, wanted, strict=True))
+
+
+def test_an_epoch_that_is_left_early_ends_its_helper_thread() -> None:
+    photos = noise(12, room=0)
+    made = batches.epoch(photos, PLAIN, AS_IS, image_size=16, batch_size=2, seed=1, number=0)
+    next(made)
+    assert any(thread.name.startswith("photos") for thread in threading.enumerate())
+    made.close()  # type: ignore[attr-defined]
+    assert not any(thread.name.startswith("photos") for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("room", [None, 0], ids=["resident", "streamed"])
+@pytest.mark.parametrize("first", [0, 1, 3, 4, 5])
+def test_an_epoch_can_begin_at_any_of_its_batches(first: int, room: int | None) -> None:
+    photos = noise(23, room=room)
+    whole = content(epoch(photos))
+    assert len(whole) == 5
+    assert content(epoch(photos, first=first)) == whole[first:]
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_shares_of_a_group_are_the_whole_batches_in_order(size: int) -> None:
+    photos = noise(23)
+    shares = [epoch(photos, group=Group(rank, size)) for rank in range(size)]
+    for whole, *parts in zip(epoch(photos), *shares, strict=True):
+        assert torch.cat([part.labels for part in parts]).tolist() == whole.labels.tolist()
+        torch.testing.assert_close(torch.cat([part.inputs for part in parts]), whole.inputs)
+        assert {part.photos for part in parts} == {len(whole.labels)}
+        sizes = [len(part.labels) for part in parts]
+        assert max(sizes) - min(sizes) <= 1
 
 
 SIZES = st.integers(16, 256)

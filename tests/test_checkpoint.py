@@ -1,5 +1,6 @@
 """Checkpoints: written whole, found only by the training that wrote them, exact when restored."""
 
+import ast
 import json
 import shutil
 import signal
@@ -10,12 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from catdog import checkpoint, networks, optim
 from catdog.checkpoint import State
 from catdog.params import Optimizer, ResidualNetwork
 
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = Path(checkpoint.__file__).parent
 STATE = State(
     {"weights": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(7)},
     {"history": [[1, 0.123456789012345]], "name": "кошка"},
@@ -45,6 +49,21 @@ def test_tensors_keep_their_type(dtype: torch.dtype, tmp_path: Path) -> None:
     loaded = checkpoint.load(tmp_path / "a")
     assert loaded is not None
     assert loaded.tensors["x"].dtype == dtype
+
+
+def test_a_removed_one_is_gone_with_what_kills_have_left_of_it(tmp_path: Path) -> None:
+    path, other = tmp_path / "a", tmp_path / "b"
+    for file in (path, other):
+        checkpoint.save(file, STATE)
+        leftover = tmp_path / f".{file.name}.x7ab"
+        leftover.mkdir()
+        (leftover / ".tmpQ1w2e3").write_bytes(b"half")
+    checkpoint.remove(path)
+    assert {file.name for file in tmp_path.iterdir()} == {"b", ".b.x7ab"}
+
+
+def test_nothing_to_remove_is_no_error(tmp_path: Path) -> None:
+    checkpoint.remove(tmp_path / "nowhere" / "a")
 
 
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:
@@ -133,6 +152,51 @@ def test_a_damaged_one_is_none(damage: Callable[[Path], None], tmp_path: Path) -
     assert checkpoint.load(path) is None
 
 
+# What `catdog train` and `catdog evaluate` import, but what cannot change what they compute.
+SPEAKS_OR_WAITS = {"errors", "locks", "progress", "stopping"}
+SEEN_OTHERWISE = {
+    "files",  # how bytes come to lie on the disk, not which
+    "params",  # DVC and the key see the values
+    "photos",  # changes data/prepared, and so do workers
+    "workers",
+}
+NO_DEPENDENCY = {
+    # A training that goes on ends as one that never stopped: tests/test_resume.py.
+    "train": SPEAKS_OR_WAITS | SEEN_OTHERWISE | {"checkpoint"},
+    "evaluate": SPEAKS_OR_WAITS | SEEN_OTHERWISE | {"processes"},  # of which devices asks a type
+}
+
+
+def imported_by(module: str) -> set[str]:
+    """The modules of catdog that a module imports, directly or not, and itself."""
+    found: set[str] = set()
+    waiting = {module}
+    while waiting:
+        found.add(name := waiting.pop())
+        for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "catdog":
+                waiting |= {alias.name for alias in node.names} - found - {"__version__"}
+            elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("catdog."):
+                waiting |= {str(node.module).removeprefix("catdog.")} - found
+    return found
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+def test_dvc_runs_a_stage_again_when_any_code_changes_that_its_result_depends_on(
+    stage: str,
+) -> None:
+    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
+    code = [Path(dep).stem for dep in deps if dep.endswith(".py")]
+    assert code == sorted(imported_by(stage) - NO_DEPENDENCY[stage])
+    assert deps == sorted(deps)
+
+
+def test_a_checkpoint_is_strange_when_any_code_changes_that_the_training_depends_on() -> None:
+    """The key holds no hash of the arrays, but that of what made them, hence also photos."""
+    depends = imported_by("train") - NO_DEPENDENCY["train"] | {"checkpoint", "photos"}
+    assert list(checkpoint.CODE) == sorted(depends)
+
+
 def test_the_key_changes_with_each_part() -> None:
     keys = {
         checkpoint.key_of(*parts)
@@ -152,16 +216,15 @@ def test_the_key_changes_with_each_part() -> None:
 def test_the_key_changes_with_the_code_that_computes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = Path(checkpoint.__file__).parent
     before = checkpoint.key_of("params")
-    copy = shutil.copytree(package, tmp_path / "copy")
+    copy = shutil.copytree(PACKAGE, tmp_path / "copy")
     monkeypatch.setattr(checkpoint, "__file__", str(copy / "checkpoint.py"))
     assert checkpoint.key_of("params") == before
-    for module in ("augment", "batches", "devices", "networks", "optim", "train", "trained"):
+    for module in checkpoint.CODE:
         file = copy / f"{module}.py"
         file.write_text(file.read_text() + "# changed\n")
         assert checkpoint.key_of("params") != before, module
-        shutil.copy(package / f"{module}.py", file)
+        shutil.copy(PACKAGE / f"{module}.py", file)
     (copy / "cli.py").write_text("# changed\n")  # computes nothing
     assert checkpoint.key_of("params") == before
 
@@ -171,48 +234,60 @@ KINDS = [
     {"name": "sgd", "momentum": 0.0, "nesterov": False},
     {"name": "adam", "momentum": 0.9, "nesterov": False},
     {"name": "adamw", "momentum": 0.9, "nesterov": False},
+    {"name": "muon", "momentum": 0.9, "nesterov": False},
 ]
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 
 
 class Training:
-    """A network and its optimizer, which make the same steps whoever runs them."""
+    """A network and its optimizers, which make the same steps whoever runs them."""
 
-    def __init__(self, kind: dict[str, object]) -> None:
+    def __init__(self, kind: dict[str, object], layout: str = "channels-last") -> None:
         torch.manual_seed(0)
         small = ResidualNetwork(width=8, blocks=1, dropout=0.0)
-        self.network = networks.Residual(small, 2).to(memory_format=torch.channels_last)
-        rest = {"lr": 0.01, "weight_decay": 0.01, "decay_norm_and_bias": False}
+        self.network = networks.Residual(small, 2).to(memory_format=LAYOUTS[layout])
+        rest = {"lr": 0.01, "rest_lr": 0.02, "weight_decay": 0.01, "decay_norm_and_bias": False}
         settings = Optimizer.model_validate({**kind, **rest})
-        self.optimizer = optim.build_optimizer(settings, self.network)
+        self.optimizers = optim.build_optimizers(settings, self.network)
 
     def steps(self, numbers: range) -> None:
         for number in numbers:
             generator = torch.Generator().manual_seed(number)
             photos = torch.rand(4, 3, 16, 16, generator=generator)
-            self.optimizer.zero_grad()
+            self.network.zero_grad()
             self.network(photos).pow(2).sum().backward()
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
+
+    def state(self) -> State:
+        tensors = checkpoint.prefixed("network", self.network.state_dict())
+        for index, optimizer in enumerate(self.optimizers):
+            flat = checkpoint.flatten_optimizer(optimizer)
+            tensors |= checkpoint.prefixed(f"optimizer{index}", flat)
+        return State(tensors, {})
+
+    def restore(self, state: State) -> None:
+        self.network.load_state_dict(checkpoint.with_prefix("network", state.tensors))
+        for index, optimizer in enumerate(self.optimizers):
+            flat = checkpoint.with_prefix(f"optimizer{index}", state.tensors)
+            checkpoint.restore_optimizer(optimizer, flat)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind['name']} {kind['momentum']}")
-def test_a_restored_optimizer_goes_on_to_the_byte(kind: dict[str, object], tmp_path: Path) -> None:
-    whole = Training(kind)
+def test_a_restored_optimizer_goes_on_to_the_byte(
+    kind: dict[str, object], layout: str, tmp_path: Path
+) -> None:
+    whole = Training(kind, layout)
     whole.steps(range(5))
 
-    first = Training(kind)
+    first = Training(kind, layout)
     first.steps(range(3))
-    tensors = {
-        **checkpoint.prefixed("network", first.network.state_dict()),
-        **checkpoint.prefixed("optimizer", checkpoint.flatten_optimizer(first.optimizer)),
-    }
-    checkpoint.save(tmp_path / "a", State(tensors, {}))
-
-    second = Training(kind)
+    checkpoint.save(tmp_path / "a", first.state())
+    second = Training(kind, layout)
     state = checkpoint.load(tmp_path / "a")
     assert state is not None
-    second.network.load_state_dict(checkpoint.with_prefix("network", state.tensors))
-    restored = checkpoint.with_prefix("optimizer", state.tensors)
-    checkpoint.restore_optimizer(second.optimizer, restored)
+    second.restore(state)
     second.steps(range(3, 5))
 
     expected = whole.network.state_dict()
@@ -221,12 +296,13 @@ def test_a_restored_optimizer_goes_on_to_the_byte(kind: dict[str, object], tmp_p
 
 
 def test_a_restored_optimizer_keeps_its_own_settings() -> None:
-    one, other = Training(KINDS[0]), Training(KINDS[0])
+    one, other = Training(KINDS[-1]), Training(KINDS[-1])
     one.steps(range(1))
-    optim.set_lr(one.optimizer, 0.5)
-    checkpoint.restore_optimizer(other.optimizer, checkpoint.flatten_optimizer(one.optimizer))
-    assert {group["lr"] for group in other.optimizer.param_groups} == {0.01}
-    assert [group["weight_decay"] for group in other.optimizer.param_groups] == [0.01, 0.0]
+    optim.set_lr(one.optimizers, 0.5)
+    other.restore(one.state())
+    muon, sgd = ([dict(group) for group in o.param_groups] for o in other.optimizers)
+    assert [(group["lr"], group["weight_decay"]) for group in muon] == [(0.01, 0.01)]
+    assert [(group["lr"], group["weight_decay"]) for group in sgd] == [(0.02, 0.0)] * len(sgd)
 
 
 def test_prefixes_keep_tensors_of_the_same_name_apart() -> None:

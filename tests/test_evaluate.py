@@ -113,6 +113,7 @@ def save_model(folder: Path, classes: list[str], side: int = SIDE) -> None:
         precision="float32",
         epoch=2,
         weights=networks.count_weights(network),
+        pflop=0.0,
         versions=trained.versions(),
     )
     # An untrained network says nearly the same of all photos, so its logits are spread out here.

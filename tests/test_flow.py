@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import prefect.settings
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client

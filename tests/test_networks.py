@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from catdog import networks, params
 from catdog.params import ResidualNetwork, SeedNetwork
@@ -89,14 +90,45 @@ def test_the_residual_network_takes_any_size_from_16(image_size: int, blocks: in
     assert logits.isfinite().all()
 
 
-def test_residual_blocks_start_as_the_identity() -> None:
+def test_residual_blocks_start_as_the_identity_but_for_their_gelu() -> None:
     network = networks.Residual(SMALL.model_copy(update={"blocks": 2}), 2)
     blocks = [module for module in network.modules() if isinstance(module, networks.Block)]
     assert len(blocks) == 4
     for block in blocks:
         channels = block.norm.num_features
-        positive = torch.rand(2, channels, 4, 4)  # as what comes out of a ReLU
-        assert torch.equal(block(positive), positive)
+        features = torch.randn(2, channels, 4, 4)
+        assert torch.equal(block(features), F.gelu(features))
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_a_layer_is_conv_then_pool_then_norm_then_gelu(pool: bool) -> None:
+    torch.manual_seed(0)
+    layer, photos = networks.conv_norm_gelu(3, 8, stride=2, pool=pool), torch.rand(2, 3, 16, 16)
+    conv = layer[0]
+    assert isinstance(conv, nn.Conv2d)
+    expected = F.conv2d(photos, conv.weight, stride=2, padding=1)
+    assert expected.shape == (2, 8, 8, 8)
+    if pool:
+        expected = F.max_pool2d(expected, 2)
+    mean = expected.mean((0, 2, 3), keepdim=True)
+    spread = expected.var((0, 2, 3), keepdim=True, unbiased=False).add(1e-5).sqrt()
+    torch.testing.assert_close(layer(photos), F.gelu((expected - mean) / spread))
+
+
+def test_the_side_is_halved_by_the_stem_and_by_each_stage() -> None:
+    network = networks.Residual(SMALL, 2)
+    x, shapes = torch.rand(2, 3, 64, 64), []
+    for layer in network.features:
+        x = layer(x)
+        shapes.append((type(layer).__name__, *x.shape[1:3]))
+    assert shapes == [
+        ("Sequential", 8, 32),
+        ("Sequential", 16, 16),
+        ("Sequential", 32, 8),
+        ("Block", 32, 8),
+        ("Sequential", 64, 4),
+        ("Block", 64, 4),
+    ]
 
 
 def test_a_residual_block_learns_to_be_more_than_the_identity() -> None:

@@ -1,16 +1,19 @@
 """Optimizers and schedules by name, against numbers computed by hand."""
 
 import itertools
+from collections.abc import Iterable
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from catdog import networks, optim
-from catdog.params import Optimizer, ResidualNetwork, Schedule
+from catdog.params import Optimizer, ResidualNetwork, Schedule, SeedNetwork
 
 SGD = Optimizer(
     name="sgd",
     lr=0.1,
+    rest_lr=0.05,
     momentum=0.9,
     nesterov=True,
     weight_decay=0.01,
@@ -22,8 +25,20 @@ def network() -> networks.Residual:
     return networks.Residual(ResidualNetwork(width=8, blocks=1, dropout=0.0), 2)
 
 
-def build(**changes: object) -> torch.optim.Optimizer:
-    return optim.build_optimizer(SGD.model_copy(update=changes), network())
+def build(net: nn.Module | None = None, **changes: object) -> torch.optim.Optimizer:
+    """The only optimizer of the settings with changes."""
+    (optimizer,) = optim.build_optimizers(SGD.model_copy(update=changes), net or network())
+    return optimizer
+
+
+def by_memory(optimizers: Iterable[torch.optim.Optimizer], key: str) -> dict[int, float]:
+    """What a group says of each of its weights, by the place of the weight in memory."""
+    return {
+        weight.data_ptr(): group[key]
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for weight in group["params"]
+    }
 
 
 def test_sgd_is_sgd_with_its_settings() -> None:
@@ -34,9 +49,8 @@ def test_sgd_is_sgd_with_its_settings() -> None:
 
 
 def test_sgd_without_momentum_is_the_plain_rule() -> None:
-    plain = SGD.model_copy(update={"momentum": 0.0, "nesterov": False, "weight_decay": 0.0})
-    weights = torch.nn.Linear(2, 2)
-    optimizer = optim.build_optimizer(plain, weights)
+    weights = nn.Linear(2, 2)
+    optimizer = build(weights, momentum=0.0, nesterov=False, weight_decay=0.0)
     before = weights.weight.detach().clone()
     for _ in range(2):
         weights.weight.grad = torch.ones(2, 2)
@@ -57,21 +71,16 @@ def test_adams_are_adams_with_their_settings(name: str, kind: type) -> None:
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_norms_and_biases_are_not_decayed(name: str) -> None:
     net = network()
-    optimizer = optim.build_optimizer(SGD.model_copy(update={"name": name}), net)
-    decay = {
-        id(weight): group["weight_decay"]
-        for group in optimizer.param_groups
-        for weight in group["params"]
-    }
+    decay = by_memory([build(net, name=name)], "weight_decay")
     norms = {
         f"{name}.{part}"
         for name, module in net.named_modules()
-        if isinstance(module, torch.nn.BatchNorm2d)
+        if isinstance(module, nn.BatchNorm2d)
         for part in ("weight", "bias")
     }
     for full_name, weight in net.named_parameters():
         spared = full_name in norms or full_name.endswith("bias")
-        assert decay[id(weight)] == (0 if spared else 0.01), full_name
+        assert decay[weight.data_ptr()] == (0 if spared else 0.01), full_name
 
 
 def test_norms_and_biases_are_decayed_if_asked() -> None:
@@ -80,11 +89,108 @@ def test_norms_and_biases_are_decayed_if_asked() -> None:
 
 
 @pytest.mark.parametrize("decay_norm_and_bias", [True, False])
-def test_every_weight_is_trained_once(decay_norm_and_bias: bool) -> None:
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "muon"])
+def test_every_weight_is_trained_once(name: str, decay_norm_and_bias: bool) -> None:
+    net = network().to(memory_format=torch.channels_last)
+    changes = {"name": name, "decay_norm_and_bias": decay_norm_and_bias}
+    optimizers = optim.build_optimizers(SGD.model_copy(update=changes), net, [net.classifier.bias])
+    trained = [
+        weight.data_ptr()
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for weight in group["params"]
+    ]
+    assert sorted(trained) == sorted(weight.data_ptr() for weight in net.parameters())
+
+
+@pytest.mark.parametrize("name", ["sgd", "muon"])
+def test_the_backbone_goes_by_a_factor_of_the_rate(name: str) -> None:
     net = network()
-    groups = optim.parameter_groups(net, 0.01, decay_norm_and_bias)
-    trained = [id(weight) for group in groups for weight in group["params"]]  # type: ignore[attr-defined]
-    assert sorted(trained) == sorted(id(weight) for weight in net.parameters())
+    slow = [weight for part, weight in net.named_parameters() if not part.startswith("classifier")]
+    settings = SGD.model_copy(update={"name": name})
+    whole, slower = (
+        by_memory(optim.build_optimizers(settings, net, slow, factor), "lr") for factor in (1, 0.2)
+    )
+    slow_ones = {weight.data_ptr() for weight in slow}
+    for weight, rate in whole.items():
+        assert slower[weight] == pytest.approx(rate * (0.2 if weight in slow_ones else 1))
+
+
+MUON = SGD.model_copy(update={"name": "muon", "lr": 0.02})
+
+
+def test_muon_leaves_first_and_last_layer_norms_and_biases_to_sgd_at_rest_lr() -> None:
+    net = network()
+    muon, sgd = optim.build_optimizers(MUON, net)
+    assert (type(muon), type(sgd)) == (optim.ConvMuon, torch.optim.SGD)
+    hidden = {
+        f"{name}.weight"
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Conv2d) and module.in_channels > 3
+    }
+    assert len(hidden) == 7
+    rates, decays = by_memory([muon, sgd], "lr"), by_memory([muon, sgd], "weight_decay")
+    taken = by_memory([muon], "lr")
+    for name, weight in net.named_parameters():
+        place = weight.data_ptr()
+        assert (place in taken) == (name in hidden), name
+        assert (rates[place], decays[place]) == ((0.02, 0.01) if name in hidden else (0.05, 0))
+    for group in sgd.param_groups:
+        assert (group["momentum"], group["nesterov"]) == (0.9, True)
+
+
+def test_muon_takes_the_linear_layers_between_the_first_and_the_last_too() -> None:
+    settings = SeedNetwork(kernel_size=3, conv_layers=2, width=4, hidden_width=8, dropout=0.0)
+    net = networks.build_seed(settings, 2, 16)
+    layers = [layer for layer in net if isinstance(layer, nn.Conv2d | nn.Linear)]
+    expected = [layer.weight for layer in layers[1:-1]]
+    assert [type(layer) for layer in layers[1:-1]] == [nn.Conv2d, nn.Linear]
+    assert list(map(id, optim.hidden_matrices(net))) == list(map(id, expected))
+
+
+SHAPES = [(8, 4, 3, 3), (4, 8, 3, 3), (8, 4, 1, 1), (8, 1, 3, 3), (6, 10)]
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+def laid_out(shape: tuple[int, ...], layout: torch.memory_format, seed: int) -> Tensor:
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return values.contiguous(memory_format=layout) if values.ndim == 4 else values
+
+
+def matrix(weight: Tensor, layout: torch.memory_format) -> Tensor:
+    """A copy of a weight as the matrix that Muon is made for, columns in the order of memory."""
+    if weight.ndim == 4 and layout == torch.channels_last:
+        weight = weight.permute(0, 2, 3, 1)
+    return weight.detach().reshape(len(weight), -1).clone()
+
+
+@pytest.mark.parametrize("of_gradients", LAYOUTS, ids=["gradients", "gradients channels-last"])
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["contiguous", "channels-last"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_conv_muon_steps_weights_as_torchs_muon_steps_flattened_copies(
+    shape: tuple[int, ...], layout: torch.memory_format, of_gradients: torch.memory_format
+) -> None:
+    weight = nn.Parameter(laid_out(shape, layout, 0))
+    copy = nn.Parameter(matrix(weight, layout))
+    ours = optim.ConvMuon([{"params": [weight], "lr": 0.1, "weight_decay": 0.01}], 0.9)
+    torchs = torch.optim.Muon([copy], lr=0.1, weight_decay=0.01, momentum=0.9, nesterov=True)
+    before = weight.detach().clone()
+    for step in range(3):
+        weight.grad = laid_out(shape, of_gradients, step + 1)
+        copy.grad = matrix(weight.grad, layout)
+        ours.step()
+        torchs.step()  # type: ignore[no-untyped-call]
+    assert torch.equal(matrix(weight, layout), copy.detach())
+    assert not torch.equal(weight, before)
+
+
+def test_muon_leaves_weights_without_a_gradient_alone() -> None:
+    frozen, learning = (nn.Parameter(laid_out(SHAPES[0], LAYOUTS[1], 0)) for _ in range(2))
+    learning.grad = torch.ones_like(learning)
+    before = frozen.detach().clone()
+    optim.ConvMuon([{"params": [frozen, learning], "weight_decay": 0.1}], 0.9).step()
+    assert torch.equal(frozen, before)
+    assert not torch.equal(learning, before)
 
 
 def schedule(name: str, **changes: object) -> Schedule:
@@ -134,7 +240,13 @@ def test_schedules_have_no_jumps(name: str, warmup: float) -> None:
     assert min(factors) >= 0
 
 
-def test_set_lr_sets_the_rate_of_all_weights() -> None:
-    optimizer = build()
-    optim.set_lr(optimizer, 0.03)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.03, 0.03]
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_set_lr_sets_each_rate_to_a_share_of_its_highest(name: str) -> None:
+    net = network()
+    settings = SGD.model_copy(update={"name": name})
+    optimizers = optim.build_optimizers(settings, net, [net.classifier.bias], 0.1)
+    highest = by_memory(optimizers, "lr")
+    for factor in (0.5, 0.2):
+        optim.set_lr(optimizers, factor)
+        rates = by_memory(optimizers, "lr")
+        assert rates == pytest.approx({place: rate * factor for place, rate in highest.items()})

@@ -49,6 +49,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         precision="float32",
         epoch=1,
         weights=networks.count_weights(network),
+        pflop=0.0,
         versions=trained.versions(),
     )
     trained.save(folder, network, card)

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from catdog import batches, checkpoint, params, prepare, trained
 from catdog import train as stage
+from catdog.cost import StepCost
 from catdog.devices import pick_device
 from catdog.errors import CatdogError
+from catdog.processes import ALONE
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 32
@@ -67,6 +70,7 @@ def write_prepared(folder: Path, classes: list[str], photos: int = 48) -> Path:
 def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A prepared folder; the working folder, where checkpoints go, is a fresh one."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CATDOG_LOCKS", "")  # a training on this machine may take long
     return write_prepared(tmp_path / "prepared", ["cat", "dog"])
 
 
@@ -119,9 +123,10 @@ def test_another_seed_gives_another_model(prepared: Path) -> None:
         {},
         {"train__ema": 0.9},
         {"optimizer__name": "adamw", "optimizer__lr": 0.01},
+        {"optimizer__name": "muon", "optimizer__lr": 0.01},
         {"train__select": "last"},
     ],
-    ids=["sgd", "ema", "adamw", "last"],
+    ids=["sgd", "ema", "adamw", "muon", "last"],
 )
 def test_a_killed_training_ends_with_the_bytes_of_one_that_was_not(
     prepared: Path, changes: Change, monkeypatch: pytest.MonkeyPatch
@@ -164,10 +169,13 @@ def test_the_checkpoint_is_gone_after_success(prepared: Path) -> None:
     assert not list(checkpoint.FOLDER.glob("*"))
 
 
-def test_the_best_epoch_is_the_one_of_lowest_validation_loss(prepared: Path) -> None:
+def test_the_best_epoch_is_the_one_of_lowest_validation_loss_on_full_grown_photos(
+    prepared: Path,
+) -> None:
     folder = run(prepared, "a", train__epochs=6, optimizer__lr=0.3)
     rows = history(folder)
-    lowest = min(rows, key=lambda row: float(row["val_loss"]))["epoch"]
+    grown = [row for row in rows if row["image_size"] == str(SIDE)]
+    lowest = min(grown, key=lambda row: float(row["val_loss"]))["epoch"]
     kept = json.loads((folder / "models/model.json").read_text())["epoch"]
     assert str(kept) == lowest
     assert [row["epoch"] for row in rows if row["best"] == "1"][-1] == lowest
@@ -179,12 +187,12 @@ def test_the_kept_weights_are_those_of_the_best_epoch(
     """Validation is made to prefer the first epoch, whatever it measures."""
     weights: list[dict[str, torch.Tensor]] = []
 
-    def validate(self: stage.Trainer) -> tuple[float, float]:
+    def validate(self: stage.Trainer, image_size: int) -> tuple[float, float]:
         weights.append({k: v.clone() for k, v in self.network.state_dict().items()})
         return float(len(weights)), 0.5
 
     monkeypatch.setattr(stage.Trainer, "_validate", validate)
-    model = trained.load(run(prepared, "a") / "models")
+    model = trained.load(run(prepared, "a", train__start_image_size=SIDE) / "models")
     assert len(weights) == 3
     kept = model.network.state_dict()
     assert all(torch.equal(kept[name], value) for name, value in weights[0].items())
@@ -196,6 +204,17 @@ def test_last_keeps_the_last_epoch(prepared: Path) -> None:
     assert json.loads((folder / "models/model.json").read_text())["epoch"] == 3
 
 
+def val_loss(
+    prepared: Path, card: trained.ModelCard, network: nn.Module, **changes: object
+) -> float:
+    """The loss of a network on the validation photos, by its card with changes."""
+    device = pick_device(card.precision)
+    model = trained.TrainedModel(card.model_copy(update=changes), network, device)
+    split = prepare.read_split(prepared, "val")
+    logits = torch.from_numpy(model.logits(split.photos))
+    return torch.nn.functional.cross_entropy(logits, torch.from_numpy(split.labels)).item()
+
+
 @pytest.mark.parametrize("flip", [True, False])
 def test_the_kept_model_has_the_validation_loss_that_the_history_says(
     prepared: Path, flip: bool
@@ -203,18 +222,32 @@ def test_the_kept_model_has_the_validation_loss_that_the_history_says(
     """Validation sees the photos as they are: what the files give is what training measured."""
     folder = run(prepared, "a", train__eval_flip=flip, train__ema=0.5)
     model = trained.load(folder / "models")
-    split = prepare.read_split(prepared, "val")
-    loss = torch.nn.functional.cross_entropy(
-        torch.from_numpy(model.logits(split.photos)), torch.from_numpy(split.labels)
-    )
+    assert model.card.flip == flip
+    loss = val_loss(prepared, model.card, model.network, flip=False)
     rows = history(folder)
-    assert float(rows[model.card.epoch - 1]["val_loss"]) == pytest.approx(loss.item(), abs=2e-6)
+    assert float(rows[model.card.epoch - 1]["val_loss"]) == pytest.approx(loss, abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("last", "judged", "image_size", "side"),
+    [(24, 32, 16, 21), (24, 32, 24, 32), (32, 24, 16, 16), (32, 24, 32, 24)],
+)
+def test_photos_of_validation_grow_with_those_of_training_but_are_never_smaller_than_at_first(
+    prepared: Path, last: int, judged: int, image_size: int, side: int
+) -> None:
+    """Where they would be smaller, a network might not take them: the residual one needs 16."""
+    sizes = {"train__image_size": last, "train__eval_image_size": judged}
+    grown = {"train__grow_from": 0.4, "train__grow_until": 0.5}
+    chosen = settings(train__precision="float32", **sizes, **grown)
+    trainer = stage.Trainer(chosen, prepared, pick_device("float32"))
+    loss = val_loss(prepared, trainer.card(), trainer.network, flip=False, image_size=side)
+    assert trainer._validate(image_size)[0] == loss
 
 
 def test_validation_changes_no_weight_and_keeps_no_gradient(prepared: Path) -> None:
     trainer = stage.Trainer(settings(), prepared, pick_device("float32"))
     before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
-    first, second = trainer._validate(), trainer._validate()
+    first, second = trainer._validate(SIDE), trainer._validate(SIDE)
     assert first == second
     assert all(weight.grad is None for weight in trainer.network.parameters())
     after = trainer.network.state_dict()
@@ -233,6 +266,7 @@ def test_history_has_a_row_an_epoch_and_times_stand_beside_it(prepared: Path) ->
         "val_loss",
         "val_accuracy",
         "best",
+        "pflop",
     ]
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert [row["image_size"] for row in rows] == ["16", "16", "32"]
@@ -241,6 +275,33 @@ def test_history_has_a_row_an_epoch_and_times_stand_beside_it(prepared: Path) ->
     assert len(timings) == 3
     assert all(float(row["images_per_second"]) > 0 for row in timings)
     assert all(0 <= float(row["waiting_share"]) <= 1 for row in timings)
+
+
+def test_the_operations_of_all_steps_are_counted_and_told(
+    prepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(prepared, "a", train__batch_size=20)
+    cost = StepCost(settings(), 2)
+    expected = [3 * cost.of(16, side) for side in (16, 16, SIDE)]  # 48 photos in threes of 16
+    pflops = [float(row["pflop"]) for row in history(folder)]
+    assert pflops == pytest.approx([flops / 1e15 for flops in expected], rel=1e-5)
+    total = json.loads((folder / "models/model.json").read_text())["pflop"]
+    assert total == pytest.approx(sum(pflops), rel=1e-5)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f"cost: {total:.4g} PFLOP of training, ")
+
+
+def test_other_weights_in_the_same_file_are_another_training(prepared: Path) -> None:
+    file, device = Path("start.safetensors"), pick_device("float32")
+    values = settings().model_dump()
+    values["model"] |= {"name": "resnet18"}
+    values["model"]["torchvision"]["weights"] = str(file)
+    transfer = params.parse(values)
+    keys = []
+    for content in (b"one", b"other", b"one"):
+        file.write_bytes(content)
+        keys.append(stage._key(transfer, prepared, device, ALONE))
+    assert keys[0] == keys[2] != keys[1]
 
 
 def test_divergence_is_one_sentence_and_leaves_no_model(prepared: Path) -> None:

@@ -38,6 +38,7 @@ def card(**changes: object) -> ModelCard:
         "precision": "float32",
         "epoch": 3,
         "weights": 7,
+        "pflop": 0.5,
         "versions": trained.versions(),
     }
     return ModelCard.model_validate({**values, **changes})

@@ -1,0 +1,86 @@
+"""What `catdog train` takes beside training: start, loading, saving, and bringing photos to size.
+
+python -m benchmarks.overhead [--photos 20000] [--image-size 64]
+
+Noise stands for photos. The network is tiny, since what it computes does not count here.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from benchmarks import measure
+from catdog.files import write_rows
+from catdog.prepare import COLUMNS
+
+STORED = 128  # side of the stored photos, as in recipes/real.yaml
+RECIPE = Path("recipes/real.yaml")
+
+
+def write_prepared(folder: Path, photos: int) -> None:
+    """Write arrays as `catdog prepare` does, of noise: `photos` to train on, 200 to validate."""
+    folder.mkdir(parents=True)
+    generator, rows = np.random.default_rng(1), []
+    for split, count in (("train", photos), ("val", 200), ("test", 200)):
+        shape = (count, STORED, STORED, 3)
+        np.save(folder / f"{split}.npy", generator.integers(0, 256, shape, dtype=np.uint8))
+        for index in range(count):
+            name = ("cat", "dog")[index % 2]
+            values = {"path": f"{name}/{split}{index}.jpg", "class": name, "split": split}
+            rows.append([values.get(column, "") for column in COLUMNS])
+    write_rows(folder / "photos.csv", COLUMNS, rows)
+    stats = {"mean": [0.5] * 3, "std": [0.25] * 3}
+    (folder / "stats.json").write_text(json.dumps(stats), encoding="utf-8")
+
+
+def write_params(file: Path, image_size: int) -> None:
+    """Write the real recipe with a tiny network and one epoch."""
+    values = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    values["model"]["residual"]["width"] = 8
+    sizes = dict.fromkeys(("start_image_size", "image_size", "eval_image_size"), image_size)
+    values["train"] |= {"epochs": 1, **sizes}
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+
+
+def overhead(folder: Path) -> tuple[float, float]:
+    """Return the seconds of one training in `folder`, and how many of them were not training."""
+    start = time.perf_counter()
+    locks = {**os.environ, "CATDOG_LOCKS": str(folder / "locks")}
+    command = [sys.executable, "-m", "catdog", "train"]
+    subprocess.run(command, cwd=folder, env=locks, check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - start
+    with (folder / "reports/train/timing.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    computing = sum(float(row["seconds"]) * (1 - float(row["waiting_share"])) for row in rows)
+    return seconds, seconds - computing
+
+
+def main() -> None:
+    """Parse the command line, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=int, default=20_000)
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--trials", type=int, default=3)
+    options = parser.parse_args()
+    print(measure.hardware())
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_prepared(folder / "data/prepared", options.photos)
+        write_params(folder / "params.yaml", options.image_size)
+        runs = [overhead(folder) for _ in range(options.trials)]
+    rows = [[f"{total:.1f}", f"{beside:.1f}"] for total, beside in runs]
+    title = f"catdog train, {options.photos:,} photos, one epoch at {options.image_size} px"
+    measure.show(title, ["seconds in all", "beside steps and validation"], rows)
+
+
+if __name__ == "__main__":
+    main()
