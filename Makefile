@@ -57,7 +57,7 @@ flow: $(READY) ## run the stages as a Prefect flow (it starts a server of its ow
 	@$(BIN)/python -m flows.pipeline
 
 bench: $(READY) ## measure the speed of the parts and print ratios
-	@for name in imports loader step seed; do \
+	@for name in $(filter-out measure,$(basename $(notdir $(wildcard benchmarks/*.py)))); do \
 	  echo "benchmarks/$$name.py"; $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 

@@ -75,8 +75,13 @@ class Group:
         with warnings.catch_warnings():
             # torch 2.14 would like a new name, which older ones do not know.
             warnings.simplefilter("ignore", FutureWarning)
-            # Norm statistics are the same in all of them already, see with_shared_norms.
-            return DistributedDataParallel(network, broadcast_buffers=False)
+            # Norm statistics are the same in all of them already, see with_shared_norms. To find
+            # unused parameters (there are none) keeps torch from sorting the gradients anew after
+            # the first step: with three processes their place decides in which order they are
+            # summed, so that a training which goes on would differ in the last bit.
+            return DistributedDataParallel(
+                network, broadcast_buffers=False, find_unused_parameters=True
+            )
 
 
 ALONE = Group()

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import safetensors
 import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -117,7 +118,8 @@ def save(folder: Path, network: nn.Module, card: ModelCard) -> None:
     """Write model.safetensors and model.json into `folder`, each whole or not at all."""
     state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
     with replacing(folder / "model.safetensors") as temporary:
-        save_file(state, temporary)
+        # Not save_file: safetensors 0.8 makes files that only their owner can read.
+        temporary.write_bytes(serialize(state))
     write_text(folder / "model.json", card.model_dump_json(indent=2) + "\n")
 
 

@@ -97,19 +97,33 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_stopped_training_ends_with_the_bytes_of_one_that_was_not(
-    whole: Path, tmp_path: Path
-) -> None:
-    stopped = place(tmp_path / "stopped", **WHOLE)  # type: ignore[arg-type]
-    launcher = start(stopped, *TWO)
+def stop_and_go_on(folder: Path, count: str) -> None:
+    """Train there in so many processes, stopped by Ctrl-C after an epoch and started again."""
+    launcher = start(folder, "--devices", count)
     read_until(launcher, "epoch 1/3")
     launcher.send_signal(signal.SIGINT)
     code, _, err = end(launcher)
     assert code == 75, err
     assert "all saved" in one_line(err)
-    assert "going on after epoch" in train(stopped, *TWO)
+    assert "going on after epoch" in train(folder, "--devices", count)
+    assert not checkpoints(folder)
+
+
+def test_a_stopped_training_ends_with_the_bytes_of_one_that_was_not(
+    whole: Path, tmp_path: Path
+) -> None:
+    stopped = place(tmp_path / "stopped", **WHOLE)  # type: ignore[arg-type]
+    stop_and_go_on(stopped, "2")
     assert outs(stopped) == outs(whole)
-    assert not checkpoints(stopped)
+
+
+@pytest.mark.slow
+def test_the_bytes_are_the_same_where_the_order_of_sums_matters(tmp_path: Path) -> None:
+    """A sum of three numbers depends on their order, a sum of two does not."""
+    whole, stopped = (place(tmp_path / name, **WHOLE) for name in ("whole", "stopped"))  # type: ignore[arg-type]
+    train(whole, "--devices", "3")
+    stop_and_go_on(stopped, "3")
+    assert outs(stopped) == outs(whole)
 
 
 def test_torchrun_trains_as_devices_does(whole: Path, tmp_path: Path) -> None:
@@ -151,7 +165,7 @@ def free_port() -> int:
 def diverged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str, str]:
     """Where both processes fail alike, on all cores: folder, exit code, output, errors."""
     changes = {"optimizer__lr": 100.0, "schedule__name": "constant", "train__batch_size": 4}
-    folder = place(tmp_path_factory.mktemp("diverged") / "a", **changes)  # type: ignore[arg-type]
+    folder = place(tmp_path_factory.mktemp("diverged") / "a", "seed", **changes)  # type: ignore[arg-type]
     return folder, *end(start(folder, *TWO, OMP_NUM_THREADS=None))
 
 

@@ -34,6 +34,9 @@ def settings(**changes: object) -> params.Params:
         "train__eval_image_size": SIDE,
         "train__epochs": 3,
         "train__batch_size": 16,
+        "train__ema": 0.0,
+        "train__select": "best",
+        "optimizer__name": "sgd",
         "optimizer__lr": 0.05,
     }
     for name, value in {**small, **changes}.items():
@@ -197,6 +200,19 @@ def test_the_kept_weights_are_those_of_the_best_epoch(
     kept = model.network.state_dict()
     assert all(torch.equal(kept[name], value) for name, value in weights[0].items())
     assert not torch.equal(kept["classifier.weight"], weights[2]["classifier.weight"])
+
+
+def test_no_epoch_of_small_photos_is_kept_however_well_it_does_on_small_ones(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter(range(1, 9))
+    monkeypatch.setattr(stage.Trainer, "_validate", lambda self, size: (float(next(losses)), 0.5))
+    folder = run(prepared, "a", train__epochs=8)
+    rows = history(folder)
+    grown = [row["epoch"] for row in rows if row["image_size"] == str(SIDE)]
+    assert 0 < len(grown) < 8
+    assert [row["epoch"] for row in rows if row["best"] == "1"] == grown[:1]
+    assert str(json.loads((folder / "models/model.json").read_text())["epoch"]) == grown[0]
 
 
 def test_last_keeps_the_last_epoch(prepared: Path) -> None:
