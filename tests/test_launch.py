@@ -39,8 +39,10 @@ def long(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     launcher = start(place(tmp_path / "long", train__epochs=LONG), *TWO)
     wait_for_checkpoint(tmp_path / "long")
     yield launcher
-    for process in [*ranks(launcher), launcher] if launcher.poll() is None else []:
-        process.kill()
+    if launcher.poll() is None:
+        for rank in ranks(launcher):
+            rank.kill()
+        launcher.kill()
     launcher.communicate()
 
 

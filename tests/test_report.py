@@ -23,7 +23,7 @@ def summary(classes: list[str]) -> dict[str, Any]:
     labels = np.arange(12) % len(classes)
     probabilities = np.random.default_rng(1).dirichlet(np.ones(len(classes)), size=12)
     found = metrics.summarize(labels, probabilities, classes, bins=10)
-    return {**found, "epoch": 3, "weights": 1_234_567}
+    return {**found, "epoch": 3, "weights": 1_234_567, "train_pflop": 0.0123}
 
 
 def test_an_accuracy_in_words_has_its_interval_and_its_photos() -> None:
@@ -33,7 +33,7 @@ def test_an_accuracy_in_words_has_its_interval_and_its_photos() -> None:
 
 def test_a_class_without_photos_has_words_too() -> None:
     found = metrics.summarize(np.array([0]), np.array([[0.9, 0.1]]), ["cat", "dog"], bins=10)
-    rows = dict(report.figures({**found, "epoch": 1, "weights": 1}))
+    rows = dict(report.figures({**found, "epoch": 1, "weights": 1, "train_pflop": 0.0123}))
     assert rows["accuracy of dog"] == "no photos"
     assert rows["ROC AUC"] == rows["precision of dog"] == "–"
 
