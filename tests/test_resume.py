@@ -287,7 +287,7 @@ def test_a_training_that_takes_long_saves_every_minute() -> None:
     ("at", "call"),
     [
         ("catdog.checkpoint:save_file", 3),
-        ("catdog.trained:save_file", 1),
+        ("catdog.trained:serialize", 1),
         ("catdog.trained:write_text", 1),
         ("catdog.history:write_rows", 1),
         ("catdog.history:write_rows", 2),
