@@ -5,7 +5,6 @@ python -m benchmarks.imports [--archive FILE] [--trials 3]
 The process that reads the archive comes on top of the workers: one worker means two processes.
 """
 
-import argparse
 import tempfile
 import zipfile
 from functools import partial
@@ -60,7 +59,7 @@ def compare(archive: Path, trials: int) -> None:
 
 def main() -> None:
     """Measure with the archive given, else with the photos in data/raw."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = measure.parser(__doc__)
     parser.add_argument("--archive", type=Path, help="a zip or tar archive of photos, or a folder")
     parser.add_argument("--trials", type=int, default=3, help="imports by each number of workers")
     arguments = parser.parse_args()

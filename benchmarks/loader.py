@@ -16,7 +16,6 @@ second yardstick, and the one to go by where something else keeps the machine bu
 of time is paid once, by the prepare stage; its price is printed too.
 """
 
-import argparse
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -81,7 +80,7 @@ def pack(folder: Path, image_size: int) -> tuple[npt.NDArray[np.uint8], npt.NDAr
 def resident(photos: batches.Photos, image_size: int) -> npt.NDArray[np.uint8]:
     """Return all photos (N, S, S, 3) at the side that `photos` keeps for views of this size."""
     photos.prepare(image_size)
-    (pixels,) = photos.batches(iter([torch.arange(len(photos))]))
+    (pixels,) = photos.batches([torch.arange(len(photos))])
     return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy())
 
 
@@ -227,9 +226,7 @@ def gain_in_words(unit: str, slow: float, middle: float, fast: float) -> str:
 
 def main() -> None:
     """Measure on the photos given, else on drawn ones."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = measure.parser(__doc__)
     parser.add_argument("--photos", type=Path, help="a folder of class folders (default: drawn)")
     parser.add_argument("--number", type=int, default=400, help="photos")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96, 128], help="in pixels")

@@ -1,5 +1,6 @@
 """What the benchmarks share: the hardware line, trials taken in turns, a table, photos."""
 
+import argparse
 import os
 import platform
 import re
@@ -176,6 +177,13 @@ def _is_readable(file: Path) -> bool:
     except PhotoError:
         return False
     return True
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Return a command line's parser that shows a module's docstring as it stands."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def start(main: Callable[[], None]) -> None:

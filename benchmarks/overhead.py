@@ -5,7 +5,6 @@ python -m benchmarks.overhead [--photos 20000] [--image-size 64]
 Noise stands for photos. The network is tiny, since what it computes does not count here.
 """
 
-import argparse
 import csv
 import json
 import os
@@ -66,7 +65,7 @@ def overhead(folder: Path) -> tuple[float, float]:
 
 def main() -> None:
     """Parse the command line, measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = measure.parser(__doc__)
     parser.add_argument("--photos", type=int, default=20_000)
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--trials", type=int, default=3)
@@ -83,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    measure.start(main)

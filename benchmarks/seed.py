@@ -14,7 +14,6 @@ and computes the same in both; --hidden-width 8192 is the whole network. Yardsti
 between seeds: means over n seeds with a spread s each differ by s · √(2/n) from chance alone.
 """
 
-import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -206,9 +205,7 @@ def compare_curves(found: dict[str, list[Curve]]) -> None:
 
 def main() -> None:
     """Measure time, then curves, on the photos given, else on drawn ones."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = measure.parser(__doc__)
     parser.add_argument("--photos", type=Path, help="a folder of class folders (default: drawn)")
     parser.add_argument("--number", type=int, default=200, help="photos of the curves")
     parser.add_argument("--epochs", type=int, default=4, help="of each curve")

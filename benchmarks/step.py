@@ -3,12 +3,11 @@
 python -m benchmarks.step [--widths 32 64] [--sizes 64 96 128] [--batch-size 64] [--seed-network]
 
 A step is forward, loss, backward and optimizer by the recipe, in the arithmetic that train picks.
-Its FLOPs are counted by torch's FlopCounterMode: convolutions and matrix products, nothing else.
+Its FLOPs are those that train counts: convolutions and matrix products, Muon's too, nothing else.
 The peak is the best of square matrix products of a few sizes in the same type, measured in turns
 with the steps.
 """
 
-import argparse
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,10 +16,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import measure
 from catdog import networks, optim, params
+from catdog.cost import StepCost
 from catdog.devices import Device, pick_device
 from catdog.params import Params
 
@@ -42,23 +41,14 @@ class Learner:
     def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Train on one batch (N, 3, S, S) of labels (N,); return its mean loss."""
         self.network.zero_grad(set_to_none=True)
-        loss = self._loss(self.forward, inputs, labels)
+        with self.device.autocast():
+            logits: Tensor = self.forward(inputs)
+        smoothing = self.settings.label_smoothing
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         for optimizer in self.optimizers:
             optimizer.step()
         return loss.detach()
-
-    def flops(self, inputs: Tensor, labels: Tensor) -> int:
-        """Return the operations of forward and backward, a multiply-add being two."""
-        with FlopCounterMode(display=False) as counter:
-            self._loss(self.network, inputs, labels).backward()  # type: ignore[no-untyped-call]
-        return int(counter.get_total_flops())
-
-    def _loss(self, forward: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-        with self.device.autocast():
-            logits: Tensor = forward(inputs)
-        smoothing = self.settings.label_smoothing
-        return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
 
 
 def with_width(recipe: Params, width: int) -> Params:
@@ -75,8 +65,8 @@ def prepare_step(
     inputs = torch.randn(batch_size, 3, image_size, image_size, device=device.torch_device)
     inputs = inputs.contiguous(memory_format=torch.channels_last)
     labels = torch.arange(batch_size, device=device.torch_device) % CLASSES
-    learner = Learner(recipe, image_size, device)
-    return learner.flops(inputs, labels), partial(learner.step, inputs, labels)
+    flops = StepCost(recipe, CLASSES).of(batch_size, image_size)
+    return flops, partial(Learner(recipe, image_size, device).step, inputs, labels)
 
 
 def prepare_matmul(side: int, device: Device) -> tuple[int, Callable[[], object]]:
@@ -135,9 +125,7 @@ def seed_step(device: Device) -> dict[str, tuple[int, Callable[[], object]]]:
 
 def main() -> None:
     """Measure the networks and sizes that are asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = measure.parser(__doc__)
     parser.add_argument("--recipe", type=Path, default=Path("recipes/real.yaml"))
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 64], help="of the residual")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96, 128], help="in pixels")

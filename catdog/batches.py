@@ -54,7 +54,7 @@ class Photos:
         device: torch.device,
         room: int | None = None,
     ) -> None:
-        """`room`: bytes that resident photos may take; left out, most of what is free."""
+        """`room`: bytes that resident photos may take; left out, half of what is free."""
         self._stored = photos
         self._device = device
         self._room = free_memory(device) if room is None else room
@@ -155,11 +155,11 @@ def epoch(
     order = torch.randperm(len(photos), generator=generator)
     views = augment.draw(settings, len(photos), generator)
     device = photos.labels.device
+    start = time.perf_counter()  # bringing photos to another size is waiting too
     photos.prepare(image_size)
     chosen = order.tensor_split(steps_an_epoch(len(photos), batch_size))[first:]
     mine = [batch[group.share(len(batch))] for batch in chosen]
-    start = time.perf_counter()
-    for index, whole, pixels in zip(mine, chosen, photos.batches(iter(mine)), strict=True):
+    for index, whole, pixels in zip(mine, chosen, photos.batches(mine), strict=True):
         seen = views[index].to(device)
         inputs = render(pixels, seen, image_size, settings.fill, normalization)
         labels = photos.labels[index.to(device)]
@@ -183,9 +183,10 @@ def render(
         device=pixels.device,
         memory_format=torch.channels_last,
     )
-    one_photo = 4 * pixels[:1].numel()
-    few = max(1, CACHE // max(1, one_photo)) if pixels.device.type == "cpu" else len(pixels)
-    for start in range(0, len(pixels), max(1, few)):
+    few = len(pixels)
+    if pixels.device.type == "cpu":
+        few = max(1, CACHE // (4 * pixels[0].numel()))
+    for start in range(0, len(pixels), few):
         part = slice(start, start + few)
         inputs[part] = augment.render(
             pixels[part], views[part], image_size, fill, normalization.mean, normalization.std

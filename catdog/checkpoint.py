@@ -27,6 +27,7 @@ CODE = (
     "devices",
     "history",
     "networks",
+    "norms",
     "optim",
     "photos",
     "prepare",

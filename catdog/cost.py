@@ -29,7 +29,7 @@ class StepCost:
         """
         key = (photos, image_size, frozen)
         if key not in self._known:
-            pretrained.freeze(self._network.train(), frozen)
+            pretrained.freeze(self._network, frozen)
             with FlopCounterMode(display=False) as counter:
                 self._step(photos, image_size)
             self._known[key] = counter.get_total_flops()

@@ -19,6 +19,7 @@ from catdog import (
     history,
     locks,
     networks,
+    norms,
     optim,
     prepare,
     pretrained,
@@ -131,7 +132,7 @@ class Trainer:
         if model.from_torchvision:
             sizes = [settings.start_image_size, settings.image_size, settings.eval_image_size]
             pretrained.start(network, model.name, model.torchvision.weights, sizes)
-        network = processes.with_shared_norms(network, self.group, self.device.torch_device)
+        network = norms.with_shared_norms(network, self.group, self.device.torch_device)
         return network.to(self.device.torch_device).to(memory_format=torch.channels_last)
 
     def place(self) -> str:

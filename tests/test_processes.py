@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from catdog import batches, cli, params, processes
+from catdog import batches, cli, norms, params, processes
 from catdog import train as stage
 from catdog.errors import CatdogError
 from catdog.processes import ALONE, Group
@@ -78,12 +78,12 @@ SHARED_NORM = """
 import torch
 from pathlib import Path
 from torch import nn
-from catdog import processes
+from catdog import norms, processes
 from catdog.stopping import StopRequest
 
 group, cpu = processes.from_environment(), torch.device("cpu")
 photos, weights = torch.load("inputs.pt")
-norm = processes.with_shared_norms(nn.Sequential(nn.BatchNorm2d(3)), group, cpu)
+norm = norms.with_shared_norms(nn.Sequential(nn.BatchNorm2d(3)), group, cpu)
 with processes.joined(group, cpu, StopRequest()):
     mine = photos[group.share(len(photos))].clone().requires_grad_()
     out = norm(mine)
@@ -121,11 +121,9 @@ def test_a_shared_norm_has_the_weights_and_the_outputs_of_the_one_it_replaces() 
     nn.init.normal_(norm.weight)
     norm(torch.randn(4, 3, 8, 8))
     plain = nn.Sequential(norm).eval()
-    shared = processes.with_shared_norms(
-        nn.Sequential(norm), Group(0, 2), torch.device("cpu")
-    ).eval()
+    shared = norms.with_shared_norms(nn.Sequential(norm), Group(0, 2), torch.device("cpu")).eval()
     inputs = torch.randn(2, 3, 8, 8)
-    assert type(shared[0]) is processes.SharedBatchNorm  # type: ignore[index]
+    assert type(shared[0]) is norms.SharedBatchNorm  # type: ignore[index]
     assert torch.equal(shared(inputs), plain(inputs))
     assert list(shared.state_dict()) == list(plain.state_dict())
 
