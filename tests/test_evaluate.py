@@ -113,7 +113,7 @@ def save_model(folder: Path, classes: list[str], side: int = SIDE) -> None:
         precision="float32",
         epoch=2,
         weights=networks.count_weights(network),
-        pflop=0.0,
+        pflop=0.5,
         versions=trained.versions(),
     )
     # An untrained network says nearly the same of all photos, so its logits are spread out here.
@@ -168,7 +168,7 @@ def test_metrics_agree_with_the_predictions(done: Run) -> None:
     assert len({row["prediction"] for row in rows}) == 2
     assert (metrics["photos"], metrics["correct"]) == (40, right)
     assert metrics["accuracy"] == round(right / 40, 6)
-    assert metrics["epoch"] == 2
+    assert (metrics["epoch"], metrics["train_pflop"]) == (2, 0.5)
     assert metrics["weights"] == trained.load(done.folder / "models").card.weights
 
 

@@ -36,6 +36,7 @@ def test_a_class_without_photos_has_words_too() -> None:
     rows = dict(report.figures({**found, "epoch": 1, "weights": 1, "train_pflop": 0.0123}))
     assert rows["accuracy of dog"] == "no photos"
     assert rows["ROC AUC"] == rows["precision of dog"] == "–"
+    assert rows["training, PFLOP"] == "0.0123"
 
 
 def test_the_table_of_results_shows_every_figure_and_class_names_as_they_are() -> None:
