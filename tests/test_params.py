@@ -186,6 +186,11 @@ def test_of_several_problems_the_others_are_counted() -> None:
     line = refusal(train__epochs=0, train__batch_size=0)
     assert "train.epochs is 0" in line
     assert "; train.batch_size is 0" in line
+    assert "more)" not in line
+    sections = ("optimizer__lr", "schedule__warmup", "train__ema", "train__seed", "train__epochs")
+    line = refusal(**dict.fromkeys(sections, -1.0), train__batch_size=0)
+    assert line.endswith("(and 2 more)")
+    assert "train.batch_size" not in line
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "just text\n"])
