@@ -34,7 +34,7 @@ from torchvision.datasets import ImageFolder
 
 from benchmarks import measure
 from catdog import batches, params
-from catdog.devices import Device
+from catdog.devices import pick_device
 from catdog.params import Augmentation
 from catdog.photos import list_classes, open_photo, squish
 from catdog.train import IMAGENET
@@ -236,7 +236,7 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe = params.load(arguments.recipe)
     augmentation = recipe.augmentation.model_copy(update={"fill": "black"})
-    cpu = Device(torch.device("cpu"), torch.float32, "augmentation runs in float32")
+    cpu = pick_device("float32", "cpu")  # augmentation runs in float32
     print(measure.hardware(cpu))
     with measure.photo_folder(arguments.photos, arguments.number) as folder:
         start = time.perf_counter()

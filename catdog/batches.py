@@ -1,6 +1,7 @@
 """Seeded epochs over the packed arrays, straight to the device."""
 
 import math
+import mmap
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +22,8 @@ from catdog.trained import resize
 # Photos are shrunk once, antialiased, to this much above the size of the views: crops then lose
 # little sharpness, and one bilinear sample a pixel does not alias.
 OVERSAMPLING = 1.25
-CHUNK = 512  # photos shrunk at a time
-CACHE = 3_000_000  # bytes of photos, as float, that are rendered at a time on a CPU
+CHUNK = 128  # photos shrunk at a time
+CACHE = 1_500_000  # bytes of photos, as float, that are rendered at a time on a CPU
 
 
 def seed_of(*numbers: int) -> int:
@@ -74,9 +75,26 @@ class Photos:
         self._side, self._resident = side, torch.empty(0)  # let go of the old ones first
         if len(self) * 3 * side**2 > self._room:
             return False
-        starts = range(0, len(self), CHUNK)
-        self._resident = torch.cat([self._shrunk(slice(at, at + CHUNK)) for at in starts])
+        resident = self._empty(len(self), 3, side, side)
+
+        def shrink(start: int) -> None:
+            part = slice(start, start + CHUNK)
+            resident[part] = self._shrunk(part)
+
+        # torch resizes uint8 in one thread, however many it has
+        with ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="photos") as several:
+            list(several.map(shrink, range(0, len(self), CHUNK)))
+        self._resident = resident
         return True
+
+    def _empty(self, *shape: int) -> Tensor:
+        """Return an uint8 tensor whose memory goes back to the system when it is let go of.
+
+        What malloc gives does not: `devices.keep_freed_memory`.
+        """
+        if self._device.type != "cpu":
+            return torch.empty(shape, dtype=torch.uint8, device=self._device)
+        return torch.frombuffer(mmap.mmap(-1, math.prod(shape)), dtype=torch.uint8).view(shape)
 
     def batches(self, index: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yield the photos (N, 3, S, S), uint8 on the device, of each index (N,) in turn.

@@ -1,5 +1,6 @@
 """The one place that picks the device and the arithmetic, and says why."""
 
+import ctypes
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from catdog.errors import CatdogError
 from catdog.processes import Group
 
 Precision = Literal["auto", "float32", "bfloat16"]
+
+# <malloc.h> of glibc
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ def pick_device(
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise CatdogError(f"device {wanted}: not on this machine ({reason})") from None
+    if device.type == "cpu":
+        keep_freed_memory()
     if precision == "auto":
         native = _multiplies_bfloat16(device)
         dtype = torch.bfloat16 if native else torch.float32
@@ -55,6 +61,19 @@ def pick_device(
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         why = f"train.precision is {precision}"
     return Device(device, dtype, why)
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory that it frees; return whether its C library can.
+
+    glibc hands large blocks back to the kernel at once, so that each step of a training would
+    take its activations anew, zeroed and page by page (man 3 mallopt).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is None:  # macOS, Windows, musl
+        return False
+    settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**26}
+    return all(mallopt(name, value) for name, value in settings.items())
 
 
 def describe(device: Device, count: int = 1) -> str:

@@ -1,10 +1,12 @@
 """Epochs: what they hold, what they depend on, and how their photos come to the device."""
 
+import sys
 import threading
 from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -14,6 +16,7 @@ from torch.nn import functional as F
 
 from catdog import batches
 from catdog.batches import Batch, Normalization, Photos
+from catdog.devices import keep_freed_memory
 from catdog.params import Augmentation
 from catdog.processes import ALONE, Group
 
@@ -197,6 +200,16 @@ def test_photos_stay_on_the_device_if_they_fit_to_the_byte() -> None:
     needed = 10 * 3 * 20 * 20  # 16 px and a quarter
     assert noise(10, room=needed).prepare(16)
     assert not noise(10, room=needed - 1).prepare(16)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="is about glibc")
+def test_photos_that_are_brought_to_another_size_leave_their_memory() -> None:
+    keep_freed_memory()  # as training does: what malloc gives then stays in the process
+    photos = Photos(np.zeros((1000, 128, 128, 3), np.uint8), np.zeros(1000, np.int64), CPU)
+    photos.prepare(128)
+    before = psutil.Process().memory_info().rss
+    photos.prepare(16)
+    assert before - psutil.Process().memory_info().rss > 40_000_000  # of 49 MB
 
 
 def test_photos_that_outgrow_the_room_are_streamed_from_then_on() -> None:

@@ -17,12 +17,14 @@ from catdog.errors import CatdogError
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {
+    "memory": "--sizes 32 --batch-size 2 --steps 1 --trials 1",
     "overhead": "--photos 40 --image-size 32 --trials 1",
     "loader": "--number 8 --sizes 32 --batch-size 4 --trials 1",
     "step": "--widths 8 --sizes 32 --batch-size 2 --matmuls 64 --trials 1",
     "seed": "--timed 4 --number 4 --image-size 16 --hidden-width 8 --epochs 1 --trials 1",
 }
 TABLES = {
+    "memory": ("2 photos at 32 px", "handed back", "kept", "×"),
     "overhead": ("40 photos", "seconds in all", "beside steps and validation"),
     "loader": ("ImageFolder, 2 workers", "catdog, 1 thread", "decoding ahead of time", "×"),
     "step": ("matrices of 64 × 64", "residual, width 8, 32 px, batch 2", "100.0%"),

@@ -1,6 +1,8 @@
 """The device and the arithmetic, and why."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,22 @@ def test_the_line_of_log_says_what_computes_in_what_and_why() -> None:
     line = describe(pick_device("float32", "cpu"))
     threads = torch.get_num_threads()
     assert line == f"device cpu ({threads} threads), float32: train.precision is float32"
+
+
+RESIDENT = """
+import psutil, torch
+from catdog.devices import pick_device
+device = pick_device("auto", "cpu") if {picked} else None
+before = psutil.Process().memory_info().rss
+block = torch.ones(25_000_000)  # 100 MB
+del block
+print(psutil.Process().memory_info().rss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="is about glibc")
+@pytest.mark.parametrize("picked", [True, False])
+def test_a_process_that_computes_on_the_cpu_keeps_the_memory_that_it_frees(picked: bool) -> None:
+    script = RESIDENT.format(picked=picked)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert (int(done.stdout) > 90_000_000) == picked

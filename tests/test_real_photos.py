@@ -41,14 +41,17 @@ def test_kaggles_photos_at_full_size_come_in_and_can_be_prepared(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_the_real_recipe_is_right_about_94_of_100_unseen_photos(
+def test_the_quick_recipe_is_right_about_88_of_100_unseen_photos(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From an archive of 19,999 photos to metrics: 20 minutes of training on two idle cores."""
+    """From an archive of 19,999 photos to metrics; 88 is what the seed says after 60 epochs.
+
+    Two minutes of training on two idle cores. The real recipe's figure is in benchmarks/README.md.
+    """
     taken = bring_in("kagglecatsanddogs_180px.zip", tmp_path)
     assert taken == {"cat": 9999, "dog": 10000}
     monkeypatch.chdir(tmp_path)  # checkpoints are written below the working folder
-    settings = params.load(ROOT / "recipes" / "real.yaml")
+    settings = params.load(ROOT / "recipes" / "quick.yaml")
     prepared, models, history = Path("prepared"), Path("models"), Path("history.csv")
     prepare.prepare(settings.prepare, Path("raw"), prepared)
     shutil.rmtree("raw")
@@ -56,4 +59,4 @@ def test_the_real_recipe_is_right_about_94_of_100_unseen_photos(
     evaluate.evaluate(settings, prepared, models, Path("m.json"), Path("reports"), history)
     metrics = json.loads(Path("m.json").read_text(encoding="utf-8"))
     assert metrics["photos"] > 1900
-    assert metrics["accuracy"] >= 0.94
+    assert metrics["accuracy"] >= 0.88
