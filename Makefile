@@ -13,8 +13,15 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # ends with "no remote specified" as soon as the run cache knows a stage.
 PULL = $(if $(shell $(BIN)/dvc config core.remote 2>/dev/null),--pull)
 
+# Which Prefect server: `make server` starts one at PORT; agent and deploy talk to that, or to the one
+# that PREFECT_API_URL names.
+HOST ?= 127.0.0.1
+PORT ?= 4200
+POOL ?= gpu
+agent deploy: export PREFECT_API_URL ?= http://127.0.0.1:$(PORT)/api
+
 .DEFAULT_GOAL := help
-.PHONY: help install repro test test-slow lint format photos flow bench clean
+.PHONY: help install repro test test-slow lint format photos flow server agent deploy bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,13 +60,25 @@ format: $(READY) ## let ruff mend what it can
 photos: $(READY) ## take in real photos: make photos ARCHIVE=FILE, or without it the original 25,000
 	@$(BIN)/catdog fetch $(if $(ARCHIVE),--archive "$(ARCHIVE)") --replace
 
-flow: $(READY) ## run the stages as a Prefect flow (it starts a server of its own for the time)
-	@$(BIN)/python -m flows.pipeline
+flow: $(READY) ## run the stages of HEAD as a Prefect flow, in a clone: make flow ARGS='--recipe quick'
+	@$(BIN)/python -m flows.pipeline $(ARGS)
+
+# Without PREFECT_API_URL, which would let the UI in the browser talk to another server.
+server: $(READY) ## the Prefect server and its UI: make server [PORT=4200] [DATABASE=URL]
+	@env -u PREFECT_API_URL PREFECT_SERVER_API_HOST=$(HOST) PREFECT_SERVER_API_PORT=$(PORT) \
+	  $(if $(DATABASE),PREFECT_SERVER_DATABASE_CONNECTION_URL="$(DATABASE)") \
+	  $(BIN)/python -m flows.server
+
+agent: $(READY) ## a worker on this machine: make agent POOL=gpu (or POOL=cpu) [LIMIT=runs at once]
+	@$(BIN)/python -m flows.agent --pool $(POOL) $(if $(LIMIT),--limit $(LIMIT))
+
+deploy: $(READY) ## tell the server of the pools, deployments, schedules and automations
+	@$(BIN)/python -m flows.deploy
 
 bench: $(READY) ## measure the speed of the parts and print ratios
 	@for name in $(filter-out measure,$(basename $(notdir $(wildcard benchmarks/*.py)))); do \
 	  echo "benchmarks/$$name.py"; $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 
-clean: ## remove what the stages made, and checkpoints; photos, DVC's cache and .venv stay
-	rm -rf data/prepared models reports .catdog dvc_plots
+clean: ## remove what the stages made, and checkpoints; photos, DVC's cache, runs and .venv stay
+	rm -rf data/prepared models reports .catdog/checkpoints dvc_plots

@@ -1,53 +1,220 @@
-"""prepare → train → evaluate as three Prefect tasks, and the metrics as a table at the end.
+"""prepare → train → evaluate as three Prefect tasks, in a clone of their own.
 
-    python -m flows.pipeline [--root FOLDER]
+    python -m flows.pipeline [--revision REV] [--recipe NAME] [-S KEY=VALUE]... [--experiment NAME]
 
-runs it at once: without a server unless PREFECT_API_URL names one.
+runs it at once, without a server unless PREFECT_API_URL names one. The result comes home as a DVC
+experiment. With --here it works in the checkout itself, on its files as they are.
 """
 
 import argparse
+import dataclasses
 import json
 import os
-import signal
+import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
 # As a script, and as an entrypoint of Prefect, this file is loaded without its package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-# Prefect reads these two when it is imported, and reports usage unless they are set.
+# Prefect reads these when it is imported. It reports usage unless the first two are set, and the
+# server takes a run for dead that is silent for three beats.
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
 
-from prefect import flow, get_run_logger
-from prefect.artifacts import create_table_artifact
-from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect import flow, get_run_logger, tags
+from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL
+from pydantic import Field
 
-from flows.stages import FlowError, run_stage
+from flows import page
+from flows.children import child_environment
+from flows.command import run_as_command
+from flows.errors import FlowError
+from flows.placed import NO_REMOTE, check_pools, run_on
+from flows.repository import Repository, repository
+from flows.request import Experiment, Override, Recipe, Revision, RunRequest, check, make_request
+from flows.runs import sweep_up
+from flows.stages import (
+    STAGES,
+    Report,
+    Stage,
+    StageError,
+    first_line,
+    has_default_remote,
+    push_results,
+    run_stage,
+)
+from flows.turns import turn
+from flows.workspace import Workspace, bring_home, dirty, environment, workspace
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+Placement = dict[Stage, str]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @flow
-def pipeline(root: Path | None = None) -> dict[str, Any]:
-    """Bring the DVC project in `root` (default: the repository of this file) up to date.
+def pipeline(
+    revision: Revision = "HEAD",
+    recipe: Recipe | None = None,
+    overrides: tuple[Override, ...] = (),
+    experiment: Experiment | None = None,
+    placement: Placement | None = None,
+    alert_drop: Share = 0.02,
+    keep_workspace: bool = False,
+    here: bool = False,
+) -> dict[str, Any]:
+    """Run the DVC pipeline of a revision in a clone, and bring the result home as an experiment.
 
-    Returns what metrics.json holds, and shows it as the table artifact `metrics`. Raises FlowError
-    if `root` is no DVC project or a stage fails; the stages after that one do not run.
+    Returns what metrics.json holds. Raises FlowError if the request cannot be done, and then
+    nothing is copied, if a stage fails, and then those after it do not run, or if the results
+    cannot be pushed to the default remote, and then they are home all the same.
+
+    Args:
+        revision: Commit, branch, tag or experiment of the repository to run.
+        recipe: Name of a file recipes/NAME.yaml in that revision, to use as params.yaml.
+        overrides: Params to change, each as section.key=value.
+        experiment: Name of the DVC experiment that holds the result; empty for the run's name.
+        placement: Work pool of each stage that is to run on another machine; needs a DVC remote.
+        alert_drop: Emit an event when accuracy is lower than the parent's by more than this.
+        keep_workspace: Keep the clone after success too; after a failure it is kept anyway.
+        here: Work in the checkout itself, on its files as they are; takes none of the above.
     """
-    folder = (root or REPOSITORY).resolve()
-    if not (folder / "dvc.yaml").is_file():
-        raise FlowError(f"{folder}: holds no dvc.yaml; give the top folder of the repository")
-    run_stage("prepare", folder)
-    run_stage("train", folder)
-    run_stage("evaluate", folder)
-    metrics = _read_metrics(folder / "metrics.json")
-    table = [{"metric": name, "value": value} for name, value in flatten(metrics)]
-    create_table_artifact(table, key="metrics", description=f"metrics.json of {folder}")
-    get_run_logger().info("%d metrics are in the artifact 'metrics'", len(table))
+    source = repository()
+    request = make_request(revision, recipe, overrides, experiment)
+    if here:
+        return _run_here(request, source, alert_drop)
+    commit = check(request, source)
+    check_pools((placement or {}).values())
+    logger = get_run_logger()
+    sweep_up(source.home, logger.info)
+    for line in dirty(source, commit):
+        logger.warning("%s", line)
+    name, run = str(flow_run.get_name()), str(flow_run.get_id())
+    with workspace(
+        request, source, commit, name, flow_run=run, keep=keep_workspace, say=logger.info
+    ) as space:
+        return _run_in(space, request, placement or {}, alert_drop)
+
+
+def _run_here(request: RunRequest, source: Repository, alert_drop: float) -> dict[str, Any]:
+    """Run the stages in the checkout itself; FlowError if the request asks for anything else."""
+    if request != RunRequest():
+        raise FlowError(
+            "--here runs the files as they are: change params.yaml, or leave --here away"
+        )
+    if not source.is_checkout or not (source.folder / "dvc.yaml").is_file():
+        raise FlowError(f"{source.source}: holds no dvc.yaml; name the top folder of a checkout")
+    logs = source.home / "logs" / str(flow_run.get_name())
+    place = Place(source.folder, child_environment(), logs)
+    return _run(place, request, {}, alert_drop, "HEAD", lambda: {"result": "in the checkout"})
+
+
+def _run_in(
+    space: Workspace, request: RunRequest, placement: Placement, alert_drop: float
+) -> dict[str, Any]:
+    """Run the stages in a workspace, and bring the result home."""
+    say = get_run_logger().info
+
+    def finish() -> dict[str, str]:
+        name = bring_home(space)
+        if name is None:
+            say("nothing differs from %s: its own results are the result", space.commit[:12])
+            return {"experiment": "none, since nothing differs from the commit"}
+        say("the result is experiment %s; `dvc exp apply %s` takes it over", name, name)
+        return {"experiment": f"{name}; `dvc exp apply {name}` takes it over"}
+
+    place = Place(
+        space.folder,
+        environment(space.folder),
+        space.logs,
+        lambda stage: turn(space, stage, say),
+    )
+    request = request.model_copy(update={"revision": space.commit})  # elsewhere HEAD is another
+    return _run(place, request, placement, alert_drop, space.commit, finish)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where stages run: the DVC project, the environment, the folder of logs, and the turns."""
+
+    root: Path
+    environment: Mapping[str, str]
+    logs: Path
+    turn: Callable[[Stage], AbstractContextManager[None]] = lambda stage: nullcontext()
+
+
+def _run(
+    place: Place,
+    request: RunRequest,
+    placement: Placement,
+    alert_drop: float,
+    revision: str,
+    finish: Callable[[], dict[str, str]],
+) -> dict[str, Any]:
+    """Run the stages in `place`, `finish`, and fill the run's page; return the metrics.
+
+    `finish` keeps the result, and returns what the page says of it.
+    """
+    reports: list[Report] = []
+    facts = {"revision": revision}
+    try:
+        unpushed = run_stages(place, request, placement, reports)
+        facts |= finish()
+        metrics = _read_metrics(place.root / "metrics.json")
+    except FlowError as error:
+        kept = {"kept in": str(place.root), "logs": str(place.logs)}
+        page.show_summary(f"Failed: {first_line(error)}", facts | kept, reports)
+        raise
+    page.show_metrics(metrics, revision)
+    page.show_pictures(place.root)
+    if difference := page.against_parent(place.root, place.environment, revision):
+        page.show_comparison(difference)
+        if any(report.outcome == "ran" for report in reports):
+            page.tell_of_a_drop(difference, alert_drop)
+    page.show_summary(first_line(unpushed) if unpushed else "Done", facts, reports)
+    if unpushed:
+        raise unpushed
     return metrics
+
+
+def run_stages(
+    place: Place, request: RunRequest, placement: Placement, reports: list[Report]
+) -> FlowError | None:
+    """Run the stages one after the other, and add a report of each that ends well.
+
+    With a default remote, results are pushed after each stage that did something. Returns the error
+    of a push that failed: a result that is only here is worth the next stage all the same.
+    """
+    unpushed: FlowError | None = None
+    remote = has_default_remote(place.root, place.environment)
+    if placement and not remote:
+        raise FlowError(NO_REMOTE)
+    for stage in STAGES:
+        pool = placement.get(stage)
+        # What another machine has done is only restored here, and needs no device.
+        placed = pool is not None and run_on(pool, stage, request)
+        with place.turn(stage):
+            report = run_stage(stage, place.root, place.environment, place.logs, device=not placed)
+        reports.append(dataclasses.replace(report, pool=pool if placed else None))
+        if remote and not unpushed and (report.outcome == "ran" or stage == STAGES[-1]):
+            unpushed = _push(stage, place)
+    return unpushed
+
+
+def _push(stage: Stage, place: Place) -> FlowError | None:
+    """Push the results so far; return an error instead of raising it."""
+    try:
+        push_results(stage, place.root, place.environment, place.logs)
+    except StageError as error:
+        lines = str(error).splitlines()
+        reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
+        later = f"cd {shlex.quote(str(place.root))} && dvc push --run-cache"
+        first = f"the results are kept, but could not be pushed: {reason}; push them with: {later}"
+        return FlowError("\n".join([first, *lines]))
+    return None
 
 
 def _read_metrics(path: Path) -> dict[str, Any]:
@@ -61,61 +228,45 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     return metrics
 
 
-def flatten(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield each leaf of nested metrics as its dotted name and its text; floats with 4 decimals."""
-    for key, value in metrics.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{name}.")
-        elif isinstance(value, list):
-            yield from flatten({str(place): item for place, item in enumerate(value)}, f"{name}.")
-        else:
-            yield name, f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the pipeline from the command line and print the metrics; return the exit code.
 
     0: done; 1: failed, with one line that says why; 130: stopped by Ctrl-C or SIGTERM.
     """
-    parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__)
-    parser.add_argument("--root", type=Path, help="the DVC project (default: this repository)")
-    root = parser.parse_args(arguments).root
-    stopped: list[int] = []
+    options = _parser().parse_args(arguments)
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        stopped.append(number)
-        raise KeyboardInterrupt
+    def work() -> None:
+        request = make_request(
+            options.revision, options.recipe, options.overrides, options.experiment
+        )
+        if not options.here:
+            check(request, repository())  # before a server is started for nothing
+        # A run with this tag that falls silent is marked crashed (make deploy). Each of its tasks
+        # then asks the server for a slot of the tag: too much for a temporary server.
+        with tags(*(["catdog"] if PREFECT_API_URL.value() else [])):
+            metrics = pipeline(
+                **request.model_dump(), keep_workspace=options.keep, here=options.here
+            )
+        for name, value in page.flatten(metrics):
+            print(f"{name:<40} {value}")
 
-    # Prefect ends the process right after its own handling of SIGTERM, unless the handler that it
-    # found raises. Then the temporary server is stopped on the way out, as after Ctrl-C.
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    try:
-        with temporary_settings(_settings()):
-            metrics = pipeline(root)
-    except (Exception, KeyboardInterrupt) as error:
-        # Where Python cannot raise (while it collects garbage, say) the interrupt is lost, and
-        # what arrives is the stage that the same Ctrl-C has ended: hence the list.
-        if stopped or isinstance(error, KeyboardInterrupt):
-            print("stopped; run it again to go on", file=sys.stderr)
-            return 130
-        # Prefect has logged what is no FlowError with its traceback
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        print(f"pipeline failed: {reason}", file=sys.stderr)
-        return 1
-    for name, value in flatten(metrics):
-        print(f"{name:<40} {value}")
-    return 0
+    return run_as_command("pipeline", work)
 
 
-def _settings() -> dict[Any, Any]:
-    """Return Prefect's settings for a run from the command line.
-
-    Ctrl-C in a terminal also ends the temporary server. Without a server that can come back there
-    is nothing to retry for, and retries would keep the command alive for another 40 s.
-    """
-    return {} if PREFECT_API_URL.value() else {PREFECT_CLIENT_MAX_RETRIES: 0}
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.pipeline",
+        description="Run the DVC pipeline of a revision; its result comes home as an experiment.",
+    )
+    add = parser.add_argument
+    add("--revision", default="HEAD", help="commit, branch, tag or experiment (default: HEAD)")
+    add("--recipe", metavar="NAME", help="use recipes/NAME.yaml as params.yaml")
+    add("-S", "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+        help="change a param; may be given several times")  # fmt: skip
+    add("--experiment", metavar="NAME", help="name of the result (default: the run's name)")
+    add("--keep", action="store_true", help="keep the clone after success too")
+    add("--here", action="store_true", help="work in the checkout itself, on its files as they are")
+    return parser
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytest_plugins = ["tests.prefect_server", "tests.running"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def locks_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

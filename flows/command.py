@@ -1,0 +1,57 @@
+"""A flow as a command in a terminal: Ctrl-C stops it cleanly, a mistake is one line on stderr."""
+
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    temporary_settings,
+)
+
+# A temporary server takes 5 s to start, but more than Prefect's 20 on a machine that trains.
+STARTUP = {PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180}
+
+def run_as_command(name: str, work: Callable[[], object]) -> int:
+    """Call `work`, which runs a flow; return the exit code of the command `name`.
+
+    0: done; 1: failed, with one line on stderr that says why; 130: stopped by Ctrl-C or SIGTERM.
+    """
+    stopped: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopped.append(number)
+        _retry_no_more()
+        raise KeyboardInterrupt
+
+    # Prefect ends the process right after its own handling of SIGTERM, unless the handler that it
+    # found raises. Then the temporary server is stopped on the way out, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        with temporary_settings(STARTUP):
+            work()
+    except (Exception, KeyboardInterrupt) as error:
+        # Where Python cannot raise (while it collects garbage, say) the interrupt is lost, and
+        # what arrives is the stage that the same Ctrl-C has ended: hence the list.
+        if stopped or isinstance(error, KeyboardInterrupt):
+            print("stopped; run it again to go on", file=sys.stderr)
+            return 130
+        # Prefect has logged what is no FlowError with its traceback
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        print(f"{name} failed: {reason}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _retry_no_more() -> None:
+    """Let Prefect ask a temporary server only once from now on.
+
+    Ctrl-C in a terminal also ends that server, and none comes back: retries would keep the command
+    alive for another 40 s. Until then they are needed, since it is too busy at times.
+    """
+    if not PREFECT_API_URL.value():
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}).__enter__()  # until we exit

@@ -1,0 +1,52 @@
+"""Start the pipeline when the photos have changed in git, that is, the file data/raw.dvc.
+
+It looks at the HEAD of the repository (see flows/repository.py), not at uncommitted changes. A
+Prefect variable remembers which photos the last run was started for: a run that fails is not
+started again and again.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+# As an entrypoint of Prefect this file is loaded without its package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
+
+from prefect import State, flow
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+from prefect.states import Completed
+from prefect.variables import Variable
+
+from flows.repository import git, repository
+
+PHOTOS = "data/raw.dvc"
+VARIABLE = "catdog_photos"
+
+
+@flow
+def on_new_photos(deployment: str = "pipeline/pipeline") -> State[None]:
+    """Start a run if data/raw.dvc at the repository's HEAD is not what the last run was for.
+
+    Returns a Completed state that says what was done, at once: the run that it starts goes on by
+    itself. Raises FlowError if HEAD has no data/raw.dvc.
+
+    Args:
+        deployment: The deployment to start, as FLOW/DEPLOYMENT.
+    """
+    folder = repository().folder
+    commit = git(folder, "rev-parse", "HEAD").strip()
+    found = git(folder, "rev-parse", f"{commit}:{PHOTOS}").strip()
+    last: Any = Variable.get(VARIABLE, default=None)
+    if last and last.get("blob") == found:
+        said = f"{PHOTOS} has not changed since {last['commit'][:7]}: nothing to do"
+        return Completed(message=said)
+    run = run_deployment(deployment, parameters={"revision": commit}, timeout=0, as_subflow=False)
+    assert isinstance(run, FlowRun)  # and no coroutine: this is no async code
+    remembered = {"blob": found, "commit": commit, "run": str(run.id)}
+    Variable.set(VARIABLE, remembered, overwrite=True)
+    return Completed(message=f"{PHOTOS} is new in {commit[:7]}: run {run.name} started")

@@ -1,0 +1,56 @@
+"""Start a Prefect server, so that what runs meanwhile survives a restart of it.
+
+    python -m flows.server [option of `prefect server start`...]
+
+Two things would go wrong without it. Prefect keeps its leases in memory, so that a device in use
+would stay so for ever: here they are files. And at its start it would declare each run dead that
+has been silent for longer than the automation of flows/deploy.py allows, when it was the server
+that was away: here each has its whole time again, from now on.
+"""
+
+import asyncio
+import os
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+# As a script this file is loaded without its package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault(
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE",
+    "prefect.server.concurrency.lease_storage.filesystem",
+)
+
+from prefect.server.database import provide_database_interface
+from sqlalchemy import select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from flows.deploy import SILENCE, SILENT_IS_DEAD
+
+
+def main() -> None:
+    """Give silent runs their time, then become `prefect server start`; does not return."""
+    # No database yet? If there is another reason, the server itself will say it.
+    with suppress(SQLAlchemyError, OSError):
+        asyncio.run(give_time())
+    command = [sys.executable, "-m", "prefect", "server", "start", *sys.argv[1:]]
+    os.execv(command[0], command)
+
+
+async def give_time() -> None:
+    """Let the windows, in which the server expects a beat of each run, end no sooner than usual.
+
+    Raises SQLAlchemyError or OSError if the database is not there or has no tables yet.
+    """
+    db = provide_database_interface()
+    ours = select(db.Automation.id).where(db.Automation.name == SILENT_IS_DEAD)
+    window = update(db.AutomationBucket).where(db.AutomationBucket.automation_id.in_(ours))
+    async with db.session_context(begin_transaction=True) as session:
+        await session.execute(window.values(end=datetime.now(UTC) + SILENCE))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""A study's points as runs of the pipeline, as many at once as there are devices, and one table.
+
+    python -m flows.sweep studies/example.yaml [--deployment pipeline/pipeline] [--at-once N]
+
+Without --deployment the points run in this process, one after the other, and no server is needed.
+Each point becomes a DVC experiment. A sweep that is started again runs only what is not finished.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+# As a script, and as an entrypoint of Prefect, this file is loaded without its package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# Prefect reads these when it is imported: see pipeline.py.
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
+
+from prefect import State, flow, get_run_logger, tags
+from prefect.settings import PREFECT_API_URL
+from pydantic import Field
+
+from flows import sweep_page
+from flows.command import run_as_command
+from flows.errors import FlowError
+from flows.experiments import results
+from flows.parallel import Say, run_all
+from flows.pipeline import pipeline
+from flows.repository import repository
+from flows.request import RunRequest
+from flows.sweep_page import Row
+from flows.sweep_plan import Plan, make_plan, unfinished
+from flows.workspace import dirty
+
+StudyFile = Annotated[str, Field(max_length=300, pattern=r"\.ya?ml$")]
+Deployment = Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")]
+AtOnce = Annotated[int, Field(ge=1)]
+QUIET = {"alert_drop": 1.0}  # a study tries what may be worse: no alarm for that
+DONE, BEFORE = "done", "done before"
+
+
+@flow
+def sweep(
+    study: StudyFile = "studies/example.yaml",
+    deployment: Deployment | None = "pipeline/pipeline",
+    at_once: AtOnce | None = None,
+) -> list[dict[str, Any]]:
+    """Run each point of a study that is not finished, then show all of them in one table.
+
+    Returns the table's rows. Raises FlowError if the study, or a setting in it, is wrong, and then
+    nothing is run; or if points have failed, but then all have ended, and the table is there.
+
+    Args:
+        study: The study file in the repository; flows/study.py explains what is in one.
+        deployment: Deployment that runs a point, as FLOW/NAME; empty for this very process.
+        at_once: How many points may run at the same time; empty for as many as the agents take.
+    """
+    logger, source = get_run_logger(), repository()
+    plan = make_plan(study, source)
+    for line in unused(dirty(source, plan.commit), study):
+        logger.warning("%s", line)
+    todo = unfinished(plan, results(source, plan.commit), source)
+    logger.info("%d points, %d of them done before", len(plan.points), len(plan.points) - len(todo))
+    if deployment:
+        asked = {name: request.model_dump(mode="json") | QUIET for name, request in todo.items()}
+        states = run_all(deployment, asked, at_once, logger.info) if asked else {}
+    else:
+        states = run_here(todo, logger.info)
+    rows = collect(plan, states)
+    title = f"{plan.study.name} at {plan.commit[:7]}: {plan.study.description or study}"
+    sweep_page.show(rows, title, plan.study.metric)
+    complain(rows)
+    return sweep_page.table(rows)
+
+
+def unused(lines: Iterable[str], study: str) -> list[str]:
+    """Return the lines about uncommitted changes that are not about the study's file or folder.
+
+    The study itself is used as it is in the checkout.
+    """
+    paths = {study, *(f"{folder}/" for folder in PurePosixPath(study).parents)}
+    return [line for line in lines if line.partition(": ")[0] not in paths]
+
+
+def run_here(runs: Mapping[str, RunRequest], say: Say) -> dict[str, State[Any]]:
+    """Run the pipeline for each request, one after the other, in this process; return the states.
+
+    One that fails stops none of the others; an interrupt stops all.
+    """
+    states: dict[str, State[Any]] = {}
+    for name, request in runs.items():
+        run = pipeline.with_options(flow_run_name=name)
+        states[name] = run(**request.model_dump(), **QUIET, return_state=True)
+        say(f"{name}: {states[name].name} ({len(states)} of {len(runs)})")
+    return states
+
+
+def collect(plan: Plan, states: Mapping[str, State[Any]]) -> list[Row]:
+    """Return a row for each point of the plan: those without a state were done before."""
+    source = repository()  # anew: of a URL, with what has come there meanwhile
+    found, rows = results(source, plan.commit), []
+    for point in plan.points:
+        state, result = states.get(point.name), found.get(point.name)
+        if state and not state.is_completed():
+            rows.append(Row(point, str(state.name).lower(), reason=reason(state)))
+            continue
+        missing = "" if result else f"its experiment is not in {source.source}"
+        rows.append(Row(point, DONE if state else BEFORE, result, missing))
+    return rows
+
+
+def reason(state: State[Any]) -> str:
+    """Return the first line of a state's message, without what Prefect puts before it."""
+    said = (state.message or "").partition("\n")[0]
+    return re.sub(r"^Flow run encountered an exception: (\w+Error: )?", "", said)
+
+
+def complain(rows: Sequence[Row]) -> None:
+    """Raise FlowError if points have not ended well, with a line for each."""
+    lost = [row for row in rows if row.state not in (DONE, BEFORE)]
+    if lost:
+        lines = [f"{row.point.name}: {row.state}: {row.reason}" for row in lost]
+        first = f"{len(lost)} of {len(rows)} points did not end well: {lines[0]}"
+        raise FlowError("\n".join([first, *lines[1:]]))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a sweep from the command line and print what became of its points; return the exit code.
+
+    0: done; 1: failed, with one line that says why; 130: stopped by Ctrl-C or SIGTERM.
+    """
+    options = _parser().parse_args(arguments)
+
+    def work() -> None:
+        make_plan(options.study, repository())  # before a server is started for nothing
+        # Tasks have the tags too, and each then asks for a slot of its tag: not of a server that
+        # is there for this run only, and has no automation that looks for the tag.
+        with tags(*(["catdog"] if PREFECT_API_URL.value() else [])):
+            rows = sweep(options.study, options.deployment, options.at_once)
+        for row in rows:
+            print(f"{row['experiment']:<60} {row['state']}")
+
+    return run_as_command("sweep", work)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.sweep",
+        description="Run each point of a study that is not finished, as a DVC experiment.",
+    )
+    add = parser.add_argument
+    add("study", metavar="FILE", help="the study, such as studies/example.yaml")
+    add("--deployment", metavar="FLOW/NAME", help="let agents run the points (default: none does)")
+    add("--at-once", type=int, metavar="N", help="how many points may run at the same time")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
