@@ -7,13 +7,14 @@ from types import FrameType
 
 from prefect.settings import (
     PREFECT_API_URL,
-    PREFECT_CLIENT_MAX_RETRIES,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    get_current_settings,
     temporary_settings,
 )
 
 # A temporary server takes 5 s to start, but more than Prefect's 20 on a machine that trains.
 STARTUP = {PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180}
+
 
 def run_as_command(name: str, work: Callable[[], object]) -> int:
     """Call `work`, which runs a flow; return the exit code of the command `name`.
@@ -51,7 +52,8 @@ def _retry_no_more() -> None:
     """Let Prefect ask a temporary server only once from now on.
 
     Ctrl-C in a terminal also ends that server, and none comes back: retries would keep the command
-    alive for another 40 s. Until then they are needed, since it is too busy at times.
+    alive for minutes. Until then they are needed, since it is too busy at times. Changed in place:
+    settings that are set anew would end with the flow that is interrupted, before the one above it.
     """
     if not PREFECT_API_URL.value():
-        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}).__enter__()  # until we exit
+        get_current_settings().client.max_retries = 0

@@ -3,7 +3,9 @@
 import base64
 import io
 import json
+import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +33,7 @@ from tests.prefect_server import (
     wait_for,
     wait_for_end,
 )
+from tests.running import ROOT
 from tests.tiny_project import commit, create, dvc_says, git
 
 # The lower the rate the better, and seeds differ; a rate above 1 fails.
@@ -446,3 +449,23 @@ def test_without_an_agent_the_sweep_says_what_it_waits_for(
     wait_for(lambda: "no agent of pool gpu is online; the runs wait for one" in command.log(), 120)
     assert command.stop() == 130
     wait_for(lambda: not unfinished_runs(), 60)
+
+
+@pytest.mark.slow
+def test_interrupted_command_without_a_server_ends_soon_and_its_training_saves(
+    project: Path, outside: Path, database: str
+) -> None:
+    (project / "train.py").write_text(TRAIN, encoding="utf-8")
+    commit(project, "A training that lasts")
+    more = {"OUTSIDE": str(outside), "PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
+    environment = {**os.environ, **more, "PREFECT_HOME": str(outside)}
+    environment.pop("PREFECT_API_URL", None)
+    command = [sys.executable, "-m", "flows.sweep", "studies/two.yaml"]
+    sweeping = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
+    try:
+        wait_for(lambda: trainings(outside) == 1, 240)
+        os.killpg(sweeping.pid, signal.SIGINT)  # as a terminal does it: the server ends too
+        assert sweeping.wait(timeout=60) == 130
+        assert [path.name for path in outside.glob("saved *")] == ["saved 1"]
+    finally:
+        sweeping.kill()
