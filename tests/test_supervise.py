@@ -26,6 +26,8 @@ def supervised(script: str, grace: float = 5) -> "Iterator[subprocess.Popen[str]
         env={**os.environ, "MARK": mark},
         stdout=subprocess.PIPE,
         text=True,
+        # As in a terminal: the tests themselves may run under nohup.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509
     )
     try:
         yield process
