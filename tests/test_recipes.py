@@ -24,7 +24,9 @@ def keys(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def test_the_recipes_are_here() -> None:
-    assert {"sample", "seed", "quick", "real", "best", "transfer"} <= {file.stem for file in RECIPES}
+    assert {"sample", "seed", "quick", "real", "best", "transfer"} <= {
+        file.stem for file in RECIPES
+    }
 
 
 @every_recipe
