@@ -104,7 +104,8 @@ class Photos:
         index = iter(index)
         if len(self._resident):
             for chosen in index:
-                yield self._resident[chosen.to(self._device)]
+                # Ten times as fast as [chosen] on a CPU: it copies whole photos.
+                yield self._resident.index_select(0, chosen.to(self._device))
             return
         with ThreadPoolExecutor(1, thread_name_prefix="photos") as ahead:
             waiting = [ahead.submit(self._shrunk, chosen.numpy()) for chosen in islice(index, 1)]

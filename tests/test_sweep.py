@@ -342,8 +342,9 @@ def trainings(outside: Path) -> int:
 
 
 def unfinished_runs() -> list[str]:
+    """Return the names of what is not over, but for what a schedule of another test has left."""
     with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs()
+        runs = [run for run in client.read_flow_runs() if not run.auto_scheduled]
     return [run.name for run in runs if run.state and not run.state.is_final()]
 
 
