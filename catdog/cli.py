@@ -46,6 +46,14 @@ class Format(StrEnum):
     json = "json"
 
 
+class Form(StrEnum):
+    """How a comparison is written."""
+
+    table = "table"
+    md = "md"
+    json = "json"
+
+
 @app.command()
 def prepare(workers: Workers = None) -> None:
     """Stage 1: split the photos in data/raw and pack them into arrays."""
@@ -137,6 +145,29 @@ def predict(
 
 
 @app.command()
+def study(
+    file: Annotated[Path, typer.Argument(help="The study, such as studies/example.yaml.")],
+    only_list: Annotated[
+        bool, typer.Option("--list", help="Only say what there is to run, and what is finished.")
+    ] = False,
+) -> None:
+    """Run what a study names and is not finished, each point as a DVC experiment of HEAD.
+
+    One after the other, in temporary copies of the checkout. Started again it goes on. The Prefect
+    sweep (python -m flows.sweep FILE) runs the same file on many machines.
+    """
+    from catdog import study_runs
+
+    plan = study_runs.make_plan(file)
+    if only_list:
+        for point in plan.points:
+            done = "finished" if point.name in plan.finished else "to run"
+            typer.echo(f"{done:<9} {point.name}")
+    else:
+        study_runs.run(plan, lambda line: typer.echo(line, err=True))
+
+
+@app.command()
 def fetch(
     archive: Annotated[
         Path | None, typer.Option(help="A zip or tar archive, or a folder, that you have.")
@@ -181,6 +212,28 @@ def fetch(
 
 
 @app.command()
+def compare(
+    revisions: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Commits, branches, tags, experiments, or `workspace`. One alone is compared with "
+            "the workspace, none means HEAD and the workspace."
+        ),
+    ] = None,
+    seeds: Annotated[
+        bool,
+        typer.Option("--seeds", help="Compare settings: each with all its train.seed."),
+    ] = False,
+    format: Annotated[Form, typer.Option(help="How to write it.")] = Form.table,
+) -> None:
+    """Say how revisions differ from the first, and whether the difference is real."""
+    from catdog.compare import compare as run
+    from catdog.side_by_side import write
+
+    write(run(revisions or [], seeds), format.value, Console())
+
+
+@app.command()
 def draw(
     folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
     count: Annotated[int, typer.Option(min=2, help="How many cats and dogs together.")] = 800,
@@ -193,8 +246,17 @@ def draw(
 
 
 @app.command(name="params")
-def explain_params() -> None:
+def explain_params(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Write docs/params.md instead, to stdout.")
+    ] = False,
+) -> None:
     """Check params.yaml and explain each of its keys."""
+    if markdown:
+        from catdog.params_docs import as_markdown
+
+        typer.echo(as_markdown(), nl=False)
+        return
     table = Table("key", "value", "what it is")
     for key, value, description in _leaves(params.load()):
         table.add_row(key, "" if value is None else str(value), description)

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.config import JsonDict
 
 from catdog.errors import CatdogError
 
@@ -63,7 +72,26 @@ def _weights_source(weights: str) -> str:
     return weights
 
 
-Side = Annotated[int, Field(ge=0, le=1024), AfterValidator(_at_least_16)]
+Side = Annotated[
+    int,
+    Field(ge=0, le=1024),
+    AfterValidator(_at_least_16),
+    WithJsonSchema({"type": "integer", "range": "0, or 16 to 1,024"}),
+]
+# Where a setting comes from: docs/params.md names it.
+CROP = "Szegedy et al. 2014, arXiv:1409.4842, as torchvision's RandomResizedCrop"
+DROPOUT = "Srivastava et al. 2014, JMLR 15, 1929"
+FLIP = "Krizhevsky et al. 2012, NIPS"
+GROW = "Howard 2018, https://www.fast.ai/posts/2018-04-30-dawnbench-fastai.html"
+MOMENTUM = "Sutskever et al. 2013, ICML"
+MUON = "https://kellerjordan.github.io/posts/muon/"
+RESNET9 = "https://myrtle.ai/learn/how-to-train-your-resnet/"
+SEED = "the notebook that this began with"
+TORCHVISION = "https://docs.pytorch.org/vision/stable/models.html"
+
+
+def _from(source: str, values: str = "") -> JsonDict:
+    return {"source": source, **({"range": values} if values else {})}
 
 
 class Section(BaseModel):
@@ -99,7 +127,8 @@ class Normalization(Section):
     std: PerChannel | None = Field(description="red, green, blue; only with source: given")
     source: Literal["data", "imagenet", "half", "weights", "given"] = Field(
         description="data: the training photos' own; imagenet: ImageNet's; half: 0.5 and 0.5; "
-        "weights: what torchvision's weights of the network were trained with"
+        "weights: what torchvision's weights of the network were trained with",
+        json_schema_extra=_from("the notebook tried half, then imagenet"),
     )
 
     @model_validator(mode="after")
@@ -118,17 +147,21 @@ class Augmentation(Section):
     """How far a training photo may stray from the original; validation and test photos never do."""
 
     crop_scale_min: Annotated[float, Field(gt=0, le=1)] = Field(
-        description="smallest share of the area that a crop keeps (1 = no crop)"
+        description="smallest share of the area that a crop keeps (1 = no crop)",
+        json_schema_extra=_from(CROP),
     )
     crop_scale_max: Annotated[float, Field(gt=0, le=1)] = Field(
-        description="largest share of the area that a crop keeps"
+        description="largest share of the area that a crop keeps", json_schema_extra=_from(CROP)
     )
     crop_aspect: Annotated[float, Field(ge=1, le=4)] = Field(
-        description="widest aspect ratio of a crop, its narrowest being one over it (1 = square)"
+        description="widest aspect ratio of a crop, its narrowest being one over it (1 = square)",
+        json_schema_extra=_from(CROP),
     )
-    flip: Share = Field(description="probability of a mirrored photo")
+    flip: Share = Field(
+        description="probability of a mirrored photo", json_schema_extra=_from(FLIP)
+    )
     rotation: Annotated[float, Field(ge=0, le=180)] = Field(
-        description="largest rotation to either side, in degrees"
+        description="largest rotation to either side, in degrees", json_schema_extra=_from(SEED)
     )
     fill: Literal["black", "edge", "mirror"] = Field(
         description="what is seen beyond the edges of a rotated photo"
@@ -152,28 +185,38 @@ class SeedNetwork(Section):
 
     # No Literal of numbers: it takes true for 1 and 3.0 for 3.
     kernel_size: Annotated[int, Field(ge=1, le=9), AfterValidator(_odd)] = Field(
-        description="side of the filters, an odd number of pixels"
+        description="side of the filters, an odd number of pixels",
+        json_schema_extra=_from(SEED, "1 to 9, odd"),
     )
-    conv_layers: Annotated[int, Field(ge=1, le=8)] = Field(description="number of conv layers")
+    conv_layers: Annotated[int, Field(ge=1, le=8)] = Field(
+        description="number of conv layers", json_schema_extra=_from(SEED)
+    )
     width: Annotated[int, Field(ge=1, le=512)] = Field(
-        description="channels of the first conv layer; each further one doubles them"
+        description="channels of the first conv layer; each further one doubles them",
+        json_schema_extra=_from(SEED),
     )
     hidden_width: Annotated[int, Field(ge=1, le=65536)] = Field(
-        description="outputs of the first linear layer"
+        description="outputs of the first linear layer", json_schema_extra=_from(SEED)
     )
-    dropout: Strength = Field(description="dropout before either linear layer")
+    dropout: Strength = Field(
+        description="dropout before either linear layer", json_schema_extra=_from(DROPOUT)
+    )
 
 
 class ResidualNetwork(Section):
     """A small residual network with a strided stem: much more accuracy for much less work."""
 
     width: Annotated[int, Field(ge=8, le=512)] = Field(
-        description="channels of the first stage; each further one doubles them, up to 8 ×"
+        description="channels of the first stage; each further one doubles them, up to 8 ×",
+        json_schema_extra=_from(RESNET9),
     )
     blocks: Annotated[int, Field(ge=0, le=8)] = Field(
-        description="residual blocks in each of the last two stages"
+        description="residual blocks in each of the last two stages",
+        json_schema_extra=_from(RESNET9),
     )
-    dropout: Strength = Field(description="dropout before the classifier")
+    dropout: Strength = Field(
+        description="dropout before the classifier", json_schema_extra=_from(DROPOUT)
+    )
 
 
 class TorchvisionNetwork(Section):
@@ -181,7 +224,8 @@ class TorchvisionNetwork(Section):
 
     weights: Annotated[str, AfterValidator(_weights_source)] = Field(
         description="none; default: torchvision's download; or the file of a state dict, "
-        ".safetensors or .pth (give changed weights another name: DVC sees the name, not the file)"
+        ".safetensors or .pth (give changed weights another name: DVC sees the name, not the file)",
+        json_schema_extra=_from(TORCHVISION, "none, default, FILE.safetensors or FILE.pth"),
     )
     backbone_lr: Annotated[float, Field(gt=0, le=100)] = Field(
         description="factor on optimizer.lr for all weights but the head's"
@@ -195,7 +239,8 @@ class Model(Section):
     """Which network is trained; the settings of the other ones are kept but not used."""
 
     name: Annotated[str, AfterValidator(_known_network)] = Field(
-        description="residual, seed, or a classifier in torchvision.models such as resnet18"
+        description="residual, seed, or a classifier in torchvision.models such as resnet18",
+        json_schema_extra=_from(TORCHVISION, "residual, seed, or a name in torchvision.models"),
     )
     residual: ResidualNetwork
     seed: SeedNetwork
@@ -210,19 +255,34 @@ class Model(Section):
 class Optimizer(Section):
     """How a gradient becomes a step."""
 
-    name: Literal["sgd", "adam", "adamw", "muon"] = Field(description="the optimizer")
+    name: Literal["sgd", "adam", "adamw", "muon"] = Field(
+        description="the optimizer",
+        json_schema_extra=_from(
+            "adam: Kingma & Ba 2014, arXiv:1412.6980; "
+            "adamw: Loshchilov & Hutter 2017, arXiv:1711.05101; "
+            "muon: https://kellerjordan.github.io/posts/muon/"
+        ),
+    )
     lr: Annotated[float, Field(gt=0, le=100)] = Field(description="the highest learning rate")
     rest_lr: Annotated[float, Field(gt=0, le=100)] = Field(
         description="the highest learning rate of what muon leaves to sgd: the first and the last "
-        "layer, norms and biases (muon only)"
+        "layer, norms and biases (muon only)",
+        json_schema_extra=_from(MUON),
     )
-    momentum: Strength = Field(description="momentum of sgd and muon, beta1 of adam and adamw")
-    nesterov: bool = Field(description="Nesterov's momentum (sgd only)")
+    momentum: Strength = Field(
+        description="momentum of sgd and muon, beta1 of adam and adamw",
+        json_schema_extra=_from(MOMENTUM),
+    )
+    nesterov: bool = Field(
+        description="Nesterov's momentum (sgd only)", json_schema_extra=_from(MOMENTUM)
+    )
     weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(
-        description="weight decay; with muon of the weights that it takes, and times its rate"
+        description="weight decay; with muon of the weights that it takes, and times its rate",
+        json_schema_extra=_from("decoupled in adamw: arXiv:1711.05101"),
     )
     decay_norm_and_bias: bool = Field(
-        description="whether weight decay also acts on norm layers and biases"
+        description="whether weight decay also acts on norm layers and biases",
+        json_schema_extra=_from("He et al. 2018, arXiv:1812.01187, section 3.1"),
     )
 
     @model_validator(mode="after")
@@ -237,9 +297,16 @@ class Schedule(Section):
 
     name: Literal["constant", "one_cycle", "cosine", "step"] = Field(
         description="constant; one_cycle: straight up, then straight down; cosine: straight up, "
-        "then half a cosine down; step: divided by ten at the shares in step_every"
+        "then half a cosine down; step: divided by ten at the shares in step_every",
+        json_schema_extra=_from(
+            "one_cycle: Smith & Topin 2017, arXiv:1708.07120; "
+            "cosine: Loshchilov & Hutter 2016, arXiv:1608.03983"
+        ),
     )
-    warmup: Strength = Field(description="share of the training in which the rate rises")
+    warmup: Strength = Field(
+        description="share of the training in which the rate rises",
+        json_schema_extra=_from("Goyal et al. 2017, arXiv:1706.02677"),
+    )
     final: Share = Field(description="factor at the end (one_cycle and cosine)")
     step_every: Annotated[float, Field(gt=0, le=1)] = Field(
         description="share of the training after which the rate is divided by ten, each time (step)"
@@ -258,31 +325,46 @@ class Train(Section):
     batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(description="photos a step")
     start_image_size: Side = Field(
         description="side of the photos in the first epoch, in pixels "
-        "(0 = as torchvision's weights)"
+        "(0 = as torchvision's weights)",
+        json_schema_extra=_from(GROW),
     )
     image_size: Side = Field(
         description="side of the photos in the last epoch, in pixels (0 = as torchvision's weights)"
     )
-    grow_from: Share = Field(description="share of the training after which photos begin to grow")
-    grow_until: Share = Field(description="share of the training after which they are full-grown")
+    grow_from: Share = Field(
+        description="share of the training after which photos begin to grow",
+        json_schema_extra=_from(GROW),
+    )
+    grow_until: Share = Field(
+        description="share of the training after which they are full-grown",
+        json_schema_extra=_from(GROW),
+    )
     eval_image_size: Side = Field(
         description="side at which photos are judged: validation, test and predict, in pixels "
-        "(0 = as torchvision's weights)"
+        "(0 = as torchvision's weights)",
+        json_schema_extra=_from("larger than in training: Touvron et al. 2019, arXiv:1906.06423"),
     )
     eval_flip: bool = Field(
         description="whether test and predict average over a photo and its mirror image; "
-        "validation, which only chooses the epoch, does not"
+        "validation, which only chooses the epoch, does not",
+        json_schema_extra=_from(FLIP),
     )
-    label_smoothing: Strength = Field(description="label smoothing of the training loss")
+    label_smoothing: Strength = Field(
+        description="label smoothing of the training loss",
+        json_schema_extra=_from("Szegedy et al. 2015, arXiv:1512.00567"),
+    )
     ema: Strength = Field(
-        description="decay per step of the averaged weights that are judged and kept (0 = none)"
+        description="decay per step of the averaged weights that are judged and kept (0 = none)",
+        json_schema_extra=_from("Polyak & Juditsky 1992"),
     )
     select: Literal["best", "last"] = Field(
         description="which epoch is kept: of those with photos of the last size the one of lowest "
-        "validation loss, or the last"
+        "validation loss, or the last",
+        json_schema_extra=_from("the notebook chose the best"),
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        description="arithmetic; auto: bfloat16 where the hardware has it, else float32"
+        description="arithmetic; auto: bfloat16 where the hardware has it, else float32",
+        json_schema_extra=_from("bfloat16: Kalamkar et al. 2019, arXiv:1905.12322"),
     )
 
     @model_validator(mode="after")
@@ -303,7 +385,8 @@ class Evaluate(Section):
     """How the trained model is described."""
 
     calibration_bins: Annotated[int, Field(ge=2, le=100)] = Field(
-        description="bins of equal width for the calibration error and its plot"
+        description="bins of equal width for the calibration error and its plot",
+        json_schema_extra=_from("Guo et al. 2017, arXiv:1706.04599"),
     )
     worst_mistakes: Annotated[int, Field(ge=1, le=200)] = Field(
         description="how many of the most confident mistakes are shown"
