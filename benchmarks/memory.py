@@ -27,7 +27,7 @@ def step_in_this_process(options: argparse.Namespace) -> dict[str, float]:
     """Return the median seconds of a step, and the most MiB of memory that were resident."""
     if not options.keep:
         # Only here: what is compared with is no setting of the product.
-        devices.keep_freed_memory = lambda: False
+        devices.keep_freed_memory = lambda: None
     device = devices.pick_device("auto", "cpu")
     recipe = params.load(options.recipe)
     _, step = prepare_step(recipe, options.child, options.batch_size, device)

@@ -24,7 +24,6 @@ from typing import NamedTuple
 import psutil
 from dvc.utils.hydra import apply_overrides
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -128,7 +127,9 @@ def compare(name: str, project: Project, server: Server, home: Path, trials: int
     # The flow runs what is committed: a no-op there is one in the checkout once it has results.
     code = {"PYTHONPATH": str(project.folder)}
     _run([sys.executable, "-m", "dvc", "repro"], project.folder, code)
-    _run(["git", "commit", "--quiet", "--all", "--message", "Results"], project.folder, {})
+    _run(["git", "add", "--all"], project.folder, {})  # dvc.lock may be new
+    commit = ["git", "commit", "--quiet", "--allow-empty", "--message", "Results"]
+    _run(commit, project.folder, {})
     costs = measure.interleaved(contenders(project, server, home), trials)
     rows = []
     for (what, way), values in costs.items():
@@ -187,16 +188,12 @@ def _workers(project: Project, server: Server, home: Path, number: int) -> Itera
 
 def _wait_for(runs: Sequence[FlowRun]) -> None:
     """Return when all runs have ended; CatdogError if one has not ended well."""
-    only = FlowRunFilter(id=FlowRunFilterId(any_=[run.id for run in runs]))
     with get_client(sync_client=True) as client:
-        while True:
-            found = client.read_flow_runs(flow_run_filter=only)
-            states = [run.state for run in found if run.state and run.state.is_final()]
-            if bad := next((state for state in states if not state.is_completed()), None):
-                raise CatdogError(f"a run ended {bad.name}: {bad.message}")
-            if len(states) == len(runs):
-                return
-            time.sleep(1)
+        for run in runs:
+            while not (state := client.read_flow_run(run.id).state) or not state.is_final():
+                time.sleep(0.5)
+            if not state.is_completed():
+                raise CatdogError(f"run {run.name} ended {state.name}: {state.message}")
 
 
 def _busy_seconds() -> float:

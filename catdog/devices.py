@@ -63,17 +63,17 @@ def pick_device(
     return Device(device, dtype, why)
 
 
-def keep_freed_memory() -> bool:
-    """Let this process keep the memory that it frees; return whether its C library can.
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, where its C library can.
 
     glibc hands large blocks back to the kernel at once, so that each step of a training would
     take its activations anew, zeroed and page by page (man 3 mallopt).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is None:  # macOS, Windows, musl
-        return False
-    settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**26}
-    return all(mallopt(name, value) for name, value in settings.items())
+        return
+    for setting, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**26)):
+        mallopt(setting, value)
 
 
 def describe(device: Device, count: int = 1) -> str:

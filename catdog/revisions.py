@@ -1,4 +1,4 @@
-"""What another revision holds: its commit, by any name that git or DVC knows, and its files."""
+"""The commit of a revision, by any name that git or DVC knows."""
 
 import subprocess
 
@@ -40,16 +40,6 @@ def experiments() -> list[tuple[str, str, str]]:
         if len(parts) == 5 and len(parts[2] + parts[3]) == 40:
             found.append((parts[2] + parts[3], parts[4], commit))
     return found
-
-
-def read(commit: str, path: str) -> str:
-    """Return the text of a file that git keeps; CatdogError if the commit has none there."""
-    text = _try_git("show", f"{commit}:{path}")
-    if not text:
-        raise CatdogError(
-            f"{commit[:7]} has no {path}; take a revision in which `dvc repro` has run"
-        )
-    return text
 
 
 def _try_git(*arguments: str) -> str:

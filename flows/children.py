@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from flows.errors import FlowError
+
 # Prefect kills a cancelled flow after 30 s: by then the stage must have saved, or been killed.
 GRACE_SECONDS = 15.0
 DVC = (sys.executable, "-m", "dvc")
@@ -58,6 +60,26 @@ def run(
         _listen(process.stdout, hear)  # what it says while it saves
         process.wait()
         raise
+
+
+def dvc(folder: Path, environment: Mapping[str, str], *arguments: str) -> str:
+    """Return what `dvc ARGUMENTS...` prints in `folder`; FlowError with its reason if it fails."""
+    done = subprocess.run(
+        [*DVC, *arguments],
+        cwd=folder,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        told = [line for line in lines if line.startswith("ERROR:")] or lines or ["no reason given"]
+        reason = told[-1].removeprefix("ERROR: ")
+        raise FlowError(f"dvc {' '.join(arguments[:2])} failed in {folder}: {reason}")
+    return done.stdout
 
 
 def _listen(output: IO[str], hear: Callable[[str], None]) -> None:

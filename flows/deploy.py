@@ -53,7 +53,7 @@ FAILED = (
     ' ~ ": " ~ ((flow_run.state.message or "-").splitlines() | first)) | tojson }}}'
 )
 DROPPED = (
-    '{"text": {{ (event.payload.metric ~ " of " ~ event.payload.experiment ~ " fell from "'
+    '{"text": {{ (event.payload.metric ~ " of run " ~ flow_run.name ~ " fell from "'
     ' ~ event.payload.before ~ " to " ~ event.payload.after) | tojson }}}'
 )
 

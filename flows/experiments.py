@@ -1,7 +1,6 @@
 """The results of a commit's DVC experiments, as `dvc exp show` tells them."""
 
 import json
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.children import DVC, child_environment
-from flows.errors import FlowError
+from flows.children import child_environment, dvc
 from flows.repository import Repository, git
 from flows.request import PARAMS, baseline_of
 
@@ -31,20 +29,10 @@ def results(repository: Repository, commit: str) -> dict[str, Result]:
     dvc's reason if it cannot read them.
     """
     baseline = baseline_of(commit, repository)
-    command = [*DVC, "exp", "show", "--json", "--hide-queued", "--hide-failed", "--rev", baseline]
+    options = ("--json", "--hide-queued", "--hide-failed", "--rev", baseline)
     with _checkout(repository, baseline) as folder:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=child_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise FlowError(f"dvc exp show failed in {repository.source}: {reason}")
-    shown = next(entry for entry in json.loads(done.stdout) if entry["rev"] == baseline)
+        said = dvc(folder, child_environment(), "exp", "show", *options)
+    shown = next(entry for entry in json.loads(said) if entry["rev"] == baseline)
     return {each["name"]: _result(each["revs"][0]) for each in shown["experiments"] or []}
 
 

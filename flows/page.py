@@ -7,7 +7,6 @@ Artifacts, which keeps those of earlier runs.
 import base64
 import json
 import mimetypes
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from prefect.artifacts import (
 )
 from prefect.events import emit_event
 
-from flows.children import DVC
+from flows.children import dvc
 from flows.errors import FlowError
 from flows.repository import git
 from flows.stages import Report
@@ -51,7 +50,7 @@ def difference(root: Path, environment: Mapping[str, str], revision: str) -> Dif
     Raises FlowError with dvc's reason if it cannot.
     """
     tables = [
-        _changes(_dvc_json(root, environment, kind, "diff", "--json", revision))
+        _changes(json.loads(dvc(root, environment, kind, "diff", "--json", revision) or "{}"))
         for kind in ("params", "metrics")
     ]
     return Difference(revision, *tables)
@@ -71,21 +70,6 @@ def against_parent(root: Path, environment: Mapping[str, str], revision: str) ->
     except FlowError as error:
         get_run_logger().info("there is no comparison with the parent revision: %s", error)
         return None
-
-
-def _dvc_json(root: Path, environment: Mapping[str, str], *arguments: str) -> Any:
-    done = subprocess.run(
-        [*DVC, *arguments],
-        cwd=root,
-        env=dict(environment),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise FlowError(f"dvc {' '.join(arguments)} failed: {reason}")
-    return json.loads(done.stdout or "{}")
 
 
 def _changes(files: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:

@@ -189,7 +189,7 @@ def run_stages(
     of a push that failed: a result that is only here is worth the next stage all the same.
     """
     unpushed: FlowError | None = None
-    remote = has_default_remote(place.root, place.environment)
+    remote = has_default_remote(place.root)
     if placement and not remote:
         raise FlowError(NO_REMOTE)
     for stage in STAGES:

@@ -78,7 +78,7 @@ def stage(
 def _do(stage: Stage, space: Workspace, say: Callable[[str], None]) -> str:
     """Run the stage in the workspace and push; return what dvc had to do."""
     variables = environment(space.folder)
-    if not has_default_remote(space.folder, variables):
+    if not has_default_remote(space.folder):
         raise FlowError(NO_REMOTE)
     with turn(space, stage, say):
         report = run_stage(stage, space.folder, variables, space.logs)

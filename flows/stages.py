@@ -3,7 +3,6 @@
 import logging
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections import deque
@@ -14,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from dvc.config import Config
+from dvc.exceptions import DvcException
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
@@ -87,7 +88,7 @@ def run_stage(
     if stage == "train" and device:
         slot = device_slot(get_run_logger().info)
     with slot as more, StageLog((logs or root / LOGS) / f"{stage}.log") as log:
-        for arguments in dvc_commands(stage, root, environment):
+        for arguments in dvc_commands(stage, root):
             code = children.run([*DVC, *arguments], root, {**environment, **more}, log.hear)
             if code:
                 raise stage_error(f"stage {stage} failed", code, log)
@@ -164,9 +165,7 @@ def outcome_in(line: str) -> tuple[str, Outcome] | None:
     return None
 
 
-def dvc_commands(
-    stage: Stage, root: Path, environment: Mapping[str, str] | None = None
-) -> list[list[str]]:
+def dvc_commands(stage: Stage, root: Path) -> list[list[str]]:
     """Return the arguments of the dvc commands that bring `stage` up to date in `root`.
 
     With a default remote, `repro --pull` takes from there what another machine has done. Without
@@ -174,25 +173,22 @@ def dvc_commands(
     photos, whose own remote is named in their .dvc file, are pulled by themselves if they are
     missing. Never `repro -s`: it does not look upstream, and trains on old data without a word.
     """
-    if has_default_remote(root, environment):
+    if has_default_remote(root):
         return [["repro", "--pull", stage]]
     missing = (root / f"{PHOTOS}.dvc").is_file() and not (root / PHOTOS).exists()
     pull = [["pull", f"{PHOTOS}.dvc"]] if missing else []
     return [*pull, ["repro", stage]]
 
 
-def has_default_remote(root: Path, environment: Mapping[str, str] | None = None) -> bool:
-    """Return whether the DVC project in `root` names a remote for whatever names none itself."""
-    command = [*DVC, "config", "core.remote"]
-    # It exits with 0 and prints nothing where none is set.
-    done = subprocess.run(
-        command,
-        cwd=root,
-        env=dict(environment or child_environment()),
-        capture_output=True,
-        check=False,
-    )
-    return bool(done.stdout.strip())
+def has_default_remote(root: Path) -> bool:
+    """Return whether the DVC project in `root` names a remote for whatever names none itself.
+
+    Raises FlowError if its settings cannot be read.
+    """
+    try:
+        return bool(Config(str(root / ".dvc"))["core"].get("remote"))
+    except DvcException as error:
+        raise FlowError(f"{root}: DVC's settings cannot be read ({error})") from None
 
 
 def stage_error(what: str, code: int, log: StageLog) -> StageError:

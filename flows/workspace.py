@@ -6,7 +6,6 @@ is not enough: DVC keeps the state of a running experiment in refs, which worktr
 """
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from dvc.exceptions import DvcException
 from dvc.utils.hydra import apply_overrides
 
 from flows import runs
-from flows.children import DVC, child_environment
+from flows.children import child_environment, dvc
 from flows.errors import FlowError
 from flows.repository import Repository, git, try_git
 from flows.request import PARAMS, RunRequest, baseline_of
@@ -277,19 +276,4 @@ def _drop_leftover(workspace: Workspace, ref: str) -> None:
 
 def _dvc(workspace: Workspace, *arguments: str) -> None:
     """Run a dvc command in the clone; FlowError with its reason if it fails."""
-    done = subprocess.run(
-        [*DVC, *arguments],
-        cwd=workspace.folder,
-        env=environment(workspace.folder),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]
-        reason = (lines or ["no reason given"])[-1].removeprefix("ERROR: ")
-        raise FlowError(
-            f"dvc {' '.join(arguments[:2])} failed: {reason}; the result is in {workspace.folder}"
-        )
+    dvc(workspace.folder, environment(workspace.folder), *arguments)

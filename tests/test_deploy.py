@@ -13,11 +13,11 @@ from prefect import flow, tags
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.events import emit_event
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.variables import Variable
 
+from flows import page
 from flows.deploy import BEAT_SECONDS, MISSED_BEATS, POOLS, wait_for_server
 from flows.errors import FlowError
 from flows.on_new_photos import PHOTOS, VARIABLE, on_new_photos
@@ -181,18 +181,14 @@ def receiver(deployed: Server) -> Iterator[Receiver]:
 def test_failure_and_a_worse_model_are_told_to_the_address(receiver: Receiver) -> None:
     @flow(name="told", flow_run_name="unlucky")
     def told() -> None:
-        emit_event(
-            "catdog.metric.dropped",
-            resource={"prefect.resource.id": "catdog.metric.accuracy"},
-            payload={"metric": "accuracy", "before": 0.95, "after": 0.9, "experiment": "wide"},
-        )
+        page.tell_of_a_drop(page.Difference("HEAD", {}, {"accuracy": (0.95, 0.9)}), 0.02)
         raise ValueError('no "photos"')
 
     with tags("catdog"):
         told(return_state=True)
     wait_for(lambda: len(receiver.texts) >= 2)
     assert sorted(receiver.texts) == [
-        "accuracy of wide fell from 0.95 to 0.9",
+        "accuracy of run unlucky fell from 0.95 to 0.9",
         'run unlucky of told is Failed: Flow run encountered an exception: ValueError: no "photos"',
     ]
 

@@ -67,7 +67,7 @@ def test_checkout_is_left_as_it_was_and_the_clone_is_removed(finished: Finished)
     assert workspaces(finished.project) == []
 
 
-def test_lines_of_the_stages_reach_the_log_of_ended_the_flow(finished: Finished) -> None:
+def test_lines_of_the_stages_reach_the_log_of_the_flow(finished: Finished) -> None:
     lines = log_of_ended(finished.state)
     for stage in ("prepare", "train", "evaluate"):
         assert f"the stage {stage} says: é" in lines

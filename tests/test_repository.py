@@ -31,8 +31,9 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_runs_come_from_the_checkout_of_the_flows_unless_one_is_named(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # from wherever they are started
     assert repository().folder == project
     monkeypatch.delenv("CATDOG_REPOSITORY")
     assert home() == CHECKOUT / ".catdog" / "flows"

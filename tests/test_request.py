@@ -69,11 +69,11 @@ def test_of_experiments_with_one_name_the_one_of_the_head_is_meant(
     project: Path, ours: Repository
 ) -> None:
     first = git(project, "rev-parse", "HEAD")
-    make_experiment(project, "x", first)
     (project / "train.py").write_text("pass\n")
     second = tiny_project.commit(project, "second")
-    of_second = make_experiment(project, "x", second)
-    assert check(RunRequest(revision="x"), ours) == of_second
+    for head, commit in [(each, make_experiment(project, "x", each)) for each in (first, second)]:
+        git(project, "checkout", "-q", head)
+        assert check(RunRequest(revision="x"), ours) == commit
     git(project, "commit", "-q", "--allow-empty", "-m", "third")
     assert "2 experiments are named 'x'" in refusal(RunRequest(revision="x"), ours)
 

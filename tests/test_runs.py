@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from flows import runs
 from flows.errors import FlowError
@@ -99,6 +100,16 @@ def make_run(home: Path, name: str, state: str, ended: datetime) -> Path:
 
 def names(home: Path) -> list[str]:
     return [run.name for run in runs.all_runs(home)]
+
+
+def test_name_that_another_is_about_to_take_is_not_given_twice(home: Path) -> None:
+    runs.make_home(home)
+    # Another holds the lock, and has not come to write its record.
+    with (
+        FileLock(home / "runs" / "calm-owl.lock"),
+        runs.hold(home, "calm-owl", "id", "0123", "") as run,
+    ):
+        assert run.name == "calm-owl-2"
 
 
 def test_run_of_a_killed_process_is_marked_failed_and_its_training_ended(

@@ -45,18 +45,20 @@ def test_supervisor_passes_the_exit_code_on(script: str, code: int) -> None:
 
 
 def test_supervisor_passes_each_line_on_as_it_comes() -> None:
-    with supervised("echo first; echo second >&2; sleep 60") as process:
+    with supervised("echo first; echo second >&2; sleep 60; echo last") as process:
         assert process.stdout is not None
         assert [next(process.stdout) for _ in range(2)] == ["first\n", "second\n"]
         process.terminate()
+        assert process.stdout.read() == ""  # they came before the command ended
 
 
 def test_supervisor_kills_what_does_not_stop_after_the_grace() -> None:
-    with supervised("trap '' TERM; echo ready; while :; do sleep 0.1; done", 0.5) as process:
+    with supervised("trap '' TERM; echo $$; while :; do sleep 0.1; done", 0.5) as process:
         assert process.stdout is not None
-        next(process.stdout)
+        command = int(next(process.stdout))
         process.terminate()
         assert process.wait(timeout=30) == 137
+        assert not psutil.pid_exists(command)
 
 
 def test_supervisor_ends_what_the_command_left_running() -> None:

@@ -55,8 +55,8 @@ def in_folder(name: str, folder: Path) -> Workspace:
     return Workspace(name, folder, repository, "", "", name, False, home / "logs")
 
 
-def waits(ours: Workspace, stage: str) -> list[str]:
-    """Return what one that wants its turn says before it gets it, if it must wait for it."""
+def ask(ours: Workspace, stage: str) -> tuple[list[str], threading.Event]:
+    """Let a thread take its turn; return what it says if it must wait, and what tells it has it."""
     said: list[str] = []
     heard, had = threading.Event(), threading.Event()
 
@@ -72,39 +72,24 @@ def waits(ours: Workspace, stage: str) -> list[str]:
     thread = threading.Thread(target=take, daemon=True)
     thread.start()
     assert heard.wait(30)
-    assert had.is_set() == (not said)
-    return said
+    return said, had
 
 
 def test_second_run_of_the_same_thing_waits_and_says_for_whom(
     first: Workspace, second: Workspace
 ) -> None:
-    said: list[str] = []
-    heard, had = threading.Event(), threading.Event()
-
-    def say(line: str) -> None:
-        said.append(line)
-        heard.set()
-
-    def work() -> None:
-        with turn(second, "train", say):
-            had.set()
-
-    thread = threading.Thread(target=work)
     with turn(first, "train", print):
-        thread.start()
-        assert heard.wait(30)
+        said, had = ask(second, "train")
         assert said == ["train: the run first does the same at this moment; waiting for it"]
         assert not had.wait(1)
     assert had.wait(30)
-    thread.join()
 
 
 def test_runs_of_different_things_do_not_wait(first: Workspace, second: Workspace) -> None:
     with turn(first, "train", print):
-        assert waits(second, "evaluate") == []
+        assert ask(second, "evaluate")[0] == []
         (second.folder / "params.yaml").write_text("lr: 0.2\n")
-        assert waits(second, "train") == []
+        assert ask(second, "train")[0] == []
 
 
 def test_same_is_what_git_keeps_but_for_the_record_of_what_was_done(first: Workspace) -> None:
@@ -133,8 +118,9 @@ def killed(first: Workspace) -> Iterator["subprocess.Popen[str]"]:
 def test_turn_of_a_killed_process_is_free(
     killed: "subprocess.Popen[str]", second: Workspace
 ) -> None:
-    assert waits(second, "train") != []
+    said, had = ask(second, "train")
+    assert said != []
+    assert not had.is_set()
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    with turn(second, "train", print):
-        pass
+    assert had.wait(30)
