@@ -26,12 +26,11 @@ from dvc.utils.hydra import apply_overrides
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from benchmarks import measure
 from catdog.errors import CatdogError
 from tests import tiny_project
-from tests.prefect_server import Agent, Server, deploy, pause_schedules
+from tests.prefect_server import Agent, Server, running_server
 
 ROOT = Path(__file__).resolve().parents[1]
 DVC, NO_SERVER, WITH_SERVER = "dvc repro", "flow, no server", "flow, server"
@@ -205,25 +204,6 @@ def _busy_seconds() -> float:
 def _seconds_of(server: Server) -> float:
     """Return the CPU seconds of the server so far."""
     return sum(sum(process.cpu_times()[:2]) for process in server.processes())
-
-
-@contextmanager
-def running_server(folder: Path, database: str | None) -> Iterator[Server]:
-    """Run a server that has the deployments; this process talks to it."""
-    more = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}
-    server = Server(folder, **more)
-    Path(server.environment["PREFECT_HOME"]).mkdir(parents=True)
-    # The tables first: on a busy machine they take longer than a server may take to answer.
-    upgrade = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
-    _run(upgrade, ROOT, server.environment)
-    try:
-        server.start()
-        deploy(server)
-        with temporary_settings({PREFECT_API_URL: server.url}):
-            pause_schedules()
-            yield server
-    finally:
-        server.kill()
 
 
 def main() -> None:

@@ -133,15 +133,111 @@ def results() -> None:
 @app.command()
 def predict(
     paths: Annotated[list[Path], typer.Argument(help="Photos, and folders with photos in them.")],
-    model: Annotated[Path, typer.Option(help="The folder of the trained model.")] = MODELS,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="The folder of the trained model; or champion, or a commit, branch, tag or "
+            "experiment, whose model DVC then fetches."
+        ),
+    ] = str(MODELS),
     format: Annotated[Format, typer.Option(help="How to write the rows.")] = Format.table,
 ) -> None:
     """Say what is on photos. The exit code is 1 if any could not be read."""
+    folder = _model_folder(model)
     from catdog.predict import run_predict
 
-    broken = run_predict(paths, model, format.value, sys.stdout)
+    broken = run_predict(paths, folder, format.value, sys.stdout)
     if broken:
         raise CatdogError(f"{broken} of the files could not be read; each has its error beside it")
+
+
+def _model_folder(model: str) -> Path:
+    """Return the folder of the trained model that `--model` names, fetched if it has to be."""
+    folder = Path(model)
+    if folder.is_dir() or folder == MODELS:
+        return folder
+    from catdog import revisions
+
+    if model == "champion":
+        from catdog.champion import commit_of_champion
+
+        return revisions.fetch(commit_of_champion(), str(MODELS))
+    try:
+        commit = revisions.resolve(model)
+    except CatdogError as error:
+        raise CatdogError(f"--model {error}; nor is it a folder") from None
+    return revisions.fetch(commit, str(MODELS))
+
+
+@app.command()
+def fetch(
+    archive: Annotated[
+        Path | None, typer.Option(help="A zip or tar archive, or a folder, that you have.")
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Where to download one; Microsoft's original 25,000 if left out."),
+    ] = None,
+    sha256: Annotated[str | None, typer.Option(help="What the download must hash to.")] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace the photos that data/raw holds now.")
+    ] = False,
+    workers: Workers = None,
+) -> None:
+    """Take photos in: check each, put the good ones into data/raw, hand them to DVC.
+
+    Takes PetImages/Cat/1.jpg (Microsoft's), train/cat.1.jpg (Kaggle's) and class folders of any
+    names.
+    """
+    if archive is not None and (url is not None or sha256 is not None):
+        raise CatdogError("--archive is a file that is here: leave --url and --sha256 out")
+    from catdog import downloads, imports, versioning
+
+    imports.refuse_to_overwrite(RAW, replace)
+    if archive is None:
+        if url is None:
+            url, sha256 = downloads.MICROSOFT_URL, sha256 or downloads.MICROSOFT_SHA256
+        archive = downloads.download(url, DOWNLOADS, sha256)
+    report = imports.import_photos(
+        archive, RAW, replace=replace, quarantine=QUARANTINE, workers=workers
+    )
+    _print(imports.report_table(report))
+    if not Path(".dvc").is_dir():
+        return
+    changed = versioning.add(RAW)
+    console = Console()
+    console.print("Changed in git:" if changed else "Nothing changed in git: the same photos.")
+    for line in changed:
+        console.print(f"  {line}", markup=False, highlight=False)
+    if changed:
+        console.print("Now: dvc repro; and git commit to keep this version of the photos.")
+
+
+@app.command()
+def champion(
+    revision: Annotated[
+        str | None,
+        typer.Argument(help="The revision to make champion; left out, the present one is shown."),
+    ] = None,
+    force: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="Do it whatever compare says; the tag keeps why."),
+    ] = None,
+) -> None:
+    """Make a revision's model the champion, if it is better than the present one.
+
+    Better is what `catdog compare` says so of, on the test photos of both. The champion is kept in
+    git tags (see gto): push them with git push --tags. An experiment's model needs dvc push too.
+    """
+    if revision is None and force is not None:
+        raise CatdogError("--force needs the revision that is to be the champion")
+    from catdog import champion as registry
+
+    now = registry.crown(revision, force) if revision else registry.current()
+    if now is None:
+        typer.echo("no champion yet; `catdog champion REVISION` makes one")
+    else:
+        typer.echo(f"champion: {now.version}, commit {now.commit[:7]}. {now.reason}")
 
 
 @app.command()

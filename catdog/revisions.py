@@ -1,8 +1,14 @@
-"""The commit of a revision, by any name that git or DVC knows."""
+"""What another revision holds: its commit by any name that git or DVC knows, and its outputs."""
 
 import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
 
 from catdog.errors import CatdogError
+
+FETCHED = Path(".catdog/fetched")
 
 
 def resolve(revision: str) -> str:
@@ -40,6 +46,67 @@ def experiments() -> list[tuple[str, str, str]]:
         if len(parts) == 5 and len(parts[2] + parts[3]) == 40:
             found.append((parts[2] + parts[3], parts[4], commit))
     return found
+
+
+def read(commit: str, path: str) -> str:
+    """Return the text of a file that git keeps; CatdogError if the commit has none there."""
+    text = _try_git("show", f"{commit}:{path}")
+    if not text:
+        raise CatdogError(
+            f"{commit[:7]} has no {path}; take a revision in which `dvc repro` has run"
+        )
+    return text
+
+
+def fetch(commit: str, path: str) -> Path:
+    """Return a folder with what DVC keeps as the output `path` of the commit.
+
+    It comes from DVC's cache, or else from the remote, and is kept in .catdog/fetched under its
+    hash, so that it comes once. Raises CatdogError if the commit has no such output, or if neither
+    the cache nor a remote has it.
+    """
+    kept = FETCHED / _hash_of(commit, path)
+    if kept.is_dir():
+        return kept
+    FETCHED.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".", dir=FETCHED) as folder:
+        got = Path(folder) / "got"
+        _get(commit, path, got)
+        if not kept.is_dir():  # another process may have been faster
+            got.rename(kept)
+    return kept
+
+
+def _hash_of(commit: str, path: str) -> str:
+    """Return DVC's hash of an output as the commit's dvc.lock has it, without its ending."""
+    lock = yaml.safe_load(read(commit, "dvc.lock"))
+    for stage in lock.get("stages", {}).values():
+        for out in stage.get("outs", []):
+            if out["path"] == path:
+                return str(out["md5"]).removesuffix(".dir")
+    raise CatdogError(f"{commit[:7]}: its dvc.lock has no {path}; run `dvc repro` there and commit")
+
+
+def _get(commit: str, path: str, target: Path) -> None:
+    """Write an output of a commit to `target`; CatdogError if it is in no cache or remote.
+
+    The remotes are those of the checkout. `dvc get` takes the commit's own, which does not know of
+    a remote that came later.
+    """
+    from dvc.api import DVCFileSystem  # noqa: PLC0415 (takes seconds)
+    from dvc.config import Config  # noqa: PLC0415
+    from dvc.exceptions import DvcException  # noqa: PLC0415
+    from dvc_data.index import DataIndexDirError  # noqa: PLC0415
+
+    try:
+        files = DVCFileSystem(rev=commit, config=Config(".dvc").load_config_to_level())
+        files.get(path, str(target), recursive=True)
+    except (DvcException, DataIndexDirError, OSError) as error:
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        raise CatdogError(
+            f"{path} of {commit[:7]} is in neither DVC's cache nor a remote that can be reached "
+            f"({reason}); where it was made: dvc push --all-commits"
+        ) from None
 
 
 def _try_git(*arguments: str) -> str:

@@ -401,5 +401,8 @@ def _key(params: Params, prepared: Path, device: Device, group: Group) -> str:
     photos = (prepared / "photos.csv").read_bytes() + (prepared / "stats.json").read_bytes()
     model = params.model
     weights = pretrained.fingerprint(model.torchvision.weights) if model.from_torchvision else ""
-    machine = f"{device.torch_device.type} {device.dtype} {torch.__version__} {group.size}"
+    kind = device.torch_device.type
+    machine = f"{kind} {device.dtype} {torch.__version__} {group.size}"
+    if kind == "cpu":  # as many threads, as many parts of each sum: other last bits
+        machine += f" {torch.get_num_threads()}"
     return checkpoint.key_of(settings, photos, weights, machine)

@@ -35,7 +35,7 @@ from flows.children import child_environment
 from flows.command import run_as_command
 from flows.errors import FlowError
 from flows.placed import NO_REMOTE, check_pools, run_on
-from flows.repository import Repository, repository
+from flows.repository import repository
 from flows.request import Experiment, Override, Recipe, Revision, RunRequest, check, make_request
 from flows.runs import sweep_up
 from flows.stages import (
@@ -53,6 +53,7 @@ from flows.workspace import Workspace, bring_home, dirty, environment, workspace
 
 Placement = dict[Stage, str]
 Share = Annotated[float, Field(ge=0, le=1)]
+ALERT_DROP = 0.02
 
 
 @flow
@@ -62,9 +63,8 @@ def pipeline(
     overrides: tuple[Override, ...] = (),
     experiment: Experiment | None = None,
     placement: Placement | None = None,
-    alert_drop: Share = 0.02,
+    alert_drop: Share = ALERT_DROP,
     keep_workspace: bool = False,
-    here: bool = False,
 ) -> dict[str, Any]:
     """Run the DVC pipeline of a revision in a clone, and bring the result home as an experiment.
 
@@ -80,12 +80,9 @@ def pipeline(
         placement: Work pool of each stage that is to run on another machine; needs a DVC remote.
         alert_drop: Emit an event when accuracy is lower than the parent's by more than this.
         keep_workspace: Keep the clone after success too; after a failure it is kept anyway.
-        here: Work in the checkout itself, on its files as they are; takes none of the above.
     """
     source = repository()
     request = make_request(revision, recipe, overrides, experiment)
-    if here:
-        return _run_here(request, source, alert_drop)
     commit = check(request, source)
     check_pools((placement or {}).values())
     logger = get_run_logger()
@@ -99,17 +96,20 @@ def pipeline(
         return _run_in(space, request, placement or {}, alert_drop)
 
 
-def _run_here(request: RunRequest, source: Repository, alert_drop: float) -> dict[str, Any]:
-    """Run the stages in the checkout itself; FlowError if the request asks for anything else."""
-    if request != RunRequest():
-        raise FlowError(
-            "--here runs the files as they are: change params.yaml, or leave --here away"
-        )
+@flow
+def pipeline_here() -> dict[str, Any]:
+    """Run the DVC pipeline in the checkout itself, on its files as they are.
+
+    Returns what metrics.json holds. Raises FlowError if a stage fails, or if there is no checkout.
+    It is no deployment: what an agent runs must not change anybody's files.
+    """
+    source = repository()
     if not source.is_checkout or not (source.folder / "dvc.yaml").is_file():
         raise FlowError(f"{source.source}: holds no dvc.yaml; name the top folder of a checkout")
     logs = source.home / "logs" / str(flow_run.get_name())
     place = Place(source.folder, child_environment(), logs)
-    return _run(place, request, {}, alert_drop, "HEAD", lambda: {"result": "in the checkout"})
+    in_checkout = {"result": "in the checkout"}
+    return _run(place, RunRequest(), {}, ALERT_DROP, "HEAD", lambda: in_checkout)
 
 
 def _run_in(
@@ -241,11 +241,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         if not options.here:
             check(request, repository())  # before a server is started for nothing
+        elif request != RunRequest() or options.keep:
+            raise FlowError(
+                "--here runs the files as they are: change params.yaml, or leave it out"
+            )
         # A run with this tag that falls silent is marked crashed (make deploy). Each of its tasks
         # then asks the server for a slot of the tag: too much for a temporary server.
         with tags(*(["catdog"] if PREFECT_API_URL.value() else [])):
-            metrics = pipeline(
-                **request.model_dump(), keep_workspace=options.keep, here=options.here
+            metrics = (
+                pipeline_here()
+                if options.here
+                else pipeline(**request.model_dump(), keep_workspace=options.keep)
             )
         for name, value in page.flatten(metrics):
             print(f"{name:<40} {value}")

@@ -12,7 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -186,6 +186,27 @@ def deploy(server: Server, **variables: str) -> "subprocess.CompletedProcess[str
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+@contextmanager
+def running_server(home: Path, database: str | None = None) -> Iterator[Server]:
+    """Run a server that has the deployments, on SQLite or on `database`; this process uses it."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    more = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}
+    server = Server(home, **more)
+    Path(server.environment["PREFECT_HOME"]).mkdir(parents=True)
+    # The tables first: on a busy machine they take longer than a server may take to answer.
+    upgrade = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+    subprocess.run(upgrade, env=server.environment, check=True, stdout=subprocess.DEVNULL)
+    try:
+        server.start()
+        deploy(server)
+        with temporary_settings({PREFECT_API_URL: server.url}):
+            pause_schedules()
+            yield server
+    finally:
+        server.kill()
 
 
 def pause_schedules() -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("prepare", "train", "evaluate", "results", "predict", "fetch", "draw", "params")
+COMMANDS = (
+    *("prepare", "train", "evaluate", "results", "predict", "fetch", "draw", "params"),
+    *("champion", "compare", "study"),
+)
 
 
 def catdog(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:

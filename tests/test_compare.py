@@ -13,6 +13,7 @@ import yaml
 
 from catdog import compare, revisions, side_by_side
 from catdog.errors import CatdogError
+from catdog.revision_results import NotCachedError
 from tests import tiny_project
 from tests.tiny_project import git
 
@@ -295,7 +296,7 @@ def test_an_output_that_only_the_remote_has_comes_by_the_dvc_pull_that_it_names(
     tiny_project.commit(project, "A remote")
     dvc(project, "push", "-q")
     empty_cache(project)
-    with pytest.raises(compare.NotCachedError) as caught:
+    with pytest.raises(NotCachedError) as caught:
         compare.compare(["workspace"])
     assert "`git stash && dvc pull reports/evaluate`" in str(caught.value)
     dvc(project, "pull", "-q", "reports/evaluate")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from prefect.client.schemas.objects import State
 
-from flows.pipeline import pipeline
+from flows.pipeline import main, pipeline, pipeline_here
 from flows.stages import dvc_commands, outcome_in, run_stage
 from tests import tiny_project
 from tests.running import ROOT, FlowCommand, experiments, log_of_ended, workspaces
@@ -86,15 +86,17 @@ def test_same_run_again_takes_everything_from_the_cache(
 
 def test_run_in_the_checkout_itself_uses_its_files_as_they_are(server: str, project: Path) -> None:
     tiny_project.write_stage(project, "train", "model.txt", "'changed'")
-    assert pipeline(here=True) == METRICS
+    assert pipeline_here() == METRICS
     assert (project / "model.txt").read_text() == "changed"
     assert experiments(project) == []
 
 
-def test_run_in_the_checkout_takes_no_settings(server: str, project: Path) -> None:
-    state = pipeline(here=True, recipe="slow", return_state=True)
-    assert state.is_failed()
-    assert "--here runs the files as they are" in str(state.message)
+@pytest.mark.parametrize("setting", [["--recipe", "slow"], ["--keep"], ["-S", "a=1"]])
+def test_run_in_the_checkout_takes_no_settings(
+    setting: list[str], project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--here", *setting]) == 1
+    assert "--here runs the files as they are" in capsys.readouterr().err
     assert not (project / "arrays.txt").exists()
 
 

@@ -6,7 +6,6 @@ import pwd
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,16 +14,14 @@ from uuid import UUID
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tests import tiny_project
 from tests.prefect_server import (
     Agent,
     Server,
-    deploy,
     log_of,
-    pause_schedules,
     run_deployment_now,
+    running_server,
     wait_for_end,
 )
 
@@ -70,19 +67,8 @@ def database() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def server(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that uses it, with the deployments on it."""
-    home = tmp_path_factory.mktemp("server")
-    server = Server(home, PREFECT_SERVER_DATABASE_CONNECTION_URL=database)
-    # The tables first: on a busy machine they take longer than a server may take to answer.
-    upgrade = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
-    subprocess.run(upgrade, env=server.environment, check=True, stdout=subprocess.DEVNULL)
-    try:
-        server.start()
-        deploy(server)
-        with temporary_settings({PREFECT_API_URL: server.url}):
-            pause_schedules()
-            yield server
-    finally:
-        server.kill()
+    with running_server(tmp_path_factory.mktemp("server"), database) as server:
+        yield server
 
 
 def state_in(database: str, flow_run: UUID) -> str:
