@@ -1,17 +1,18 @@
-"""What `catdog train` takes beside training: start, loading, saving, and bringing photos to size.
+"""What `catdog train` takes beside its epochs: start, loading, photos to size, first batch, saving.
 
 python -m benchmarks.overhead [--photos 20000] [--image-size 64]
 
+A training of one epoch and one of two, in turns: the second epoch costs what an epoch costs, with
+its views, steps and validation, and what the first training takes beyond that is the overhead.
 Noise stands for photos. The network is tiny, since what it computes does not count here.
 """
 
-import csv
 import json
 import os
 import subprocess
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,26 +42,21 @@ def write_prepared(folder: Path, photos: int) -> None:
     (folder / "stats.json").write_text(json.dumps(stats), encoding="utf-8")
 
 
-def write_params(file: Path, image_size: int) -> None:
-    """Write the real recipe with a tiny network and one epoch."""
+def write_params(file: Path, image_size: int, epochs: int) -> None:
+    """Write the real recipe with a tiny network and few epochs."""
     values = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
     values["model"]["residual"]["width"] = 8
     sizes = dict.fromkeys(("start_image_size", "image_size", "eval_image_size"), image_size)
-    values["train"] |= {"epochs": 1, **sizes}
+    values["train"] |= {"epochs": epochs, **sizes}
     file.write_text(yaml.safe_dump(values), encoding="utf-8")
 
 
-def overhead(folder: Path) -> tuple[float, float]:
-    """Return the seconds of one training in `folder`, and how many of them were not training."""
-    start = time.perf_counter()
+def train(folder: Path, image_size: int, epochs: int) -> None:
+    """Train in `folder` as a user does."""
+    write_params(folder / "params.yaml", image_size, epochs)
     locks = {**os.environ, "CATDOG_LOCKS": str(folder / "locks")}
     command = [sys.executable, "-m", "catdog", "train"]
     subprocess.run(command, cwd=folder, env=locks, check=True, stdout=subprocess.DEVNULL)
-    seconds = time.perf_counter() - start
-    with (folder / "reports/train/timing.csv").open(encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    computing = sum(float(row["seconds"]) * (1 - float(row["waiting_share"])) for row in rows)
-    return seconds, seconds - computing
 
 
 def main() -> None:
@@ -74,11 +70,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_prepared(folder / "data/prepared", options.photos)
-        write_params(folder / "params.yaml", options.image_size)
-        runs = [overhead(folder) for _ in range(options.trials)]
-    rows = [[f"{total:.1f}", f"{beside:.1f}"] for total, beside in runs]
-    title = f"catdog train, {options.photos:,} photos, one epoch at {options.image_size} px"
-    measure.show(title, ["seconds in all", "beside steps and validation"], rows)
+        trainings = {n: partial(train, folder, options.image_size, n) for n in (1, 2)}
+        costs = measure.interleaved(trainings, options.trials)
+    rows = []
+    for one, two in zip(costs[1], costs[2], strict=True):
+        epoch = two.seconds - one.seconds
+        rows.append([f"{one.seconds:.1f}", f"{epoch:.1f}", f"{one.seconds - epoch:.1f}"])
+    title = f"catdog train, {options.photos:,} photos at {options.image_size} px"
+    measure.show(title, ["seconds of one epoch", "one epoch more", "overhead"], rows)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ SETTINGS = {
 }
 TABLES = {
     "memory": ("2 photos at 32 px", "handed back", "kept", "×"),
-    "overhead": ("40 photos", "seconds in all", "beside steps and validation"),
+    "overhead": ("40 photos", "seconds of one epoch", "one epoch more", "overhead"),
     "loader": ("ImageFolder, 2 workers", "catdog, 1 thread", "decoding ahead of time", "×"),
     "step": ("matrices of 64 × 64", "residual, width 8, 32 px, batch 2", "100.0%"),
     "seed": ("notebook", "here", "difference", "times the noise", "×"),
