@@ -5,15 +5,19 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from catdog import compare, revisions, side_by_side
 from catdog.errors import CatdogError
 from catdog.revision_results import NotCachedError
+from studies import table
 from tests import tiny_project
 from tests.tiny_project import git
 
@@ -195,10 +199,11 @@ def test_commits_branches_tags_and_experiments_have_names(project: Path) -> None
 
 
 def test_comparing_changes_nothing(project: Path) -> None:
-    def state() -> tuple[str, str, list[Path]]:
+    def state() -> tuple[str, str, dict[Path, bytes | None]]:
         files = [path for path in project.rglob("*") if ".git/" not in str(path)]
         kept = [path for path in files if ".dvc/tmp" not in str(path)]
-        return git(project, "status", "--porcelain"), git(project, "for-each-ref"), sorted(kept)
+        content = {path: path.read_bytes() if path.is_file() else None for path in kept}
+        return git(project, "status", "--porcelain"), git(project, "for-each-ref"), content
 
     before = state()
     compare.compare(["HEAD", "good", "close"])
@@ -232,13 +237,19 @@ def test_a_photo_whose_class_changed_is_not_judged(project: Path) -> None:
 
 
 def test_without_the_photo_table_other_photos_are_still_not_silent(project: Path) -> None:
-    run(project, "data", "prepare.test=150")
+    run(project, "splits", "prepare.test=150")
+    back(project)
+    (project / "data/raw/photos.txt").unlink()
+    (project / "data/raw/photos.txt").write_text(_photos(range(299)))
+    dvc(project, "add", "-q", "data/raw")
+    run(project, "photos")
     back(project)
     for path in (project / ".dvc/cache/files/md5").rglob("*"):
         if path.is_file() and path.read_text().startswith("path,class,split"):
             path.unlink()
-    [change] = compare.compare(["main", "data"]).data
-    assert "lacks data/prepared/photos.csv" in change.unknown
+    changes = compare.compare(["main", "splits", "photos"]).data
+    assert [change.name for change in changes] == ["splits", "photos"]
+    assert all("lacks data/prepared/photos.csv" in change.unknown for change in changes)
 
 
 def test_a_project_without_a_table_of_photos_is_compared_all_the_same(project: Path) -> None:
@@ -366,7 +377,21 @@ def test_markdown_and_json_hold_the_same_verdict(project: Path) -> None:
 
 
 def test_names_and_paths_are_no_markup(project: Path) -> None:
-    assert side_by_side._escape("a|b_c [x] `d|e_f`") == "a\\|b\\_c \\[x\\] `d\\|e_f`"
+    found = compare.compare(["HEAD", "good"])
+    name, path = "[red]a|b_c", "cat/[bold]`d|e_f`.jpg"
+    first, second = found.settings
+    photo = replace(found.wrong_to_right[0], path=path)
+    found = replace(found, settings=[first, replace(second, name=name)], wrong_to_right=[photo])
+    page = side_by_side.as_markdown(found)
+    assert page.startswith("**\\[red\\]a\\|b\\_c is better than HEAD")
+    assert "| cat/\\[bold\\]`d\\|e_f`.jpg |" in page
+    assert not any(text in page for text in ("[red]", "a|b", "d|e"))
+    with StringIO() as text:
+        side_by_side.write(found, "table", Console(file=text, width=200))
+        lines = text.getvalue().splitlines()
+    assert lines[0].startswith(f"{name} is better than HEAD")
+    assert any("each on its own test photos" in line and name in line for line in lines)
+    assert any("wrong to right" in line and path in line for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -419,3 +444,24 @@ def test_the_steps_of_the_ci_workflow_compare_a_branch_with_its_base(
     summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert summary.startswith(f"**{head} is better than {base}, by 15.0 points on 200 photos.**")
     assert summary == (tmp_path / "clone/comparison.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_a_study_has_what_compare_says_of_each_setting(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for old, new in (("good", "good-seed=1"), ("good2", "good-seed=2"), ("good3", "good-seed=3")):
+        dvc(project, "exp", "rename", "-q", old, f"study-{new}")
+    run(project, "study-base-seed=1", "train.lr=1e-05")
+    file = project / "study.yaml"
+    file.write_text(
+        "points:\n  base: {train.right: 150}\n  good: {train.right: 180}\nseeds: [1, 2, 3]\n"
+    )
+    back(project)
+    base, good = table.lines_of(file)
+    assert (base.label, base.accuracies, base.difference) == ("base", [0.75] * 3, None)
+    assert (good.label, good.accuracies, good.pflop) == ("good", [0.9] * 3, 0.18)
+    said = compare.compare(["HEAD", "study-good-seed=1"], seeds=True).difference
+    assert good.difference == said
+    assert good.verdict == "better"
+    table.draw([base, good], "A study", project / "study.png")
+    assert (project / "study.png").read_bytes().startswith(b"\x89PNG")
