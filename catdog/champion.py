@@ -12,8 +12,8 @@ from gto.exceptions import ArtifactNotFound, GTOException
 from scmrepo.exceptions import SCMError
 
 from catdog import compare, revisions
-from catdog.compare import Verdict
 from catdog.errors import CatdogError
+from catdog.significance import Difference
 
 ARTIFACT, STAGE = "catdog", "champion"
 MODELS = "models"
@@ -94,11 +94,15 @@ def _reason(revision: str, commit: str, present: Champion | None, force: str | N
     if present is None:
         return f"Forced: {force}" if force else "The first champion: there was none to compare with"
     try:
-        verdict = compare.verdict(present.commit, commit)
+        comparison = compare.compare([present.commit, commit])
+        if comparison.notes:
+            raise CatdogError(f"{revision} is not the champion: {'; '.join(comparison.notes)}")
     except CatdogError as error:
         if force is None:
             raise
         return f"Forced: {force} (not compared with {present.version}: {error})"
+    verdict = comparison.difference
+    assert verdict is not None  # they are two
     found = in_words(verdict, present.version)
     if verdict.kind == "better":
         return f"Forced: {force} ({found})" if force else found[0].upper() + found[1:]
@@ -109,7 +113,7 @@ def _reason(revision: str, commit: str, present: Champion | None, force: str | N
     return f"Forced: {force} ({found})"
 
 
-def in_words(verdict: Verdict, champion: str) -> str:
+def in_words(verdict: Difference, champion: str) -> str:
     """Return the verdict on a candidate against the champion's version, with its numbers."""
     kind = {"no difference": "no difference that these photos can show from"}.get(
         verdict.kind, f"{verdict.kind} than"

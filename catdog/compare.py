@@ -94,10 +94,7 @@ def compare(names: Sequence[str], seeds: bool = False) -> Comparison:
     return _judge(settings, notes)
 
 
-Verdict = Difference
-
-
-def verdict(first: str, second: str) -> Verdict:
+def verdict(first: str, second: str) -> Difference:
     """Return how the model of the second revision does against that of the first.
 
     On the test photos that both have judged. Raises CatdogError as `compare` does.
@@ -165,6 +162,8 @@ def _judge(settings: list[Setting], notes: list[str]) -> Comparison:
         )
     correct = [_correct(setting.runs, common) for setting in settings]
     several = all(len(setting.runs) > 1 for setting in settings)
+    if several and len(common) < 2:
+        raise CatdogError("one test photo in common says nothing of settings; leave --seeds out")
     test = compare_settings if several else _compare_single
     two = len(settings) == 2
     changed = _changed(settings, common) if two and not several else ([], [])

@@ -244,7 +244,10 @@ def _minutes(timing: bytes | None) -> float | None:
 
 
 def _doubts(project: Project, name: str, commit: str | None, lock: dict[str, Any]) -> Iterator[str]:
-    """Yield a note if params, code or photos have changed since the revision's results."""
+    """Yield a note if params, code or photos have changed since the revision's results.
+
+    Or the model: `dvc repro train` leaves the figures of the model before.
+    """
     changed = []
     if (text := project.tracked(commit, "params.yaml")) is not None:
         now = dict(_leaves(_yaml(text, "params.yaml")))
@@ -258,6 +261,9 @@ def _doubts(project: Project, name: str, commit: str | None, lock: dict[str, Any
     pointer = project.tracked(commit, f"{RAW}.dvc")
     if pointer and yaml.safe_load(pointer)["outs"][0].get("md5") != _hashes(lock, "deps").get(RAW):
         changed.append(RAW)
+    made = _hashes(lock, "outs")
+    read_by_evaluate = _hashes({"evaluate": lock["evaluate"]}, "deps")
+    changed += [path for path, md5 in read_by_evaluate.items() if made.get(path, md5) != md5]
     if changed:
         yield (
             f"{name}: its figures are older than its {', '.join(changed)}; "

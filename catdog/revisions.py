@@ -72,8 +72,11 @@ def fetch(commit: str, path: str) -> Path:
     with TemporaryDirectory(prefix=".", dir=FETCHED) as folder:
         got = Path(folder) / "got"
         _get(commit, path, got)
-        if not kept.is_dir():  # another process may have been faster
+        try:
             got.rename(kept)
+        except OSError:  # another process was faster
+            if not kept.is_dir():
+                raise
     return kept
 
 

@@ -195,8 +195,9 @@ def _accuracy(setting: Setting, path: list[str], low: str, high: str) -> str:
     if not found:
         return "–"
     if len(setting.runs) == 1:
-        accuracy, lower, upper = (100 * (number or 0) for number in found[0])
-        return f"{accuracy:.1f} % ({lower:.1f} to {upper:.1f})"
+        accuracy, lower, upper = found[0]
+        interval = f" ({100 * lower:.1f} to {100 * upper:.1f})" if None not in found[0] else ""
+        return f"{100 * accuracy:.1f} %{interval}"
     return f"{_mean_and_std([100 * row[0] for row in found], '{:.1f}')} %"
 
 
@@ -293,7 +294,7 @@ def _listed(way: str, photos: list[Changed]) -> list[list[str]]:
 def _escape(text: str) -> str:
     """Return text that markdown shows as it is, but for code between backticks."""
     parts = text.replace("\n", " ").split("`")
-    special = str.maketrans({mark: f"\\{mark}" for mark in "\\|*_<>[]#"})
+    special = str.maketrans({mark: f"\\{mark}" for mark in "\\|*_~<>[]#"})
     if len(parts) % 2 == 0:
         return "\\`".join(part.translate(special) for part in parts)
     return "`".join(

@@ -64,6 +64,8 @@ def main() -> int:
     0: the server has it all.
     """
     try:
+        if not PREFECT_API_URL.value():  # Prefect would start a server for the time of this command
+            raise FlowError("PREFECT_API_URL is not set: which server? make deploy sets it")
         with get_client(sync_client=True) as client:
             wait_for_server(client)
             create_pools(client)
@@ -78,10 +80,8 @@ def main() -> int:
 
 
 def wait_for_server(client: SyncPrefectClient, seconds: float = WAIT_SECONDS) -> None:
-    """Return once the server answers; FlowError if it does not within `seconds`, or none is set."""
+    """Return once the server answers; FlowError if it does not within `seconds`."""
     address = PREFECT_API_URL.value()
-    if not address:
-        raise FlowError("PREFECT_API_URL is not set: which server? make deploy sets it")
     deadline = time.monotonic() + seconds
     while client.api_healthcheck() is not None:
         if time.monotonic() > deadline:

@@ -96,7 +96,7 @@ class _Crowd:
 
     def step(self) -> None:
         """Start what there is room for, and see what has ended."""
-        while self.waiting and len(self.ours) < self.at_once:
+        while self.waiting and len(self.ours) + len(self.others) < self.at_once:
             name = self.waiting[0]
             self.ours[_start(self.deployment, name, self.runs[name])] = name
             self.waiting.remove(name)
@@ -119,10 +119,14 @@ def find_deployment(name: str) -> DeploymentResponse:
 
 
 def cancel(runs: Iterable[UUID]) -> None:
-    """Cancel flow runs, if the server answers; those that no agent has taken yet end at once."""
-    with suppress(*UNREACHABLE), get_client(sync_client=True) as client:
+    """Cancel flow runs, if the server answers; those that no agent has taken yet end at once.
+
+    One that cannot be cancelled, or is gone, keeps none of the others from it.
+    """
+    with suppress(httpx.TransportError), get_client(sync_client=True) as client:
         for run in runs:
-            client.set_flow_run_state(run, Cancelling(message="The sweep has been stopped."))
+            with suppress(PrefectHTTPStatusError, ObjectNotFound):
+                client.set_flow_run_state(run, Cancelling(message="The sweep has been stopped."))
 
 
 def _start(deployment: str, name: str, parameters: Parameters) -> UUID:

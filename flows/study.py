@@ -16,8 +16,8 @@
 Each point is one DVC experiment. Its name is made of the study's name and of what is set, such as
 `lr-lr=0.03-batch_size=64-seed=1` or `lr-large-seed=1`: a key by its last part, or whole where two
 keys that the study sets end alike. What a name cannot hold becomes `_`, and eight hexadecimal
-digits that stand for the point's settings follow. A name so depends on nothing but its own
-settings: values that are added later leave the other names, and finished runs, as they are.
+digits that stand for the point's settings follow. Values that are added later so leave the other
+names, and finished runs, as they are; so does a key, unless another that is set ends alike.
 
 Values are numbers, text, true, false, empty, or a list of those, read as DVC reads params.yaml.
 """

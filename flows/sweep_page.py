@@ -104,11 +104,11 @@ def draw(found: Mapping[str, Sequence[float]], metric: str, title: str) -> bytes
     for line, values in enumerate(found.values()):
         axes.plot(values, [line] * len(values), "o", color=INK, alpha=0.6, markeredgewidth=0)
         axes.plot([statistics.fmean(values)], [line], "|", color=INK, markersize=18)
-    axes.set_yticks(range(len(found)), labels=list(found))
+    axes.set_yticks(range(len(found)), labels=list(found), parse_math=False)
     axes.set_ylim(len(found) - 0.5, -0.5)  # the first setting on top
     axes.grid(axis="both", color=FAINT, linewidth=0.5, alpha=0.5)
     axes.set_xlabel(f"{metric} (a dot for each seed, a bar at the mean)")
-    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_title(title, fontsize=10, loc="left", parse_math=False)
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()

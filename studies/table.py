@@ -108,11 +108,12 @@ def draw(lines: Sequence[Line], title: str, file: Path) -> None:
         axes.plot(values, [place] * len(values), "o", color=colour, alpha=0.5, markeredgewidth=0)
         axes.plot([statistics.fmean(values)], [place], "|", color=colour, markersize=16)
     axes.axvline(100 * statistics.fmean(lines[0].accuracies), color=FAINT, linewidth=1)
-    axes.set_yticks(range(len(lines)), labels=[line.label for line in lines])
+    labels = [line.label for line in lines]
+    axes.set_yticks(range(len(lines)), labels=labels, parse_math=False)
     axes.set_ylim(len(lines) - 0.5, -0.5)  # the first setting on top
     axes.grid(axis="x", color=FAINT, linewidth=0.5, alpha=0.5)
     axes.set_xlabel(f"test accuracy, %; red: really differs from {lines[0].label}")
-    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_title(title, fontsize=10, loc="left", parse_math=False)
     figure.savefig(file, metadata={"Software": None})
 
 

@@ -169,6 +169,15 @@ def test_a_model_that_is_not_better_is_refused_with_the_numbers(
     assert tags(project) == before
 
 
+def test_figures_that_are_not_of_the_model_crown_nobody(project: Path) -> None:
+    git(project, "checkout", "-q", "good")
+    add(project, "stale", right=199, model="insects", run=False)
+    champion.crown("poor")
+    assert "its figures are older than its params.yaml (run.right)" in refused("stale")
+    champion.crown("stale", force="looked at by eye")
+    assert "figures are older" in message(project, "catdog#champion#2")
+
+
 def test_force_leaves_its_reason_and_the_numbers_in_the_tag(project: Path) -> None:
     champion.crown("good")
     crowned = champion.crown("poor", force="it is a tenth of the size")
@@ -186,7 +195,7 @@ def test_an_empty_reason_is_none(project: Path) -> None:
 def test_other_test_photos_cannot_be_compared_but_forced(project: Path) -> None:
     champion.crown("good")
     before = tags(project)
-    refused("elsewhere")
+    assert "no test photo in common" in refused("elsewhere")
     assert tags(project) == before
     champion.crown("elsewhere", force="new photos")
     assert "new photos (not compared with" in message(project, "catdog#champion#2")
@@ -214,7 +223,14 @@ def test_a_model_that_is_nowhere_is_refused(project: Path) -> None:
     shutil.rmtree(project / ".dvc/cache")
     assert "neither DVC's cache nor a remote" in refused("poor", force="why not")
     assert tags(project) == []
-    assert not list(Path(".catdog").rglob("*.json"))
+
+
+def test_half_a_model_is_refused_each_time(project: Path) -> None:
+    cached = [path for path in (project / ".dvc/cache/files").rglob("*") if path.is_file()]
+    max(cached, key=lambda path: path.stat().st_size).unlink()  # the weights
+    for _ in range(2):
+        assert "neither DVC's cache nor a remote" in refused("poor", force="why not")
+    assert tags(project) == []
 
 
 def test_an_experiment_can_be_champion(

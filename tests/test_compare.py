@@ -273,6 +273,37 @@ def test_no_photo_in_common_is_refused(project: Path) -> None:
         compare.compare([])
 
 
+def test_one_photo_in_common_says_nothing_of_settings(project: Path) -> None:
+    for seed in (1, 2):
+        values = f"prepare:\n  test: 300\ntrain:\n  seed: {seed}\n  right: 200\n  lr: 1e-05\n"
+        (project / "params.yaml").write_text(values)
+        (project / "data/raw/photos.txt").unlink()
+        (project / "data/raw/photos.txt").write_text(_photos(range(199, 299)))
+        dvc(project, "add", "-q", "data/raw")
+        dvc(project, "repro", "-q")
+        tiny_project.commit(project, f"One photo of before, seed {seed}")
+        git(project, "tag", f"one{seed}")
+    with pytest.raises(CatdogError, match="one test photo in common"):
+        compare.compare(["good", "one1"], seeds=True)
+
+
+def test_results_of_a_model_before_are_said_to_be(project: Path) -> None:
+    lock = yaml.safe_load((project / "dvc.lock").read_text())
+    [model] = [dep for dep in lock["stages"]["evaluate"]["deps"] if dep["path"] == "data/prepared"]
+    model["md5"] = "0" * 32 + ".dir"
+    (project / "dvc.lock").write_text(yaml.safe_dump(lock))
+    [note] = compare.compare([]).notes
+    assert "workspace: its figures are older than its data/prepared" in note
+
+
+def test_an_accuracy_without_bounds_has_no_interval(project: Path) -> None:
+    metrics = json.loads((project / "metrics.json").read_text())
+    del metrics["accuracy_low"]
+    (project / "metrics.json").write_text(json.dumps(metrics))
+    shown = side_by_side.as_markdown(compare.compare([]))
+    assert "75.0 % (75.0 to 75.0) | 75.0 % |" in shown
+
+
 def test_results_older_than_the_params_are_said_to_be(project: Path) -> None:
     text = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(text.replace("right: 150", "right: 20"))
@@ -378,12 +409,12 @@ def test_markdown_and_json_hold_the_same_verdict(project: Path) -> None:
 
 def test_names_and_paths_are_no_markup(project: Path) -> None:
     found = compare.compare(["HEAD", "good"])
-    name, path = "[red]a|b_c", "cat/[bold]`d|e_f`.jpg"
+    name, path = "[red]a|b_c~1", "cat/[bold]`d|e_f`.jpg"
     first, second = found.settings
     photo = replace(found.wrong_to_right[0], path=path)
     found = replace(found, settings=[first, replace(second, name=name)], wrong_to_right=[photo])
     page = side_by_side.as_markdown(found)
-    assert page.startswith("**\\[red\\]a\\|b\\_c is better than HEAD")
+    assert page.startswith("**\\[red\\]a\\|b\\_c\\~1 is better than HEAD")
     assert "| cat/\\[bold\\]`d\\|e_f`.jpg |" in page
     assert not any(text in page for text in ("[red]", "a|b", "d|e"))
     with StringIO() as text:

@@ -18,7 +18,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 from prefect.variables import Variable
 
 from flows import page
-from flows.deploy import BEAT_SECONDS, MISSED_BEATS, POOLS, wait_for_server
+from flows.deploy import BEAT_SECONDS, MISSED_BEATS, POOLS, main, wait_for_server
 from flows.errors import FlowError
 from flows.on_new_photos import PHOTOS, VARIABLE, on_new_photos
 from tests.prefect_server import Server, deploy, pause_schedules, run_deployment_now, wait_for
@@ -244,3 +244,12 @@ def test_new_photos_start_one_run_of_their_commit(
     assert old.is_completed()
     assert old.message == f"{PHOTOS} has not changed since {head[:7]}: nothing to do"
     assert runs_of_the_pipeline() == []
+
+
+def test_without_an_address_it_asks_for_one_and_starts_no_server(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.deploy.get_client", lambda **_: pytest.fail("asked a server"))
+    with temporary_settings({PREFECT_API_URL: None}):
+        assert main() == 1
+    assert "PREFECT_API_URL is not set" in capsys.readouterr().err

@@ -67,10 +67,20 @@ def test_every_key_of_params_yaml_has_one_row() -> None:
     assert shown == list(keys_of(params.load(ROOT / DEFAULTS)))
 
 
-def test_the_default_is_the_samples_value() -> None:
+def sample_with(folder: Path, old: str, new: str) -> Path:
+    """Return a sample recipe of its own, in which one line is another."""
+    text = (ROOT / DEFAULTS).read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    path = folder / "sample.yaml"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    return path
+
+
+def test_the_default_is_the_samples_value(tmp_path: Path) -> None:
     lr = params.load(ROOT / DEFAULTS).optimizer.lr
-    (line,) = [line for line in PAGE.read_text().splitlines() if "`optimizer.lr`" in line]
-    assert f"| `{lr}` |" in line
+    page = as_markdown(sample_with(tmp_path, f" lr: {lr}\n", " lr: 0.0625\n"))
+    (line,) = [line for line in page.splitlines() if "`optimizer.lr`" in line]
+    assert "| `0.0625` |" in line
 
 
 def test_a_row_says_type_range_default_and_source() -> None:
@@ -89,8 +99,9 @@ def test_every_number_and_choice_has_a_range() -> None:
     assert {row.type for row in found if not row.range} == {"true or false"}
 
 
-def test_no_text_breaks_a_table() -> None:
-    tables = [line for line in PAGE.read_text().splitlines() if line.startswith("|")]
+def test_no_text_breaks_a_table(tmp_path: Path) -> None:
+    page = as_markdown(sample_with(tmp_path, " weights: none", " weights: a|b.pth"))
+    tables = [line for line in page.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in tables} == {7}
 
 

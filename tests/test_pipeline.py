@@ -120,8 +120,9 @@ def test_a_fresh_clone_brings_its_photos_and_gives_metrics(project: Project) -> 
     assert (project.folder / "reports/evaluate/report.html").is_file()
 
 
-def test_what_the_stages_make_is_not_seen_by_git(project: Project) -> None:
-    assert project.run("git", "status", "--porcelain") == ""
+def test_of_what_the_stages_make_git_sees_the_lock_and_the_metrics_alone(project: Project) -> None:
+    added = project.run("git", "show", "--format=", "--name-only").split()
+    assert added == ["dvc.lock", "metrics.json"]
 
 
 def test_a_second_repro_runs_nothing(project: Project) -> None:

@@ -123,6 +123,7 @@ def test_dvc_sets_exactly_the_value(tmp_path_factory: pytest.TempPathFactory, va
 
 
 @given(st.lists(value, min_size=1, max_size=6, unique_by=repr))
+@example(["a" * 120, "a" * 121])  # longer than a name may be
 @settings(deadline=None)
 def test_each_name_is_one_that_git_dvc_and_the_pipeline_take_and_no_two_are_alike(
     values: list[Any],

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from PIL import Image
@@ -18,9 +19,11 @@ from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
 from prefect.states import Cancelling
 
+from flows import parallel
 from flows.errors import FlowError
 from flows.experiments import Result, results
-from flows.repository import repository
+from flows.repository import Repository, repository
+from flows.request import RunRequest, check
 from flows.study import Point
 from flows.sweep import sweep, unused
 from flows.sweep_page import Row, draw, first_metric, measured, table
@@ -30,6 +33,7 @@ from tests.prefect_server import (
     Server,
     Service,
     run_deployment_now,
+    state_of,
     wait_for,
     wait_for_end,
 )
@@ -115,10 +119,10 @@ class Swept:
         self.state: State[Any] = sweep(study, deployment=None, return_state=True)
         assert self.state.message, self.state
         assert "of 4 points" in self.state.message, self.state
-        found: Any = [Artifact.get(key) for key in ("sweep", "sweep-picture")]
+        found: list[Any] = [Artifact.get(key) for key in ("sweep", "sweep-picture")]
         self.rows = {row["experiment"]: row for row in json.loads(found[0].data)}
-        self.picture: str = found[1].data
-        self.titles = [artifact.description for artifact in found]
+        self.picture: str = found[1].data if found[1] else "none"
+        self.titles = [artifact.description for artifact in found if artifact]
 
 
 @pytest.fixture(scope="module")
@@ -292,6 +296,49 @@ def test_picture_has_the_seeds_of_a_setting_on_one_line() -> None:
     found = measured(rows, "classes.cat")
     assert found == {"lr=1": [0.5, 1], "lr=2": [0.75]}
     assert Image.open(io.BytesIO(draw(found, "classes.cat", "A title"))).format == "PNG"
+
+
+def test_no_text_of_a_study_is_taken_for_a_formula() -> None:
+    assert draw({"what is $x_$": [0.5]}, "accuracy", "Which $x_$?").startswith(b"\x89PNG")
+
+
+def test_a_run_that_another_sweep_has_started_takes_a_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[str] = []
+
+    def start(deployment: str, name: str, parameters: object) -> UUID:
+        started.append(name)
+        return uuid4()
+
+    monkeypatch.setattr(parallel, "_start", start)
+    monkeypatch.setattr(parallel, "_ended", lambda _: [])
+    crowd = parallel._Crowd("a/b", {"one": {}, "two": {}, "three": {}}, 2, print)
+    crowd.join({uuid4(): "two"})
+    crowd.step()
+    assert started == ["one"]
+
+
+def test_a_run_that_is_gone_keeps_no_other_from_being_cancelled(deployed: Server) -> None:
+    run = run_deployment_now("pipeline/pipeline")
+    parallel.cancel([uuid4(), run.id])
+    state = state_of(run.id)
+    assert state.is_cancelled() or state.is_cancelling()
+
+
+def test_each_setting_of_a_study_is_tried_once(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def see(request: RunRequest, repository: Repository) -> str:
+        tried.extend(request.overrides)
+        return check(request, repository)
+
+    monkeypatch.setattr("flows.sweep_plan.check", see)
+    plan = make_plan("studies/lr.yaml", repository())
+    assert len(plan.requests) == 4
+    assert sorted(tried) == ["optimizer.lr=0.1", "optimizer.lr=3", "train.seed=1", "train.seed=2"]
 
 
 @pytest.fixture
