@@ -42,8 +42,9 @@ repro: $(READY) ## bring the photos, run the stages whose inputs changed, print 
 	@$(BIN)/dvc repro $(PULL)
 	@$(BIN)/catdog results
 
+# Two processes with a thread each: trainings that share cores wait for each other's threads.
 test: lint ## lint, type-check and test (under 15 minutes on 2 cores)
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-slow: $(READY) ## the proofs that take minutes
 	@$(BIN)/python -m pytest -m slow

@@ -3,8 +3,9 @@
 python -m studies.table studies/seed.yaml [--picture docs/study.png]
 
 It reads the study's experiments of HEAD, as `python -m flows.sweep` has left them. The difference,
-its interval and p are those of `catdog compare FIRST OTHER --seeds`; the verdict is corrected for
-the number of settings (Holm 1979).
+its interval and p are those of `catdog compare FIRST OTHER --seeds`. A verdict stands if p,
+corrected for the number of settings (Holm 1979), is at most 0.05; one that is so by itself only is
+"alone".
 """
 
 import argparse
@@ -22,7 +23,7 @@ from catdog.errors import CatdogError
 from catdog.significance import ALPHA, Difference, holm
 from flows.study import parse, points
 
-INK, FAINT, REAL = "#1f4e79", "#9db7d0", "#b3402a"
+INK, FAINT, REAL, ALONE = "#1f4e79", "#9db7d0", "#b3402a", "#d99a3d"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Line:
     difference: Difference | None = None
     """to the first setting; None for itself"""
     verdict: str = ""
-    """of the difference, corrected for the number of settings"""
+    """of the difference; "alone" if it does not stand the correction for the number of settings"""
 
 
 def lines_of(file: Path) -> list[Line]:
@@ -60,7 +61,7 @@ def _line(label: str, setting: Setting, difference: Difference | None = None) ->
 
 
 def with_verdicts(lines: Sequence[Line]) -> list[Line]:
-    """Return the lines with better, worse or no difference: Holm's correction over all of them."""
+    """Return the lines with their verdicts: Holm's correction is over all of them."""
     judged = [line for line in lines if line.difference is not None]
     corrected = dict(
         zip(
@@ -75,35 +76,41 @@ def with_verdicts(lines: Sequence[Line]) -> list[Line]:
 def _verdict(line: Line, p: float) -> str:
     if line.difference is None:
         return ""
-    if p > ALPHA:
-        return "no difference shown"
-    return "better" if line.difference.difference > 0 else "worse"
+    kind = "better" if line.difference.difference > 0 else "worse"
+    if p <= ALPHA:
+        return kind
+    return f"{kind}, alone" if line.difference.p <= ALPHA else "no difference shown"
 
 
 def markdown(lines: Sequence[Line]) -> str:
     """Return the table in Markdown."""
-    head = f"| setting | accuracy | against {lines[0].label}, points | p | verdict | PFLOP |"
-    rows = [head, "|---|---|---|---|---|---|"]
+    against = f"against {lines[0].label}, points"
+    head = f"| setting | accuracy | {against} | p | verdict | seeds needed | PFLOP |"
+    rows = [head, "|---|---|---|---|---|---|---|"]
     for line in lines:
         mean, spread = statistics.fmean(line.accuracies), statistics.stdev(line.accuracies)
-        against, p = "", ""
+        against, p, seeds = "", "", ""
         if found := line.difference:
             low, high = (f"{100 * end:+.1f}" for end in (found.low, found.high))
             against, p = f"{100 * found.difference:+.1f} ({low} to {high})", f"{found.p:.2g}"
+            seeds = str(found.seeds_needed or "over 100")
         accuracy = f"{100 * mean:.1f} ± {100 * spread:.1f} %"
         rows.append(
-            f"| {line.label} | {accuracy} | {against} | {p} | {line.verdict} | {line.pflop:.3g} |"
+            f"| {line.label} | {accuracy} | {against} | {p} | {line.verdict} | {seeds} "
+            f"| {line.pflop:.3g} |"
         )
     return "\n".join(rows)
 
 
 def draw(lines: Sequence[Line], title: str, file: Path) -> None:
-    """Write a picture: a dot for each seed, and a bar at the mean, red where it really differs."""
+    """Write a picture: a dot for each seed, and a bar at the mean, coloured by the verdict."""
     figure = Figure(figsize=(8, 1.2 + 0.32 * len(lines)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for place, line in enumerate(lines):
-        colour = REAL if line.verdict in ("better", "worse") else INK
+        colour = {"better": REAL, "worse": REAL, "": INK, "no difference shown": INK}.get(
+            line.verdict, ALONE
+        )
         values = [100 * accuracy for accuracy in line.accuracies]
         axes.plot(values, [place] * len(values), "o", color=colour, alpha=0.5, markeredgewidth=0)
         axes.plot([statistics.fmean(values)], [place], "|", color=colour, markersize=16)
@@ -112,7 +119,7 @@ def draw(lines: Sequence[Line], title: str, file: Path) -> None:
     axes.set_yticks(range(len(lines)), labels=labels, parse_math=False)
     axes.set_ylim(len(lines) - 0.5, -0.5)  # the first setting on top
     axes.grid(axis="x", color=FAINT, linewidth=0.5, alpha=0.5)
-    axes.set_xlabel(f"test accuracy, %; red: really differs from {lines[0].label}")
+    axes.set_xlabel(f"test accuracy, %; differs from {lines[0].label}: red, or (alone) yellow")
     axes.set_title(title, fontsize=10, loc="left", parse_math=False)
     figure.savefig(file, metadata={"Software": None})
 

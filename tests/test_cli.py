@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (
     *("prepare", "train", "evaluate", "results", "predict", "fetch", "draw", "params"),
-    *("champion", "compare", "study"),
+    *("champion", "compare"),
 )
 
 

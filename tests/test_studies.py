@@ -97,7 +97,9 @@ def test_a_verdict_is_corrected_for_the_number_of_settings() -> None:
     one = with_verdicts([first, Line("a", [0.8, 0.9], 0.1, difference(0.1, 0.03))])
     assert [line.verdict for line in one] == ["", "better"]
     two = with_verdicts([*one, Line("b", [0.6, 0.7], 0.1, difference(-0.1, 0.04))])
-    assert [line.verdict for line in two] == ["", "no difference shown", "no difference shown"]
+    assert [line.verdict for line in two] == ["", "better, alone", "worse, alone"]
+    none = with_verdicts([first, Line("d", [0.7, 0.7], 0.1, difference(-0.05, 0.06))])
+    assert none[1].verdict == "no difference shown"
     sure = with_verdicts([first, Line("c", [0.5, 0.6], 0.1, difference(-0.2, 1e-6))])
     assert sure[1].verdict == "worse"
 
@@ -110,8 +112,8 @@ def test_the_table_has_mean_spread_and_interval_of_each_setting() -> None:
         ]
     )
     assert markdown(lines).splitlines()[2:] == [
-        "| base | 72.0 ± 2.0 % |  |  |  | 0.004 |",
-        "| half | 62.0 ± 2.0 % | -10.0 (-11.0 to -9.0) | 0.001 | worse | 0.004 |",
+        "| base | 72.0 ± 2.0 % |  |  |  |  | 0.004 |",
+        "| half | 62.0 ± 2.0 % | -10.0 (-11.0 to -9.0) | 0.001 | worse | over 100 | 0.004 |",
     ]
 
 
