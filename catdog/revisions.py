@@ -108,7 +108,8 @@ def _get(commit: str, path: str, target: Path) -> None:
         reason = str(error.__cause__ or error).partition("\n")[0]
         raise CatdogError(
             f"{path} of {commit[:7]} is in neither DVC's cache nor a remote that can be reached "
-            f"({reason}); where it was made: dvc push --all-commits"
+            f"({reason}); `dvc push --all-commits` where it was made brings it, or "
+            f"`git checkout {commit[:7]} && dvc exp run -n again` computes it anew as `again`"
         ) from None
 
 
