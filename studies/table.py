@@ -132,7 +132,11 @@ def main() -> None:
     options = parser.parse_args()
     if not options.file.is_file():
         raise CatdogError(f"{options.file}: no such file")
-    lines = lines_of(options.file)
+    try:
+        lines = lines_of(options.file)
+    except CatdogError as error:
+        missing = f"`python -m flows.sweep {options.file}` runs what is not there yet"
+        raise CatdogError(f"{error}; {missing}") from None
     print(markdown(lines))
     if options.picture:
         draw(lines, str(options.file), options.picture)
