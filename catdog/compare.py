@@ -91,7 +91,7 @@ def compare(names: Sequence[str], seeds: bool = False) -> Comparison:
     if seeds:
         settings = [_replicates(project, revision, notes) for revision in found]
         _refuse_twins(settings)
-    return _judge(settings, notes)
+    return judge(settings, notes)
 
 
 def verdict(first: str, second: str) -> Difference:
@@ -151,7 +151,11 @@ def _refuse_twins(settings: list[Setting]) -> None:
         seen[key] = setting.name
 
 
-def _judge(settings: list[Setting], notes: list[str]) -> Comparison:
+def judge(settings: list[Setting], notes: Sequence[str] = ()) -> Comparison:
+    """Return the comparison of settings whose runs have been read, with these notes and theirs.
+
+    CatdogError if there are too few test photos that all runs have judged.
+    """
     runs = [run for setting in settings for run in setting.runs]
     common = _common(runs)
     data = [change for run in settings[1:] if (change := _data(settings[0].runs[0], run.runs[0]))]

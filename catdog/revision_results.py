@@ -78,6 +78,8 @@ class Project:
         except NotDvcRepoError:
             raise CatdogError("not in a DVC repository: change to a clone of catdog") from None
         self.root = Path(self._repo.root_dir)
+        self._commits: dict[str, str | None] = {WORKSPACE: None}
+        self._locks: dict[str | None, dict[str, Any]] = {}
 
     @cached_property
     def experiments(self) -> set[str]:
@@ -86,7 +88,16 @@ class Project:
 
     def commit(self, name: str) -> str | None:
         """Return the commit that a name stands for, None for the workspace."""
-        return None if name == WORKSPACE else revisions.resolve(name)
+        if name not in self._commits:
+            self._commits[name] = revisions.resolve(name)
+        return self._commits[name]
+
+    def stages(self, commit: str | None) -> dict[str, Any]:
+        """Return the stages in a commit's dvc.lock, empty if it has none. To parse one is slow."""
+        if commit not in self._locks:
+            text = self.tracked(commit, "dvc.lock")
+            self._locks[commit] = dict(_yaml(text, "dvc.lock").get("stages", {})) if text else {}
+        return self._locks[commit]
 
     def names(self) -> Iterator[str]:
         """Yield workspace, HEAD, branches, tags and experiments, each by a name that is its own."""
@@ -95,7 +106,10 @@ class Project:
         found = revisions.experiments()
         names = [name for _, name, _ in found]
         # Experiments of several commits may share a name: those go by their own commits.
-        yield from (name if names.count(name) == 1 else commit[:10] for _, name, commit in found)
+        for _, name, commit in found:
+            own = name if names.count(name) == 1 else commit[:10]
+            self._commits.setdefault(own, commit)
+            yield own
 
     def tracked(self, commit: str | None, path: str) -> bytes | None:
         """Return a file as it is in a commit, or in the workspace; None if it is not there."""
@@ -173,14 +187,13 @@ def read(project: Project, name: str) -> Revision:
 
 def read_lock(project: Project, name: str, commit: str | None) -> dict[str, Any]:
     """Return the stages of a revision's dvc.lock; CatdogError if none of them evaluated."""
-    text = project.tracked(commit, "dvc.lock")
-    stages = _yaml(text, "dvc.lock").get("stages", {}) if text else {}
+    stages = project.stages(commit)
     if "evaluate" not in stages:
         raise CatdogError(
             f"{name}: its dvc.lock has no stage evaluate, so nothing was evaluated there; "
             f"{project.ways_to_get(name, EVALUATED)}"
         )
-    return dict(stages)
+    return stages
 
 
 def _hashes(lock: dict[str, Any], kind: str) -> dict[str, str]:

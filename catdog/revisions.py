@@ -50,7 +50,7 @@ def experiments() -> list[tuple[str, str, str]]:
 
 def read(commit: str, path: str) -> str:
     """Return the text of a file that git keeps; CatdogError if the commit has none there."""
-    text = _try_git("show", f"{commit}:{path}")
+    text = _try_git("show", f"{commit}:./{path}")  # the project may be a subfolder
     if not text:
         raise CatdogError(
             f"{commit[:7]} has no {path}; take a revision in which `dvc repro` has run"

@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks import measure
-from catdog.compare import Setting, compare
+from catdog.compare import Setting, compare, judge
 from catdog.errors import CatdogError
 from catdog.significance import ALPHA, Difference, holm
 from flows.study import parse, points
@@ -47,12 +47,12 @@ def lines_of(file: Path) -> list[Line]:
     names: dict[str, str] = {}
     for point in points(study):
         names.setdefault(point.label, point.name)
-    first, *others = names
-    found = [compare([names[first], names[label]], seeds=True) for label in others]
-    lines = [_line(first, found[0].settings[0])]
-    for label, comparison in zip(others, found, strict=True):
-        lines.append(_line(label, comparison.settings[1], comparison.difference))
-    return with_verdicts(lines)
+    settings = compare(list(names.values()), seeds=True).settings
+    first, *others = (
+        _line(label, setting, judge([settings[0], setting]).difference)
+        for label, setting in zip(names, settings, strict=True)
+    )
+    return with_verdicts([replace(first, difference=None), *others])
 
 
 def _line(label: str, setting: Setting, difference: Difference | None = None) -> Line:
