@@ -167,6 +167,20 @@ def test_changed_params_do_not_go_on_from_an_old_checkpoint(
     assert outs(run(prepared, "a", optimizer__lr=0.02)) == fresh
 
 
+def test_another_number_of_threads_does_not_go_on_from_an_old_checkpoint(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as context:
+        kill_after(context, 2)
+        with pytest.raises(KeyboardInterrupt):
+            run(prepared, "a")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 99)  # the last bits depend on it
+    capsys.readouterr()
+    run(prepared, "a")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("epoch")] == ["1/3", "2/3", "3/3"]
+
+
 def test_the_checkpoint_is_gone_after_success(prepared: Path) -> None:
     run(prepared, "a")
     assert not list(checkpoint.FOLDER.glob("*"))
