@@ -12,6 +12,8 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from flows.temporary_server import end_with_us
+
 # A temporary server takes 5 s to start, but more than Prefect's 20 on a machine that trains.
 STARTUP = {PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180}
 
@@ -32,6 +34,8 @@ def run_as_command(name: str, work: Callable[[], object]) -> int:
     # found raises. Then the temporary server is stopped on the way out, as after Ctrl-C.
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    if not PREFECT_API_URL.value():
+        end_with_us()
     try:
         with temporary_settings(STARTUP):
             work()

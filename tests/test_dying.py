@@ -123,6 +123,19 @@ def test_terminated_run_without_a_server_leaves_nothing(
 
 
 @pytest.mark.slow
+def test_killed_run_without_a_server_leaves_nothing(
+    long_training: Path, signs: Path, start: Callable[..., FlowCommand], database: str
+) -> None:
+    """Neither the training nor Prefect's temporary server, which only a living flow can stop."""
+    flow = start(long_training, PREFECT_API_URL="", PREFECT_SERVER_DATABASE_CONNECTION_URL=database)
+    trainer(signs)
+    assert any("uvicorn" in process.cmdline() for process in flow.processes())
+    flow.process.kill()
+    flow.process.wait()
+    assert_nothing_is_left(flow, signs)
+
+
+@pytest.mark.slow
 def test_killed_flow_lets_the_training_save_and_the_next_run_goes_on(
     server: str, long_training: Path, signs: Path, start: Callable[..., FlowCommand]
 ) -> None:
