@@ -32,7 +32,7 @@ from pydantic import Field
 
 from flows import page
 from flows.children import child_environment
-from flows.command import run_as_command
+from flows.command import cancelled_by_interrupt, run_as_command
 from flows.errors import FlowError
 from flows.placed import NO_REMOTE, check_pools, run_on
 from flows.repository import repository
@@ -57,6 +57,7 @@ ALERT_DROP = 0.02
 
 
 @flow
+@cancelled_by_interrupt
 def pipeline(
     revision: Revision = "HEAD",
     recipe: Recipe | None = None,
@@ -97,6 +98,7 @@ def pipeline(
 
 
 @flow
+@cancelled_by_interrupt
 def pipeline_here() -> dict[str, Any]:
     """Run the DVC pipeline in the checkout itself, on its files as they are.
 

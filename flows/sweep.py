@@ -26,7 +26,7 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import Field
 
 from flows import sweep_page
-from flows.command import run_as_command
+from flows.command import cancelled_by_interrupt, run_as_command
 from flows.errors import FlowError
 from flows.experiments import results
 from flows.parallel import Say, run_all
@@ -45,6 +45,7 @@ DONE, BEFORE = "done", "done before"
 
 
 @flow
+@cancelled_by_interrupt
 def sweep(
     study: StudyFile = "studies/example.yaml",
     deployment: Deployment | None = "pipeline/pipeline",
@@ -96,6 +97,8 @@ def run_here(runs: Mapping[str, RunRequest], say: Say) -> dict[str, State[Any]]:
     for name, request in runs.items():
         run = pipeline.with_options(flow_run_name=name)
         states[name] = run(**request.model_dump(), **QUIET, return_state=True)
+        if states[name].is_cancelled():  # by Ctrl-C, which is meant for all
+            raise KeyboardInterrupt
         say(f"{name}: {states[name].name} ({len(states)} of {len(runs)})")
     return states
 

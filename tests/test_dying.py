@@ -5,14 +5,19 @@ is told to stop. The files in $SIGNS are how it and a test talk.
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.objects import State
 
 from flows.pipeline import pipeline
 from tests import tiny_project
@@ -96,6 +101,16 @@ def assert_the_next_run_goes_on(start: Callable[..., FlowCommand], project: Path
     return run
 
 
+def state_of_the_run_in(log: str) -> State[Any]:
+    """Return the state of the flow run that a command's log names."""
+    name = re.findall(r"Flow run '([\w-]+)'", log)[0]
+    only = FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+    with get_client(sync_client=True) as client:
+        (run,) = client.read_flow_runs(flow_run_filter=only)
+    assert run.state is not None
+    return run.state
+
+
 def test_interrupted_run_saves_and_the_next_goes_on(
     server: str, long_training: Path, signs: Path, start: Callable[..., FlowCommand]
 ) -> None:
@@ -107,6 +122,7 @@ def test_interrupted_run_saves_and_the_next_goes_on(
     assert "saved after a second" in run.err  # its last words are in the log
     assert run.err.splitlines()[-1] == "stopped; run it again to go on"
     assert_nothing_is_left(flow, signs)
+    assert state_of_the_run_in(run.err).is_cancelled()  # and nobody is told that it crashed
     assert_the_next_run_goes_on(start, long_training)
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from prefect import State
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
-from prefect.states import Cancelling
+from prefect.states import Cancelled, Cancelling
 
 from flows import parallel
 from flows.errors import FlowError
@@ -25,7 +25,7 @@ from flows.experiments import Result, results
 from flows.repository import Repository, repository
 from flows.request import RunRequest, check
 from flows.study import Point
-from flows.sweep import sweep, unused
+from flows.sweep import run_here, sweep, unused
 from flows.sweep_page import Row, draw, first_metric, measured, table
 from flows.sweep_plan import make_plan
 from tests.prefect_server import (
@@ -404,6 +404,22 @@ def test_a_deployment_that_the_server_does_not_have_is_named(
         sweep("studies/one.yaml", deployment="no/where")
 
 
+def test_ctrl_c_ends_the_point_that_runs_here_and_starts_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[str] = []
+
+    class Pipeline:
+        def with_options(self, flow_run_name: str) -> Callable[..., State[Any]]:
+            started.append(flow_run_name)
+            return lambda **_: Cancelled()
+
+    monkeypatch.setattr("flows.sweep.pipeline", Pipeline())
+    with pytest.raises(KeyboardInterrupt):
+        run_here({"one": RunRequest(), "two": RunRequest()}, print)
+    assert started == ["one"]
+
+
 @pytest.mark.slow
 def test_points_run_side_by_side_on_as_many_devices_as_there_are(
     machine: Agent, outside: Path, start_sweep: Callable[..., Service], project: Path
@@ -457,6 +473,7 @@ def test_interrupted_command_cancels_its_runs(
     assert command.process
     command.process.send_signal(signal.SIGINT)
     assert command.process.wait(timeout=60) == 130
+    assert "Finished in state Cancelled" in command.log()
     wait_for(lambda: len(list(outside.glob("saved *"))) == 2, 60)
     wait_for(lambda: not unfinished_runs(), 60)
 
