@@ -3,12 +3,16 @@
 import functools
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
+import httpx
+from prefect.client.orchestration import get_client
 from prefect.settings import (
     PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     get_current_settings,
     temporary_settings,
@@ -21,7 +25,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # A temporary server takes 5 s to start, but more than Prefect's 20 on a machine that trains.
-STARTUP = {PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180}
+START_SECONDS = 180
 
 
 def cancelled_by_interrupt(function: Callable[P, R]) -> Callable[P, R]:
@@ -58,11 +62,8 @@ def run_as_command(name: str, work: Callable[[], object]) -> int:
     # found raises. Then the temporary server is stopped on the way out, as after Ctrl-C.
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    if not PREFECT_API_URL.value():
-        end_with_us()
     try:
-        with temporary_settings(STARTUP):
-            work()
+        work()
     except (Exception, KeyboardInterrupt) as error:
         # Where Python cannot raise (while it collects garbage, say) the interrupt is lost, and
         # what arrives is the stage that the same Ctrl-C has ended: hence the list.
@@ -74,6 +75,30 @@ def run_as_command(name: str, work: Callable[[], object]) -> int:
         print(f"{name} failed: {reason}", file=sys.stderr)
         return 1
     return 0
+
+
+@contextmanager
+def some_server(no_other: bool = False) -> Iterator[None]:
+    """Let the flows of this block use the server that PREFECT_API_URL names, else a temporary one.
+
+    Also, and a line on stderr says so, if nobody answers there, unless `no_other` will do.
+    """
+    settings: dict[Any, Any] = {PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: START_SECONDS}
+    if PREFECT_API_URL.value() and not no_other and _is_away():
+        said = f"no server answers at {PREFECT_API_URL.value()}; this run goes on without it"
+        print(said, file=sys.stderr)
+        settings[PREFECT_API_URL] = None
+    with temporary_settings(settings):
+        if not PREFECT_API_URL.value():
+            end_with_us()
+        yield
+
+
+def _is_away() -> bool:
+    """Return whether nobody answers at PREFECT_API_URL, be it with an error."""
+    once = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
+    with once, get_client(sync_client=True) as client:
+        return isinstance(client.api_healthcheck(), httpx.TransportError)
 
 
 def _retry_no_more() -> None:

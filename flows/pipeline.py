@@ -32,7 +32,7 @@ from pydantic import Field
 
 from flows import page
 from flows.children import child_environment
-from flows.command import cancelled_by_interrupt, run_as_command
+from flows.command import cancelled_by_interrupt, run_as_command, some_server
 from flows.errors import FlowError
 from flows.placed import NO_REMOTE, check_pools, run_on
 from flows.repository import repository
@@ -249,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         # A run with this tag that falls silent is marked crashed (make deploy). Each of its tasks
         # then asks the server for a slot of the tag: too much for a temporary server.
-        with tags(*(["catdog"] if PREFECT_API_URL.value() else [])):
+        with some_server(), tags(*(["catdog"] if PREFECT_API_URL.value() else [])):
             metrics = (
                 pipeline_here()
                 if options.here

@@ -26,7 +26,7 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import Field
 
 from flows import sweep_page
-from flows.command import cancelled_by_interrupt, run_as_command
+from flows.command import cancelled_by_interrupt, run_as_command, some_server
 from flows.errors import FlowError
 from flows.experiments import results
 from flows.parallel import Say, run_all
@@ -143,7 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         make_plan(options.study, repository())  # before a server is started for nothing
         # Tasks have the tags too, and each then asks for a slot of its tag: not of a server that
         # is there for this run only, and has no automation that looks for the tag.
-        with tags(*(["catdog"] if PREFECT_API_URL.value() else [])):
+        server = some_server(no_other=options.deployment is not None)
+        with server, tags(*(["catdog"] if PREFECT_API_URL.value() else [])):
             rows = sweep(options.study, options.deployment, options.at_once)
         for row in rows:
             print(f"{row['experiment']:<60} {row['state']}")

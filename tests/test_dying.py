@@ -25,6 +25,7 @@ from tests.prefect_server import wait_for
 from tests.running import FlowCommand, Run, experiments, workspaces
 from tests.tiny_project import dvc
 
+NOWHERE = "http://127.0.0.1:9/api"
 TRAIN = """
 import os, signal, sys, time
 from pathlib import Path
@@ -124,6 +125,19 @@ def test_interrupted_run_saves_and_the_next_goes_on(
     assert_nothing_is_left(flow, signs)
     assert state_of_the_run_in(run.err).is_cancelled()  # and nobody is told that it crashed
     assert_the_next_run_goes_on(start, long_training)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["", NOWHERE])
+def test_run_goes_well_without_a_server_and_while_its_server_is_down(
+    project: Path, start: Callable[..., FlowCommand], database: str, server: str
+) -> None:
+    away = {"PREFECT_API_URL": server, "PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
+    run = start(project, "--experiment", "alone", **away).finish()
+    assert run.code == 0, run.err
+    told = f"no server answers at {NOWHERE}; this run goes on without it\n"
+    assert run.err.count(told) == (server == NOWHERE)
+    assert experiments(project) == ["alone"]
 
 
 @pytest.mark.slow
