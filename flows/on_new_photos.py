@@ -22,6 +22,7 @@ from prefect.deployments import run_deployment
 from prefect.states import Completed
 from prefect.variables import Variable
 
+from flows.parallel import Deployment
 from flows.repository import git, repository
 
 PHOTOS = "data/raw.dvc"
@@ -29,7 +30,7 @@ VARIABLE = "catdog_photos"
 
 
 @flow
-def on_new_photos(deployment: str = "pipeline/pipeline") -> State[None]:
+def on_new_photos(deployment: Deployment = "pipeline/pipeline") -> State[None]:
     """Start a run if data/raw.dvc at the repository's HEAD is not what the last run was for.
 
     Returns a Completed state that says what was done, at once: the run that it starts goes on by

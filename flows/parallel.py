@@ -6,7 +6,7 @@ All in the calling thread: only the main one is told that a flow is cancelled.
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import httpx
@@ -27,11 +27,13 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.runtime import flow_run
 from prefect.states import Cancelling, Crashed
+from pydantic import Field
 
 from flows.errors import FlowError
 
 POLL_SECONDS = 3.0
 MOST_READ = 200  # what the server gives in one answer
+Deployment = Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")]  # FLOW/NAME
 Parameters = Mapping[str, Any]
 Say = Callable[[str], None]
 UNREACHABLE = (httpx.TransportError, PrefectHTTPStatusError)

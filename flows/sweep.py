@@ -29,7 +29,7 @@ from flows import sweep_page
 from flows.command import cancelled_by_interrupt, run_as_command, some_server
 from flows.errors import FlowError
 from flows.experiments import results
-from flows.parallel import Say, run_all
+from flows.parallel import Deployment, Say, run_all
 from flows.pipeline import pipeline
 from flows.repository import repository
 from flows.request import RunRequest
@@ -38,7 +38,6 @@ from flows.sweep_plan import Plan, make_plan, unfinished
 from flows.workspace import dirty
 
 StudyFile = Annotated[str, Field(max_length=300, pattern=r"\.ya?ml$")]
-Deployment = Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")]
 AtOnce = Annotated[int, Field(ge=1)]
 QUIET = {"alert_drop": 1.0}  # a study tries what may be worse: no alarm for that
 DONE, BEFORE = "done", "done before"

@@ -98,20 +98,44 @@ def test_each_parameter_has_a_type_and_a_description_in_the_form(deployed: Serve
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("deployment", "wrong"),
     [
-        {"overrides": ["optimizer.lr"]},
-        {"overrides": "optimizer.lr=0.1"},
-        {"recipe": "../secret"},
-        {"experiment": "a b"},
+        ("pipeline/pipeline", {"revision": "a b"}),
+        ("pipeline/pipeline", {"overrides": ["optimizer.lr"]}),
+        ("pipeline/pipeline", {"overrides": "optimizer.lr=0.1"}),
+        ("pipeline/pipeline", {"recipe": "../secret"}),
+        ("pipeline/pipeline", {"experiment": "a b"}),
+        ("pipeline/placed", {"placement": {"no stage": "gpu"}}),
+        ("pipeline/pipeline", {"alert_drop": 2}),
+        ("pipeline/pipeline", {"keep_workspace": "perhaps"}),
+        ("stage/gpu", {"stage": "no stage", "revision": "HEAD"}),
+        ("sweep/sweep", {"study": "no study"}),
+        ("sweep/sweep", {"deployment": "pipeline"}),
+        ("sweep/sweep", {"at_once": 0}),
+        ("on-new-photos/on-new-photos", {"deployment": "pipeline"}),
     ],
 )
 def test_wrong_parameter_is_refused_before_there_is_a_run(
-    deployed: Server, wrong: dict[str, Any]
+    deployed: Server, deployment: str, wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(PrefectHTTPStatusError) as error:
-        run_deployment_now("pipeline/pipeline", **wrong)
+        run = run_deployment_now(deployment, **wrong)
+        delete_run(run.id)
     assert next(iter(wrong)) in error.value.response.text
+
+
+def test_one_sweep_at_a_time_and_no_look_at_the_photos_queues_behind_one_that_hangs(
+    deployed: Server,
+) -> None:
+    limits = {}
+    for name, deployment in deployments().items():
+        if limit := deployment.global_concurrency_limit:
+            assert deployment.concurrency_options
+            limits[name] = (limit.limit, deployment.concurrency_options.collision_strategy.value)
+    assert limits == {
+        "sweep/sweep": (1, "ENQUEUE"),
+        "on-new-photos/on-new-photos": (1, "CANCEL_NEW"),
+    }
 
 
 def test_deploying_again_changes_nothing(deployed: Server) -> None:
