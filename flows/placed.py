@@ -39,6 +39,7 @@ from flows.turns import turn
 from flows.workspace import Workspace, environment, workspace
 
 POLL_SECONDS = 2.0
+LATE_SECONDS = 20.0  # workers ask for runs every ten
 FLOW = "stage"  # its deployments are named as their pools
 NO_REMOTE = (
     "placement needs a default DVC remote, to hand results from machine to machine; add one with"
@@ -148,17 +149,19 @@ def wait_for(run: FlowRun, what: str, say: Callable[[str], None]) -> State[objec
     A server that does not answer for a while is waited for. Whatever interrupts the wait, a
     cancelled run or Ctrl-C, cancels the other run too. Raises FlowError if somebody deletes it.
     """
-    told = ""
+    told, started = "", time.monotonic()
     with get_client(sync_client=True) as client:
         try:
             while True:
                 state = _state(client, run)
-                if state is not None and state.name != told:
-                    told = state.name or ""
-                    hint = ": no worker has taken it yet" if told == "Late" else ""
-                    say(f"{what}: run {run.name} is {told}{hint}")
-                if state is not None and state.is_final():
-                    return state
+                if state is not None:
+                    waits = state.is_scheduled() and time.monotonic() - started > LATE_SECONDS
+                    word = "waiting: no worker has taken it yet" if waits else str(state.name)
+                    if word != told:
+                        told = word
+                        say(f"{what}: run {run.name} is {told}")
+                    if state.is_final():
+                        return state
                 time.sleep(POLL_SECONDS)
         except FlowError:
             raise
