@@ -53,6 +53,16 @@ def test_a_kubernetes_run_gets_a_gpu_of_its_own() -> None:
     assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} <= volumes
 
 
+def test_a_kubernetes_run_is_one_pod_that_is_not_tried_again() -> None:
+    """Said of the job: of a pod, where Prefect's own template has it, Kubernetes does not know."""
+    spec = job("kubernetes")["job_manifest"]["spec"]
+    once = {"parallelism": 1, "completions": 1, "backoffLimit": 0}
+    assert {name: spec.get(name) for name in once} == once
+    pod = spec["template"]["spec"]
+    assert not once.keys() & pod.keys()
+    assert pod["restartPolicy"] == "Never"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_outlives_a_run_lies_in_a_volume(kind: str) -> None:
     dockerfile = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
