@@ -135,7 +135,7 @@ def test_cancelled_run_saves_and_leaves_nothing_and_the_next_goes_on(
     run = start_training(outside)
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(run, Cancelling())
-    wait_for(lambda: not processes_of_runs(worker), 60)
+    wait_for(lambda: not processes_of_runs(worker), 20)
     assert (outside / "saved").exists()
     assert wait_for_end(run).is_cancelled()
     assert "saved after a second" in log_of(run)
