@@ -20,6 +20,7 @@ CROP_TRIES = 10  # as torchvision's RandomResizedCrop, which then takes the whol
 PADDING = {"black": "zeros", "edge": "border", "mirror": "reflection"}
 # ITU-R BT.601 as in torchvision's rgb_to_grayscale, there rounded to a sum of 0.9999
 LUMA = (0.299, 0.587, 0.114)
+CACHE = 2_000_000  # bytes of photos, as float, that are rendered at a time on a CPU
 
 
 @dataclass(frozen=True)
@@ -94,52 +95,72 @@ def render(
     mean: Sequence[float] = (0.0, 0.0, 0.0),
     std: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> Tensor:
-    """Return the views (N, 3, S, S), float32, of uint8 photos (N, 3, H, W).
+    """Return the views (N, 3, S, S), float32, channels-last, of uint8 photos (N, 3, H, W).
 
     Each is (view - mean) / std, of a view in [0, 1]. Colour, scale and normalization are one matrix
-    and one offset a photo, so that they cost one product.
+    and one offset a photo, so that they cost one product. On a CPU it is a few photos at a time:
+    what they pass through then stays in its cache.
     """
-    seen = F.grid_sample(
-        photos.float(),
-        sampling_grid(views.affine, image_size),
-        mode="bilinear",
-        padding_mode=PADDING[fill],
-        align_corners=False,
-    ).flatten(2)
-    matrix, offset = colour_maps(views.colour, seen.mean(2) / 255)
-    centre = torch.tensor(mean, device=photos.device)[:, None]
-    spread = torch.tensor(std, device=photos.device)[:, None]
-    seen = torch.baddbmm((offset - centre) / spread, matrix / (255 * spread), seen)
-    return seen.view(len(photos), 3, image_size, image_size)
+    seen = torch.empty((len(photos), image_size**2, 3), device=photos.device)
+    by_x, by_y = grid_axes(views.affine, image_size)
+    matrix, grey, offset = colour_maps(views.colour, mean, std)
+    few = len(photos)
+    if photos.device.type == "cpu":
+        few = max(1, CACHE // (4 * photos[0].numel()))
+    for start in range(0, len(photos), few):
+        part = slice(start, start + few)
+        sampled = F.grid_sample(
+            photos[part].float(),
+            sampling_grid(by_x[part], by_y[part]),
+            mode="bilinear",
+            padding_mode=PADDING[fill],
+            align_corners=False,
+        ).flatten(2)
+        shift = torch.baddbmm(offset, grey[part], sampled.mean(2, keepdim=True))
+        coloured = torch.baddbmm(shift, matrix[part], sampled)
+        # The same as seen[part] = coloured.mT, and a fifth faster on a CPU.
+        torch.stack(coloured.unbind(1), dim=-1, out=seen[part])
+    return seen.view(-1, image_size, image_size, 3).permute(0, 3, 1, 2)
 
 
-def sampling_grid(affine: Tensor, image_size: int) -> Tensor:
-    """Return the points (N, S, S, 2) at which maps (N, 2, 3) look into a photo, for grid_sample.
+def grid_axes(affine: Tensor, image_size: int) -> tuple[Tensor, Tensor]:
+    """Return what x (N, 2, 1, S) and y (N, 2, S, 1) of a point add to where it looks.
 
-    The same as F.affine_grid(align_corners=False), but ten times as fast on a CPU: x and y of a
-    point are one complex number, so a map is an outer sum of one column and one row.
+    `affine` (N, 2, 3) are maps from a point of the result to one of the photo, both in [-1, 1]².
     """
     axis = (torch.arange(image_size, device=affine.device) * 2 + 1) / image_size - 1
     by_x = affine[:, :, 0, None] * axis
     by_y = affine[:, :, 1, None] * axis + affine[:, :, 2, None]
-    row, column = (torch.view_as_complex(part.mT.contiguous()) for part in (by_x, by_y))
-    return torch.view_as_real(row[:, None, :] + column[:, :, None])
+    return by_x[:, :, None, :], by_y[:, :, :, None]
 
 
-def colour_maps(colour: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """Return matrices (N, 3, 3) and offsets (N, 3, 1) that change the colours of photos in [0, 1].
+def sampling_grid(by_x: Tensor, by_y: Tensor) -> Tensor:
+    """Return the points (N, S, S, 2) at which maps look into a photo, for grid_sample.
 
-    `colour` (N, 3) are factors on brightness, contrast and saturation, applied in this order by the
-    formulas of torchvision's adjust_brightness and so on, but without cutting off what leaves
-    [0, 1], which makes them linear: contrast moves away from the mean grey of the photo, whose mean
-    colour is `mean` (N, 3), and saturation from the grey of the pixel.
+    The same as F.affine_grid(align_corners=False), but ten times as fast on a CPU: one sum, with x
+    and y of all points apart in memory, which grid_sample takes as well.
+    """
+    return (by_x + by_y).permute(0, 2, 3, 1)
+
+
+def colour_maps(
+    colour: Tensor, mean: Sequence[float], std: Sequence[float]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return two matrices a photo (N, 3, 3) and an offset (1, 3, 1) that colour and normalize.
+
+    A pixel p in [0, 255] of a photo whose mean colour is m becomes `first @ p + second @ m +
+    offset`. `colour` (N, 3) are factors on brightness, contrast and saturation, applied in this
+    order by the formulas of torchvision's adjust_brightness and so on, but without cutting off what
+    leaves [0, 1], which makes them linear: contrast moves away from the mean grey of the photo, and
+    saturation from the grey of the pixel.
     """
     brightness, contrast, saturation = colour[:, :, None, None].unbind(1)
-    luma = torch.tensor(LUMA, device=colour.device)
-    to_grey = luma.expand(3, 3)
+    spread = torch.tensor(std, device=colour.device)[:, None]
+    to_grey = torch.tensor(LUMA, device=colour.device).expand(3, 3)
     saturate = torch.lerp(to_grey, torch.eye(3, device=colour.device), saturation)
-    grey = (mean @ luma)[:, None, None] * brightness
-    return saturate * (brightness * contrast), ((1 - contrast) * grey).expand(-1, 3, -1)
+    scale = brightness / (255 * spread)
+    offset = -torch.tensor(mean, device=colour.device)[:, None] / spread
+    return saturate * (contrast * scale), to_grey * ((1 - contrast) * scale), offset[None]
 
 
 def _between(low: float, high: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

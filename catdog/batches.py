@@ -23,7 +23,6 @@ from catdog.trained import resize
 # little sharpness, and one bilinear sample a pixel does not alias.
 OVERSAMPLING = 1.25
 CHUNK = 128  # photos shrunk at a time
-CACHE = 1_500_000  # bytes of photos, as float, that are rendered at a time on a CPU
 
 
 def seed_of(*numbers: int) -> int:
@@ -180,37 +179,12 @@ def epoch(
     mine = [batch[group.share(len(batch))] for batch in chosen]
     for index, whole, pixels in zip(mine, chosen, photos.batches(mine), strict=True):
         seen = views[index].to(device)
-        inputs = render(pixels, seen, image_size, settings.fill, normalization)
+        inputs = augment.render(
+            pixels, seen, image_size, settings.fill, normalization.mean, normalization.std
+        )
         labels = photos.labels[index.to(device)]
         yield Batch(inputs, labels, len(whole), time.perf_counter() - start)
         start = time.perf_counter()
-
-
-def render(
-    pixels: Tensor,
-    views: augment.Views,
-    image_size: int,
-    fill: str,
-    normalization: Normalization,
-) -> Tensor:
-    """Return the normalized views (N, 3, S, S), channels-last, of uint8 photos (N, 3, H, W).
-
-    On a CPU a few at a time: what they pass through then stays in its cache.
-    """
-    inputs = torch.empty(
-        (len(pixels), 3, image_size, image_size),
-        device=pixels.device,
-        memory_format=torch.channels_last,
-    )
-    few = len(pixels)
-    if pixels.device.type == "cpu":
-        few = max(1, CACHE // (4 * pixels[0].numel()))
-    for start in range(0, len(pixels), few):
-        part = slice(start, start + few)
-        inputs[part] = augment.render(
-            pixels[part], views[part], image_size, fill, normalization.mean, normalization.std
-        )
-    return inputs
 
 
 def steps_an_epoch(photos: int, batch_size: int) -> int:

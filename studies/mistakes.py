@@ -62,14 +62,13 @@ def accuracy_augmented(case: Case, draw: int) -> float:
     photos.prepare(card.image_size)
     views = augment.draw(case.augmentation, len(photos), batches.generator_of(draw, VIEWS))
     index = torch.arange(len(photos)).tensor_split(math.ceil(len(photos) / BATCH_SIZE))
-    normalization = batches.Normalization(card.mean, card.std)
     right = 0
     case.model.network.eval()
     with torch.inference_mode():
         for chosen, pixels in zip(index, photos.batches(index), strict=True):
             seen = views[chosen].to(pixels.device)
             fill = case.augmentation.fill
-            inputs = batches.render(pixels, seen, card.image_size, fill, normalization)
+            inputs = augment.render(pixels, seen, card.image_size, fill, card.mean, card.std)
             logits = trained.judge(case.model.network, inputs, card.flip, case.model.device)
             right += int((logits.argmax(1) == photos.labels[chosen.to(pixels.device)]).sum())
     return right / len(photos)

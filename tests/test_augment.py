@@ -230,7 +230,7 @@ def test_rendering_leaves_photos_and_views_as_they_were() -> None:
 def test_the_sampling_grid_is_torchs_affine_grid(photos: int, image_size: int, seed: int) -> None:
     affine = torch.randn(photos, 2, 3, generator=generator(seed))
     expected = F.affine_grid(affine, [photos, 3, image_size, image_size], align_corners=False)
-    grid = augment.sampling_grid(affine, image_size)
+    grid = augment.sampling_grid(*augment.grid_axes(affine, image_size))
     torch.testing.assert_close(grid, expected, atol=2e-6, rtol=1e-6)
 
 
