@@ -1,68 +1,11 @@
-"""The champion: the model that is in use, kept as git tags of GTO (https://dvc.org/doc/gto).
+"""Who becomes the champion, the model that is in use: only one that `compare` calls better."""
 
-`catdog@v0.0.1` names a version of the model, `catdog#champion#1` says which version is the
-champion. Both are tags, so `git push --tags` hands them on, and CI can react to them.
-"""
-
-from operator import itemgetter
-from typing import NamedTuple
-
-from gto import api
-from gto.exceptions import ArtifactNotFound, GTOException
-from scmrepo.exceptions import SCMError
-
-from catdog import compare, revisions
+from catdog import compare, registry, revisions
 from catdog.errors import CatdogError
+from catdog.registry import Champion
 from catdog.significance import Difference
 
-ARTIFACT, STAGE = "catdog", "champion"
 MODELS = "models"
-
-
-class Champion(NamedTuple):
-    """The champion: its version, its commit, and why it is the champion."""
-
-    version: str
-    commit: str
-    reason: str
-
-
-def current() -> Champion | None:
-    """Return the present champion; None if there is none."""
-    try:
-        versions = api.show(
-            ".", f"{ARTIFACT}#{STAGE}", assignments_per_version=-1, versions_per_stage=-1
-        )
-    except ArtifactNotFound:
-        return None
-    except (GTOException, SCMError) as error:
-        raise CatdogError(
-            f"champion: {_line(error)}; it is kept in git tags of this folder"
-        ) from None
-    found = [
-        (_number(assigned["tag"]), version, assigned)
-        for version in versions
-        for stage in version["stages"]
-        if stage["stage"] == STAGE and stage["is_active"]
-        for assigned in stage["assignments"]
-    ]
-    if not found:
-        return None
-    _, version, last = max(found, key=itemgetter(0))
-    return Champion(version["version"], version["commit_hexsha"], last["message"])
-
-
-def _number(tag: str) -> int:
-    """Return N of the tag `catdog#champion#N`: times would not tell two of one second apart."""
-    return int(tag.rpartition("#")[2])
-
-
-def commit_of_champion() -> str:
-    """Return the champion's commit; CatdogError if there is no champion."""
-    champion = current()
-    if champion is None:
-        raise CatdogError("there is no champion yet; `catdog champion REVISION` makes one")
-    return champion.commit
 
 
 def crown(revision: str, force: str | None = None) -> Champion:
@@ -72,19 +15,11 @@ def crown(revision: str, force: str | None = None) -> Champion:
     `force`, the reason to crown it whatever was found. Raises CatdogError, and leaves the tags as
     they were, if it is not better, if it is the champion already, or if its model cannot be had.
     """
-    commit, present = revisions.resolve(revision), current()
+    commit, present = revisions.resolve(revision), registry.current()
     if present and present.commit == commit:
         raise CatdogError(f"{revision}: is the champion already, as {present.version}")
     revisions.fetch(commit, MODELS)  # a champion that nobody can fetch is none
-    reason = _reason(revision, commit, present, force)
-    try:
-        # force: a former champion may become it again
-        api.assign(".", ARTIFACT, STAGE, ref=commit, message=reason, force=True)
-    except (GTOException, SCMError) as error:
-        raise CatdogError(f"{revision}: git cannot be given the tag: {_line(error)}") from None
-    crowned = current()
-    assert crowned is not None
-    return crowned
+    return registry.assign(commit, _reason(revision, commit, present, force))
 
 
 def _reason(revision: str, commit: str, present: Champion | None, force: str | None) -> str:
@@ -123,7 +58,3 @@ def in_words(verdict: Difference, champion: str) -> str:
         f"{kind} {champion} on the same {verdict.photos:,} test photos: {points[0]} points of "
         f"accuracy ({points[1]} to {points[2]}), McNemar p = {verdict.p:.2g}"
     )
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

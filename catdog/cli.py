@@ -158,10 +158,6 @@ def _model_folder(model: str) -> Path:
         return folder
     from catdog import revisions
 
-    if model == "champion":
-        from catdog.champion import commit_of_champion
-
-        return revisions.fetch(commit_of_champion(), str(MODELS))
     try:
         commit = revisions.resolve(model)
     except CatdogError as error:
@@ -231,9 +227,10 @@ def champion(
     """
     if revision is None and force is not None:
         raise CatdogError("--force needs the revision that is to be the champion")
-    from catdog import champion as registry
+    from catdog import registry
+    from catdog.champion import crown
 
-    now = registry.crown(revision, force) if revision else registry.current()
+    now = crown(revision, force) if revision else registry.current()
     if now is None:
         typer.echo("no champion yet; `catdog champion REVISION` makes one")
     else:
@@ -245,8 +242,8 @@ def compare(
     revisions: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Commits, branches, tags, experiments, or `workspace`. One alone is compared with "
-            "the workspace, none means HEAD and the workspace."
+            help="Commits, branches, tags, experiments, `champion`, or `workspace`. One alone is "
+            "compared with the workspace, none means HEAD and the workspace."
         ),
     ] = None,
     seeds: Annotated[

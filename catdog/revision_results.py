@@ -135,11 +135,11 @@ class Project:
         """Return the commands that bring an output of a revision into the cache."""
         if name == WORKSPACE:
             first = ""
-        elif name in self.experiments:
-            # `dvc exp apply` fails where the cache lacks outputs; an experiment is a commit, too.
-            first = f"git checkout {revisions.resolve(name)[:10]} && "
-        elif self.commit(name) == self.commit("HEAD"):
+        elif (commit := self.commit(name)) == self.commit("HEAD"):
             first = "git stash && "
+        elif commit and (name in self.experiments or name == revisions.CHAMPION):
+            # `dvc exp apply` fails where the cache lacks outputs; an experiment is a commit, too.
+            first = f"git checkout {commit[:10]} && "
         else:
             first = f"git checkout {name} && "
         # Another kind of processor may compute other bytes than those that the revision names.

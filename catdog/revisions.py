@@ -8,14 +8,16 @@ import yaml
 
 from catdog.errors import CatdogError
 
+CHAMPION = "champion"
 FETCHED = Path(".catdog/fetched")
 
 
 def resolve(revision: str) -> str:
-    """Return the full hash of a commit, branch, tag or DVC experiment.
+    """Return the full hash of a commit, branch, tag or DVC experiment, or of the champion.
 
-    Of experiments with the same name, the one of HEAD is meant. Raises CatdogError if there is
-    none, or several and none of HEAD.
+    Of experiments with the same name, the one of HEAD is meant. `champion` is the present champion
+    unless it is a name of git or DVC as well. Raises CatdogError if there is none, or several and
+    none of HEAD.
     """
     commit = _try_git(
         "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
@@ -29,10 +31,21 @@ def resolve(revision: str) -> str:
     if found:
         known = ", ".join(commit[:7] for commit in found.values())
         raise CatdogError(f"{revision}: experiments of several commits have this name: {known}")
+    if revision == CHAMPION:
+        return _champion()
     raise CatdogError(
         f"{revision}: no commit, branch, tag or experiment here; `dvc exp list --all` and "
         "`git branch --all` show what there is"
     )
+
+
+def _champion() -> str:
+    from catdog import registry  # noqa: PLC0415 (takes half a second, and few need it)
+
+    champion = registry.current()
+    if champion is None:
+        raise CatdogError(f"{CHAMPION}: there is none yet; `catdog champion REVISION` makes one")
+    return champion.commit
 
 
 def experiments() -> list[tuple[str, str, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from catdog import champion, networks, params, revisions, trained
+from catdog import champion, compare, networks, params, registry, revisions, side_by_side, trained
 from catdog.errors import CatdogError
 from catdog.trained import ModelCard
 from tests import tiny_project
@@ -134,9 +134,9 @@ def refused(revision: str, force: str | None = None) -> str:
 
 
 def test_the_first_champion_has_nobody_to_beat(project: Path) -> None:
-    assert champion.current() is None
+    assert registry.current() is None
     crowned = champion.crown("poor")
-    assert crowned == champion.current()
+    assert crowned == registry.current()
     assert crowned.commit == git(project, "rev-parse", "poor^{commit}")
     assert tags(project) == ["catdog#champion#1", f"catdog@{crowned.version}"]
     assert "none to compare with" in message(project, "catdog#champion#1")
@@ -181,7 +181,7 @@ def test_figures_that_are_not_of_the_model_crown_nobody(project: Path) -> None:
 def test_force_leaves_its_reason_and_the_numbers_in_the_tag(project: Path) -> None:
     champion.crown("good")
     crowned = champion.crown("poor", force="it is a tenth of the size")
-    assert champion.current() == crowned
+    assert registry.current() == crowned
     said = message(project, "catdog#champion#2")
     assert said.startswith("Forced: it is a tenth of the size (worse than v0.0.1")
     assert "-25.0 points" in said
@@ -211,6 +211,36 @@ def test_a_former_champion_keeps_its_version(project: Path) -> None:
     champion.crown("same", force="to try it")
     back = champion.crown("poor", force="it was better after all")
     assert (back.version, back.commit) == (first.version, first.commit)
+
+
+def test_the_champion_is_a_name_for_compare_too(project: Path) -> None:
+    git(project, "checkout", "-q", "poor")
+    champion.crown("good")
+    found = compare.compare(["champion", "HEAD"])
+    assert side_by_side.verdict(found) == (
+        "HEAD is worse than champion, by 25.0 points on 200 photos."
+    )
+    assert "is the champion already, as v0.0.1" in refused("champion")
+
+
+def test_a_branch_of_that_name_comes_before_the_champion(project: Path) -> None:
+    champion.crown("good")
+    git(project, "branch", "champion", "poor")
+    assert revisions.resolve("champion") == git(project, "rev-parse", "poor^{commit}")
+
+
+def test_without_a_champion_the_name_says_how_to_make_one(project: Path) -> None:
+    with pytest.raises(CatdogError, match=r"^champion: there is none yet; `catdog champion REV"):
+        compare.compare(["champion", "HEAD"])
+
+
+def test_a_champion_that_the_cache_lacks_is_brought_by_a_commit_that_git_knows(
+    project: Path,
+) -> None:
+    commit = champion.crown("good").commit
+    shutil.rmtree(project / ".dvc/cache")
+    with pytest.raises(CatdogError, match=f"champion: .*`git checkout {commit[:10]} && dvc exp"):
+        compare.compare(["champion", "workspace"])
 
 
 def test_a_revision_without_a_model_is_refused(project: Path) -> None:
@@ -293,7 +323,7 @@ def test_predict_brings_the_model_from_the_remote(project: Path, predict: Predic
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ("champion", "there is no champion yet"),
+        ("champion", "champion: there is none yet; `catdog champion REVISION` makes one"),
         ("nothing", "--model nothing: no commit, branch, tag or experiment"),
         ("none-yet", "has no dvc.lock"),
     ],
