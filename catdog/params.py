@@ -8,6 +8,7 @@ parameters of these names and would restore the results of another value.
 
 import difflib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -523,10 +524,37 @@ def _explain(problem: dict[str, Any]) -> str:
         case "missing":
             return f"{key} is missing; copy it from recipes/"
         case "extra_forbidden":
-            return f"{key} is not a known key; see `catdog params` for all of them"
+            near = _nearest(key)
+            hint = f" (nearest: {', '.join(near)})" if near else ""
+            return f"{key} is not a known key{hint}; docs/params.md has all of them"
         case "value_error":
             message = str(problem["ctx"]["error"])
             return f"{key}: {message}" if key else message
         case _:
             message = str(problem["msg"])
             return f"{key} is {problem['input']!r}, but: {message[0].lower()}{message[1:]}"
+
+
+def _nearest(key: str) -> list[str]:
+    """Return up to three keys that are spelt like `key` in its section, or nearly so elsewhere."""
+    section, _, end = key.rpartition(".")
+    places: dict[str, list[str]] = {}
+    for known in _keys(Params):
+        places.setdefault(known.rpartition(".")[2], []).append(known)
+    here = [name for name, keys in places.items() if _join(section, name) in keys]
+    alike = [_join(section, name) for name in difflib.get_close_matches(end, here, cutoff=0.5)]
+    for name in difflib.get_close_matches(end, places, cutoff=0.8):
+        alike += places[name]
+    return list(dict.fromkeys(alike))[:3]
+
+
+def _join(section: str, name: str) -> str:
+    return f"{section}.{name}" if section else name
+
+
+def _keys(section: type[Section], prefix: str = "") -> Iterator[str]:
+    """Yield every key of a section, and those of the sections inside it."""
+    for name, field in section.model_fields.items():
+        yield f"{prefix}{name}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _keys(field.annotation, f"{prefix}{name}.")

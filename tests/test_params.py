@@ -53,6 +53,30 @@ def test_an_unknown_key_is_named() -> None:
     assert "extra is not a known key" in refusal(extra={"nested": 1})
 
 
+@pytest.mark.parametrize(
+    ("changes", "near"),
+    [
+        ({"optimizer__lrr": 0.1}, "optimizer.lrr is not a known key (nearest: optimizer.lr)"),
+        ({"train__lr": 0.1}, "train.lr is not a known key (nearest: optimizer.lr)"),
+        ({"model__width": 8}, "model.width is not a known key (nearest: model.residual.width, "),
+        (
+            {"schedule__step": 0.5},
+            "schedule.step is not a known key (nearest: schedule.step_every)",
+        ),
+        ({"batch_sise": 8}, "batch_sise is not a known key (nearest: train.batch_size)"),
+        ({"optimiser": {"lr": 0.1}}, "optimiser is not a known key (nearest: optimizer)"),
+    ],
+)
+def test_an_unknown_key_comes_with_the_nearest_ones(changes: dict[str, Any], near: str) -> None:
+    assert near in refusal(**changes)
+
+
+def test_an_unknown_key_says_where_all_keys_are() -> None:
+    line = refusal(optimizer__xyz=0.1)
+    assert "optimizer.xyz is not a known key; docs/params.md has all of them" in line
+    assert (ROOT / "docs/params.md").is_file()
+
+
 def test_a_missing_key_is_named() -> None:
     assert "model.seed.dropout is missing" in refusal(model__seed__dropout=...)
     assert "schedule is missing" in refusal(schedule=...)
