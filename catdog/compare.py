@@ -1,5 +1,6 @@
 """Two or more revisions side by side: what differs, and whether the difference is real."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,9 +80,12 @@ def compare(names: Sequence[str], seeds: bool = False) -> Comparison:
 
     With one name the second is the workspace. With `seeds` each stands for all runs that differ
     from it in train.seed alone. Raises CatdogError if a revision is not there, cannot be read
-    (NotCachedError) or, with `seeds`, has no other seed, and if there is no test photo in common.
+    (NotCachedError) or, with `seeds`, has no other seed, if there is no test photo in common, and
+    if one revision alone is named, twice.
     """
-    names = list(dict.fromkeys(names or ["HEAD"]))
+    given, names = names, [_shorter(name) for name in dict.fromkeys(names or ["HEAD"])]
+    if len(given) > len(names) == 1:
+        raise CatdogError(f"{names[0]} is named {len(given)} times: there is nothing to compare")
     names += [WORKSPACE] if len(names) == 1 and names != [WORKSPACE] else []
     names = ["HEAD", *names] if len(names) == 1 else names
     project = Project()
@@ -100,9 +104,13 @@ def verdict(first: str, second: str) -> Difference:
     On the test photos that both have judged. Raises CatdogError as `compare` does.
     """
     found = compare([first, second]).difference
-    if found is None:  # one revision was named twice
-        raise CatdogError(f"{first} and {second} are the same: there is nothing to compare")
+    assert found is not None  # they are two
     return found
+
+
+def _shorter(name: str) -> str:
+    """Return a name as it is shown: of a commit's 40 digits ten are enough."""
+    return name[:10] if re.fullmatch("[0-9a-f]{40}", name) else name
 
 
 def _replicates(project: Project, revision: Revision, notes: list[str]) -> Setting:

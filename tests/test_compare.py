@@ -198,6 +198,17 @@ def test_commits_branches_tags_and_experiments_have_names(project: Path) -> None
         assert compare.verdict(name, "good").kind == "better"
 
 
+def test_a_commit_is_shown_by_its_first_digits(project: Path) -> None:
+    commit = git(project, "rev-parse", "HEAD")
+    said = side_by_side.verdict(compare.compare([commit, "good"]))
+    assert said.startswith(f"good is better than {commit[:10]},")
+
+
+def test_a_revision_is_not_compared_with_itself(project: Path) -> None:
+    with pytest.raises(CatdogError, match="good is named 2 times: there is nothing to compare"):
+        compare.verdict("good", "good")
+
+
 def test_comparing_changes_nothing(project: Path) -> None:
     def state() -> tuple[str, str, dict[Path, bytes | None]]:
         files = [path for path in project.rglob("*") if ".git/" not in str(path)]
@@ -473,7 +484,8 @@ def test_the_steps_of_the_ci_workflow_compare_a_branch_with_its_base(
         command = ["bash", "-e", "-c", steps[name]["run"]]
         subprocess.run(command, cwd=tmp_path / "clone", env=environment, check=True)
     summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
-    assert summary.startswith(f"**{head} is better than {base}, by 15.0 points on 200 photos.**")
+    names = f"{head[:10]} is better than {base[:10]}"
+    assert summary.startswith(f"**{names}, by 15.0 points on 200 photos.**")
     assert summary == (tmp_path / "clone/comparison.md").read_text(encoding="utf-8")
 
 
