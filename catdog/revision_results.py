@@ -18,10 +18,11 @@ import yaml
 
 from catdog import revisions
 from catdog.errors import CatdogError
+from catdog.revisions import RAW
 
 WORKSPACE = "workspace"
 SEED = "train.seed"
-EVALUATED, PREPARED, RAW = "reports/evaluate", "data/prepared", "data/raw"
+EVALUATED, PREPARED = "reports/evaluate", "data/prepared"
 METRICS, TIMING = "metrics.json", "reports/train/timing.csv"
 
 
@@ -143,7 +144,8 @@ class Project:
         else:
             first = f"git checkout {name} && "
         # Another kind of processor may compute other bytes than those that the revision names.
-        again = f"`{first}dvc exp run -n again` computes it again, as the experiment `again`"
+        command = f"`{first}{revisions.run_again(self.commit(name), self.root)}`"
+        again = f"{command} computes it again: name the experiment `again` instead"
         if not self._repo.config["core"].get("remote"):
             return again
         return f"`{first}dvc pull {out}` brings it if the remote has it, {again}"

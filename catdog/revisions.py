@@ -9,6 +9,7 @@ import yaml
 from catdog.errors import CatdogError
 
 CHAMPION = "champion"
+RAW = "data/raw"
 FETCHED = Path(".catdog/fetched")
 
 
@@ -122,8 +123,21 @@ def _get(commit: str, path: str, target: Path) -> None:
         raise CatdogError(
             f"{path} of {commit[:7]} is in neither DVC's cache nor a remote that can be reached "
             f"({reason}); `dvc push --all-commits` where it was made brings it, or "
-            f"`git checkout {commit[:7]} && dvc exp run -n again` computes it anew as `again`"
+            f"`git checkout {commit[:7]} && {run_again(commit)}` computes it anew as `again`"
         ) from None
+
+
+def run_again(commit: str | None, root: Path = Path()) -> str:
+    """Return the command that computes a commit's outputs anew, once it is checked out in `root`.
+
+    None stands for what is in `root` now.
+    """
+    pointer = root / f"{RAW}.dvc"
+    here = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else ""
+    own = _try_git("-C", str(root), "show", f"{commit}:./{RAW}.dvc") if commit else here
+    # `dvc exp run` fails without photos, and takes others that lie there for the commit's own.
+    bring = own and (own != here or not (root / RAW).exists())
+    return f"{f'dvc pull {RAW}.dvc && ' if bring else ''}dvc exp run -n again"
 
 
 def _try_git(*arguments: str) -> str:

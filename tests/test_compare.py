@@ -156,6 +156,14 @@ def empty_cache(folder: Path) -> None:
     shutil.rmtree(folder / "reports")
 
 
+def forget_predictions(folder: Path) -> None:
+    """Remove the predictions from folder and cache; photos and the rest stay."""
+    shutil.rmtree(folder / "reports")
+    for path in (folder / ".dvc/cache/files").rglob("*"):
+        if path.is_file() and path.read_text().startswith("sha256,path"):
+            path.unlink()
+
+
 def test_a_better_experiment_is_called_better_and_a_worse_one_worse(project: Path) -> None:
     found = compare.compare(["HEAD", "good"]).difference
     assert found is not None
@@ -340,6 +348,32 @@ def test_an_output_that_the_cache_lacks_comes_with_the_command_that_makes_it(
     git(project, "checkout", "-q", commit)
     dvc(project, "exp", "run", "-q", "-n", "again")
     assert compare.compare(["again", "workspace"]).photos == 200
+
+
+def test_computed_anew_it_is_from_its_own_photos(project: Path) -> None:
+    first = git(project, "rev-parse", "HEAD")
+    (project / "data/raw/photos.txt").unlink()
+    (project / "data/raw/photos.txt").write_text(_photos(range(250)))
+    dvc(project, "add", "-q", "data/raw")
+    tiny_project.commit(project, "Fewer photos")
+    forget_predictions(project)
+    with pytest.raises(NotCachedError) as caught:
+        compare.compare([first, "workspace"])
+    command = str(caught.value).split("`")[1]
+    assert command == f"git checkout {first[:10]} && dvc pull data/raw.dvc && dvc exp run -n again"
+    for step in command.split(" && "):
+        tool, *arguments = step.split()
+        {"git": git, "dvc": dvc}[tool](project, *arguments)
+    assert revisions.read("HEAD", "data/raw.dvc") == (project / "data/raw.dvc").read_text().strip()
+
+
+def test_without_photos_the_command_that_computes_anew_brings_them(project: Path) -> None:
+    forget_predictions(project)
+    shutil.rmtree(project / "data/raw")
+    with pytest.raises(
+        NotCachedError, match=r"`git stash && dvc pull data/raw\.dvc && dvc exp run"
+    ):
+        compare.compare(["workspace"])
 
 
 def test_an_output_that_only_the_remote_has_comes_by_the_dvc_pull_that_it_names(
