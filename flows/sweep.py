@@ -4,6 +4,9 @@
 
 Without --deployment the points run in this process, one after the other, and no server is needed.
 Each point becomes a DVC experiment. A sweep that is started again runs only what is not finished.
+
+It is no `dvc queue`, which knows of neither devices nor other machines, and whose `dvc queue stop
+--kill` left a trainer alive and started the next task (DVC 3.67).
 """
 
 import argparse

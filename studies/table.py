@@ -91,8 +91,8 @@ def markdown(lines: Sequence[Line]) -> str:
         mean, spread = statistics.fmean(line.accuracies), statistics.stdev(line.accuracies)
         against, p, seeds = "", "", ""
         if found := line.difference:
-            low, high = (f"{100 * end:+.1f}" for end in (found.low, found.high))
-            against, p = f"{100 * found.difference:+.1f} ({low} to {high})", f"{found.p:.2g}"
+            low, high = _points(found.low), _points(found.high)
+            against, p = f"{_points(found.difference)} ({low} to {high})", f"{found.p:.2g}"
             seeds = str(found.seeds_needed or "over 100")
         accuracy = f"{100 * mean:.1f} ± {100 * spread:.1f} %"
         rows.append(
@@ -100,6 +100,10 @@ def markdown(lines: Sequence[Line]) -> str:
             f"| {line.pflop:.3g} |"
         )
     return "\n".join(rows)
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "−")  # a minus, as in docs/study.md
 
 
 def draw(lines: Sequence[Line], title: str, file: Path) -> None:

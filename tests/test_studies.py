@@ -113,7 +113,7 @@ def test_the_table_has_mean_spread_and_interval_of_each_setting() -> None:
     )
     assert markdown(lines).splitlines()[2:] == [
         "| base | 72.0 ± 2.0 % |  |  |  |  | 0.004 |",
-        "| half | 62.0 ± 2.0 % | -10.0 (-11.0 to -9.0) | 0.001 | worse | over 100 | 0.004 |",
+        "| half | 62.0 ± 2.0 % | −10.0 (−11.0 to −9.0) | 0.001 | worse | over 100 | 0.004 |",
     ]
 
 
