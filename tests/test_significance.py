@@ -25,18 +25,25 @@ def _run(both: int, only_first: int, only_second: int, neither: int) -> tuple[Co
 
 
 def _settings(
-    generator: np.random.Generator, seeds: int, spread: float, gap: float = 0.0
+    generator: np.random.Generator,
+    seeds: int,
+    spread: float,
+    gap: float = 0.0,
+    second: tuple[int, float] | None = None,
 ) -> tuple[Correct, Correct]:
-    """Two settings on photos of unequal difficulty; seeds move the logit by `spread`."""
+    """Two settings on photos of unequal difficulty; seeds move the logit by `spread`.
+
+    `second` has the seeds and the spread of the second setting, where they are others.
+    """
     difficulty = generator.normal(2, 1.5, PHOTOS)
 
-    def train(shift: float) -> Correct:
+    def train(shift: float, seeds: int, spread: float) -> Correct:
         luck = generator.normal(0, spread, (seeds, 1))
         quirks = generator.normal(0, 0.5, (seeds, PHOTOS))
         chance = 1 / (1 + np.exp(-(difficulty + shift + luck + quirks)))
         return np.asarray(generator.random((seeds, PHOTOS)) < chance)
 
-    return train(0), train(gap)
+    return train(0, seeds, spread), train(gap, *(second or (seeds, spread)))
 
 
 @pytest.mark.parametrize(
@@ -111,6 +118,20 @@ def test_two_equal_settings_differ_in_at_most_5_percent_of_1000_pairs(
     generator = np.random.default_rng(2)
     found = [compare_settings(*_settings(generator, seeds, spread)).kind for _ in range(TRIALS)]
     assert found.count("no difference") >= 0.95 * TRIALS
+
+
+def test_settings_that_scatter_unlike_are_safe_with_as_many_seeds_and_not_with_fewer() -> None:
+    def differ(first: int, second: int) -> float:
+        generator = np.random.default_rng(13)
+        # A spread of 0.5 lowers the mean accuracy, and the gap makes up for it.
+        pairs = (
+            _settings(generator, first, spread=0.1, gap=0.045, second=(second, 0.5))
+            for _ in range(TRIALS)
+        )
+        return float(np.mean([compare_settings(*pair).kind != "no difference" for pair in pairs]))
+
+    assert differ(3, 3) <= 0.05
+    assert differ(8, 2) > 0.07  # docs/compare.md says so
 
 
 def test_lucky_seeds_of_equal_settings_would_fool_a_test_of_two_runs() -> None:
