@@ -53,7 +53,7 @@ def train(params: Params, prepared: Path, models: Path, history_file: Path) -> l
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
     # With that, torch fills memory that is about to be written anyway: a step in twenty's time.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     group = processes.from_environment()
     device = pick_device(params.train.precision, local_rank=group.local_rank)
     with Progress(params.train.epochs, quiet=not group.first) as progress:
