@@ -10,10 +10,10 @@ Three ways from the same photos to the same kind of batches, with the recipe's a
 
 From 1 to 2 is the gain of decoding ahead of time, from 2 to 3 that of augmenting in batches. The
 two multiply, so their shares are shares of the logarithm. Each way is divided by the cores it uses:
-1 and 2 by their workers (the process that collects from them is not counted), 3 by the one thread
-it is given. What all cores do together is in a row of its own. The CPU time of all processes is the
-second yardstick, and the one to go by where something else keeps the machine busy. Decoding ahead
-of time is paid once, by the prepare stage; its price is printed too.
+1 and 2 by their workers, 3 by the one helper thread that makes batches (who collects from them is
+not counted). The CPU time of all processes is the second yardstick, and the one to go by where
+something else keeps the machine busy. Decoding ahead of time is paid once, by the prepare stage;
+its price is printed too.
 """
 
 import math
@@ -42,7 +42,7 @@ from catdog.workers import usable_cores
 
 WORKERS = 2
 TORCHVISION, PACKED = "ImageFolder, 2 workers", "packed, 2 workers"
-ONE_CORE, ALL_CORES = "catdog, 1 thread", "catdog, all cores"
+CATDOG = "catdog, 1 thread"
 
 
 def torchvision_transforms(settings: Augmentation, image_size: int) -> list[Callable[[Any], Any]]:
@@ -140,8 +140,7 @@ def contenders(
     return {
         TORCHVISION: _loader(files, setting.batch_size).__iter__,
         PACKED: _loader(packed, setting.batch_size).__iter__,
-        ONE_CORE: catdog,
-        ALL_CORES: catdog,
+        CATDOG: catdog,
     }
 
 
@@ -152,15 +151,10 @@ def _loader(dataset: Dataset[Any], batch_size: int) -> DataLoader[Any]:
     )
 
 
-def exhaust(epoch: Callable[[], Iterable[Any]], threads: int) -> None:
-    """Run through the batches of an epoch, with that many threads of torch."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        for _ in epoch():
-            pass
-    finally:
-        torch.set_num_threads(before)
+def exhaust(epoch: Callable[[], Iterable[Any]]) -> None:
+    """Run through the batches of an epoch."""
+    for _ in epoch():
+        pass
 
 
 def shares_of_gain(slow: float, middle: float, fast: float) -> tuple[float, float]:
@@ -174,11 +168,10 @@ def shares_of_gain(slow: float, middle: float, fast: float) -> tuple[float, floa
 
 def compare(folder: Path, photos: batches.Photos, setting: Setting, trials: int) -> None:
     """Print the table of one size, and the two ratios that its gain consists of."""
-    workers, cores = min(WORKERS, usable_cores()), usable_cores()
-    used = {TORCHVISION: workers, PACKED: workers, ONE_CORE: 1, ALL_CORES: cores}
-    threads = {**used, TORCHVISION: 1, PACKED: 1}
+    workers = min(WORKERS, usable_cores())
+    used = {TORCHVISION: workers, PACKED: workers, CATDOG: 1}
     epochs = contenders(folder, photos, setting)
-    runs = {name: partial(exhaust, epoch, threads[name]) for name, epoch in epochs.items()}
+    runs = {name: partial(exhaust, epoch) for name, epoch in epochs.items()}
     costs = measure.interleaved(runs, trials)
     middle = {name: measure.median_of(values) for name, values in costs.items()}
     rate = {name: len(photos) / cost.seconds for name, cost in middle.items()}
@@ -210,8 +203,8 @@ def compare(folder: Path, photos: batches.Photos, setting: Setting, trials: int)
             for name in runs
         ],
     )
-    print(gain_in_words("core", *(per_core[name] for name in (TORCHVISION, PACKED, ONE_CORE))))
-    print(gain_in_words("CPU second", *(per_cpu[name] for name in (TORCHVISION, PACKED, ONE_CORE))))
+    print(gain_in_words("core", *(per_core[name] for name in (TORCHVISION, PACKED, CATDOG))))
+    print(gain_in_words("CPU second", *(per_cpu[name] for name in (TORCHVISION, PACKED, CATDOG))))
 
 
 def gain_in_words(unit: str, slow: float, middle: float, fast: float) -> str:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -42,9 +41,8 @@ def generator_of(*numbers: int) -> torch.Generator:
 class Photos:
     """The training photos at the size that the present views need, on the device if they fit.
 
-    Photos that do not fit are shrunk batch by batch instead, from where they are stored; the views
-    are the same. A helper thread does it one batch ahead, on CUDA through pinned memory, so that
-    the copy runs beside the computing.
+    Photos that do not fit are shrunk batch by batch instead, from where they are stored, and go to
+    CUDA through pinned memory, so that the copy runs beside the computing; the views are the same.
     """
 
     def __init__(
@@ -100,19 +98,12 @@ class Photos:
 
         `prepare` has set S, a bit above the size of the views.
         """
-        index = iter(index)
-        if len(self._resident):
-            for chosen in index:
+        for chosen in index:
+            if len(self._resident):
                 # Ten times as fast as [chosen] on a CPU: it copies whole photos.
                 yield self._resident.index_select(0, chosen.to(self._device))
-            return
-        with ThreadPoolExecutor(1, thread_name_prefix="photos") as ahead:
-            waiting = [ahead.submit(self._shrunk, chosen.numpy()) for chosen in islice(index, 1)]
-            for chosen in index:
-                waiting.append(ahead.submit(self._shrunk, chosen.numpy()))
-                yield waiting.pop(0).result()
-            for last in waiting:
-                yield last.result()
+            else:
+                yield self._shrunk(chosen.numpy())
 
     def _shrunk(self, chosen: slice | npt.NDArray[np.int64]) -> Tensor:
         photos = torch.from_numpy(np.array(self._stored[chosen]))
@@ -147,8 +138,8 @@ class Batch:
     """(N,) int64"""
     photos: int
     """of the whole batch, of which N may be this process's share"""
-    seconds: float
-    """that it took to make"""
+    seconds: float = 0.0
+    """that whoever asked for it has waited"""
 
 
 def epoch(
@@ -168,23 +159,41 @@ def epoch(
     Order and views are drawn for the whole epoch from (seed, number) alone. Batches differ by at
     most one photo and hold at most `batch_size`, so that no small one with a full step ends it.
     With `first` the epoch begins at that batch. A process of a `group` gets its share of each.
+    While a batch is used a helper thread makes the next one.
     """
+    start = time.perf_counter()  # bringing photos to another size is waiting too
+    photos.prepare(image_size)
     generator = generator_of(seed, number)
     order = torch.randperm(len(photos), generator=generator)
     views = augment.draw(settings, len(photos), generator)
-    device = photos.labels.device
-    start = time.perf_counter()  # bringing photos to another size is waiting too
-    photos.prepare(image_size)
     chosen = order.tensor_split(steps_an_epoch(len(photos), batch_size))[first:]
-    mine = [batch[group.share(len(batch))] for batch in chosen]
-    for index, whole, pixels in zip(mine, chosen, photos.batches(mine), strict=True):
-        seen = views[index].to(device)
-        inputs = augment.render(
-            pixels, seen, image_size, settings.fill, normalization.mean, normalization.std
-        )
-        labels = photos.labels[index.to(device)]
-        yield Batch(inputs, labels, len(whole), time.perf_counter() - start)
+
+    def make() -> Iterator[Batch]:
+        mine = [batch[group.share(len(batch))] for batch in chosen]
+        device = photos.labels.device
+        for index, whole, pixels in zip(mine, chosen, photos.batches(mine), strict=True):
+            seen = views[index].to(device)
+            scale = normalization.mean, normalization.std
+            inputs = augment.render(pixels, seen, image_size, settings.fill, *scale)
+            yield Batch(inputs, photos.labels[index.to(device)], len(whole))
+
+    for batch in _one_ahead(make()):
+        batch.seconds = time.perf_counter() - start
+        yield batch
         start = time.perf_counter()
+
+
+def _one_ahead(made: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield what `made` yields, each made in a helper thread while the one before is used."""
+
+    def one_core() -> None:
+        torch.set_num_threads(1)  # of this thread: the training keeps its own
+
+    with ThreadPoolExecutor(1, thread_name_prefix="photos", initializer=one_core) as helper:
+        coming = helper.submit(next, made, None)
+        while (batch := coming.result()) is not None:
+            coming = helper.submit(next, made, None)
+            yield batch
 
 
 def steps_an_epoch(photos: int, batch_size: int) -> int:

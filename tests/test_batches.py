@@ -3,6 +3,7 @@
 import sys
 import threading
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from catdog import batches
+from catdog import augment, batches
 from catdog.batches import Batch, Normalization, Photos
 from catdog.devices import keep_freed_memory
 from catdog.params import Augmentation
@@ -248,6 +249,49 @@ def test_an_epoch_that_is_left_early_ends_its_helper_thread() -> None:
     assert any(thread.name.startswith("photos") for thread in threading.enumerate())
     made.close()  # type: ignore[attr-defined]
     assert not any(thread.name.startswith("photos") for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("room", [None, 0], ids=["resident", "streamed"])
+def test_while_a_batch_is_used_the_next_one_is_made(
+    room: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second_made, rendered, render = threading.Event(), [], augment.render
+
+    def spy(*arguments: Any) -> torch.Tensor:
+        seen = render(*arguments)
+        rendered.append(len(seen))
+        if len(rendered) == 2:
+            second_made.set()
+        return seen
+
+    monkeypatch.setattr(augment, "render", spy)
+    photos = noise(23, room=room)
+    made = batches.epoch(photos, PLAIN, AS_IS, image_size=16, batch_size=5, seed=1, number=0)
+    next(made)
+    assert second_made.wait(60)
+    assert len(rendered) == 2  # one ahead, no more
+    made.close()  # type: ignore[attr-defined]
+
+
+def test_making_batches_leaves_the_training_its_threads() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        content(epoch(noise(23)))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_goes_wrong_while_a_batch_is_made_reaches_the_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*arguments: Any) -> torch.Tensor:
+        raise MemoryError("no room for a batch")
+
+    monkeypatch.setattr(augment, "render", fail)
+    with pytest.raises(MemoryError, match="no room for a batch"):
+        content(epoch(noise(23)))
 
 
 @pytest.mark.parametrize("room", [None, 0], ids=["resident", "streamed"])
