@@ -18,6 +18,7 @@ from catdog.errors import CatdogError
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {
     "memory": "--sizes 32 --batch-size 2 --steps 1 --trials 1",
+    "ahead": "--sizes 32 --steps 2 --trials 1",
     "overhead": "--photos 40 --image-size 32 --trials 1",
     "loader": "--number 8 --sizes 32 --batch-size 4 --trials 1",
     "step": "--widths 8 --sizes 32 --batch-size 2 --matmuls 64 --trials 1",
@@ -25,7 +26,8 @@ SETTINGS = {
 }
 TABLES = {
     "memory": ("2 photos at 32 px", "handed back", "kept", "×"),
-    "overhead": ("40 photos", "seconds of one epoch", "one epoch more", "overhead"),
+    "ahead": ("2 steps at 32 px", "between the steps", "beside the steps", "waiting"),
+    "overhead": ("40 photos", "seconds of the command", "of its epoch", "overhead"),
     "loader": ("ImageFolder, 2 workers", "catdog, 1 thread", "decoding ahead of time", "×"),
     "step": ("matrices of 64 × 64", "residual, width 8, 32 px, batch 2", "100.0%"),
     "seed": ("notebook", "here", "difference", "times the noise", "×"),
