@@ -37,7 +37,6 @@ def run_steps(trainer: Trainer, image_size: int, ahead: bool) -> float:
 
 def compare(trainer: Trainer, image_size: int, steps: int, trials: int) -> None:
     """Print the time of a step and the share of waiting, in both ways."""
-    trainer.photos.prepare(image_size)
     shares: dict[str, list[float]] = {way: [] for way in WAYS}
 
     def run(way: str) -> None:

@@ -79,7 +79,7 @@ def pack(folder: Path, image_size: int) -> tuple[npt.NDArray[np.uint8], npt.NDAr
 
 def resident(photos: batches.Photos, image_size: int) -> npt.NDArray[np.uint8]:
     """Return all photos (N, S, S, 3) at the side that `photos` keeps for views of this size."""
-    photos.prepare(image_size)
+    photos.resize(image_size)
     (pixels,) = photos.batches([torch.arange(len(photos))])
     return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy())
 

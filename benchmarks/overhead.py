@@ -1,4 +1,4 @@
-"""What `catdog train` takes beside its epochs: start, loading, photos to size, saving.
+"""What `catdog train` takes beside its epochs: start, loading, saving, end.
 
 python -m benchmarks.overhead [--photos 20000] [--image-size 64]
 

@@ -21,7 +21,6 @@ from catdog.trained import resize
 # Photos are shrunk once, antialiased, to this much above the size of the views: crops then lose
 # little sharpness, and one bilinear sample a pixel does not alias.
 OVERSAMPLING = 1.25
-CHUNK = 128  # photos shrunk at a time
 
 
 def seed_of(*numbers: int) -> int:
@@ -41,8 +40,9 @@ def generator_of(*numbers: int) -> torch.Generator:
 class Photos:
     """The training photos at the size that the present views need, on the device if they fit.
 
-    Photos that do not fit are shrunk batch by batch instead, from where they are stored, and go to
-    CUDA through pinned memory, so that the copy runs beside the computing; the views are the same.
+    A photo is shrunk when it is first asked for at a size, and kept if all of them fit: the work is
+    spread over an epoch's steps, and nobody waits for it. If not, it is shrunk each time, and goes
+    to CUDA through pinned memory, so that the copy runs beside the computing.
     """
 
     def __init__(
@@ -57,31 +57,27 @@ class Photos:
         self._device = device
         self._room = free_memory(device) if room is None else room
         self._resident = torch.empty(0)
+        self._shrunk = torch.empty(0, dtype=torch.bool)
+        """which of the resident photos are there yet"""
         self._side = 0
+        self._threads = threads_beside(device)
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="shrink")
         self.labels = torch.from_numpy(labels).to(device)
 
     def __len__(self) -> int:
         """Return the number of photos."""
         return len(self._stored)
 
-    def prepare(self, image_size: int) -> bool:
-        """Bring all photos to the size for views of `image_size`; return whether they fit."""
+    def resize(self, image_size: int) -> bool:
+        """Make the photos ready for views of `image_size`; return whether all of them fit."""
         side = min(self._stored.shape[1], math.ceil(image_size * OVERSAMPLING))
         if side == self._side:
             return len(self._resident) > 0
         self._side, self._resident = side, torch.empty(0)  # let go of the old ones first
         if len(self) * 3 * side**2 > self._room:
             return False
-        resident = self._empty(len(self), 3, side, side)
-
-        def shrink(start: int) -> None:
-            part = slice(start, start + CHUNK)
-            resident[part] = self._shrunk(part)
-
-        # torch resizes uint8 in one thread, however many it has
-        with ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="photos") as several:
-            list(several.map(shrink, range(0, len(self), CHUNK)))
-        self._resident = resident
+        self._resident = self._empty(len(self), 3, side, side)
+        self._shrunk = torch.zeros(len(self), dtype=torch.bool)
         return True
 
     def _empty(self, *shape: int) -> Tensor:
@@ -96,21 +92,40 @@ class Photos:
     def batches(self, index: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yield the photos (N, 3, S, S), uint8 on the device, of each index (N,) in turn.
 
-        `prepare` has set S, a bit above the size of the views.
+        `resize` has set S, a bit above the size of the views.
         """
         for chosen in index:
             if len(self._resident):
-                # Ten times as fast as [chosen] on a CPU: it copies whole photos.
-                yield self._resident.index_select(0, chosen.to(self._device))
+                yield self._kept(chosen)
             else:
-                yield self._shrunk(chosen.numpy())
+                yield self._shrink(chosen)
 
-    def _shrunk(self, chosen: slice | npt.NDArray[np.int64]) -> Tensor:
-        photos = torch.from_numpy(np.array(self._stored[chosen]))
-        small = resize(photos.permute(0, 3, 1, 2), self._side).contiguous()
+    def _kept(self, chosen: Tensor) -> Tensor:
+        """Return resident photos; those that are not there yet are brought there."""
+        new = chosen[~self._shrunk[chosen]]
+        if len(new):
+            self._resident.index_copy_(0, new.to(self._device), self._shrink(new))
+            self._shrunk[new] = True
+        # Ten times as fast as [chosen] on a CPU: it copies whole photos.
+        return self._resident.index_select(0, chosen.to(self._device))
+
+    def _shrink(self, chosen: Tensor) -> Tensor:
+        """Return stored photos, shrunk."""
+
+        def shrink(part: Tensor) -> Tensor:
+            photos = torch.from_numpy(self._stored[part.numpy()])
+            return resize(photos.permute(0, 3, 1, 2), self._side).contiguous()
+
+        # torch resizes uint8 in one thread, however many it has
+        small = torch.cat(list(self._pool.map(shrink, chosen.tensor_split(self._threads))))
         if self._device.type == "cuda":
             return small.pin_memory().to(self._device, non_blocking=True)
         return small.to(self._device)
+
+
+def threads_beside(device: torch.device) -> int:
+    """Return how many threads may shrink photos while a device trains: a CPU trains itself."""
+    return 1 if device.type == "cpu" else torch.get_num_threads()
 
 
 def free_memory(device: torch.device) -> int:
@@ -161,8 +176,8 @@ def epoch(
     With `first` the epoch begins at that batch. A process of a `group` gets its share of each.
     While a batch is used a helper thread makes the next one.
     """
-    start = time.perf_counter()  # bringing photos to another size is waiting too
-    photos.prepare(image_size)
+    start = time.perf_counter()
+    photos.resize(image_size)
     generator = generator_of(seed, number)
     order = torch.randperm(len(photos), generator=generator)
     views = augment.draw(settings, len(photos), generator)

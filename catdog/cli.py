@@ -1,5 +1,6 @@
 """The `catdog` command. Each stage of dvc.yaml is one of its subcommands."""
 
+import gc
 import json
 import os
 import sys
@@ -324,6 +325,8 @@ def main() -> None:
         sys.exit(141)
     except (CatdogError, OSError) as error:  # OSError: a full disk, a folder that is not writable
         _fail(str(error), error.exit_code if isinstance(error, CatdogError) else 1)
+    finally:
+        gc.freeze()  # else Python's end looks through all that torch imported: most of a second
 
 
 def _fail(line: str, exit_code: int = 1) -> None:

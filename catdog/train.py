@@ -3,9 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
-from importlib import import_module
 from pathlib import Path
 from typing import cast
 
@@ -70,7 +68,6 @@ def train(params: Params, prepared: Path, models: Path, history_file: Path) -> l
             progress.say(trainer.describe())
             if trainer.resume(path):
                 progress.say(f"going on after {trainer.place()}, from {path}")
-            trainer.load_photos()
             while len(trainer.history) < params.train.epochs:
                 trainer.run_epoch(progress, path, stop)
                 if group.first:
@@ -153,15 +150,6 @@ class Trainer:
             f"{self.params.model.name} network of {weights:,} weights, {len(self.photos):,} photos "
             f"to train on, {len(self.val_split.labels):,} to choose the epoch by"
         )
-
-    def load_photos(self) -> None:
-        """Bring the photos to the size of the present epoch: part of the start, of no epoch.
-
-        Beside it torch imports what its optimizers want in their first step, for over a second.
-        """
-        with ThreadPoolExecutor(1) as beside:
-            beside.submit(import_module, "torch._dynamo")
-            self.photos.prepare(self._image_size(len(self.history)))
 
     @property
     def judged(self) -> nn.Module:

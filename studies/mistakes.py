@@ -59,7 +59,7 @@ def accuracy_augmented(case: Case, draw: int) -> float:
     """Return the share that it judges right of random views of the same photos."""
     card, split = case.model.card, case.split
     photos = batches.Photos(split.photos, split.labels, case.model.device.torch_device)
-    photos.prepare(card.image_size)
+    photos.resize(card.image_size)
     views = augment.draw(case.augmentation, len(photos), batches.generator_of(draw, VIEWS))
     index = torch.arange(len(photos)).tensor_split(math.ceil(len(photos) / BATCH_SIZE))
     right = 0

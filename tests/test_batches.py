@@ -20,6 +20,7 @@ from catdog.batches import Batch, Normalization, Photos
 from catdog.devices import keep_freed_memory
 from catdog.params import Augmentation
 from catdog.processes import ALONE, Group
+from catdog.trained import resize
 
 CPU = torch.device("cpu")
 QUICK = hypothesis_settings(max_examples=25, deadline=None)
@@ -52,7 +53,7 @@ def noise(photos: int, side: int = 24, room: int | None = None) -> Photos:
 
 def at(photos: Photos, image_size: int) -> torch.Tensor:
     """All photos (N, 3, S, S) as they are kept for views of a size."""
-    photos.prepare(image_size)
+    photos.resize(image_size)
     return next(iter(photos.batches([torch.arange(len(photos))])))
 
 
@@ -191,31 +192,66 @@ def test_photos_are_kept_a_quarter_above_the_size_of_the_views(
     torch.testing.assert_close(kept.float(), expected.round(), atol=1, rtol=0)
 
 
-def test_photos_shrunk_in_chunks_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("room", [None, 0], ids=["resident", "streamed"])
+@pytest.mark.parametrize("threads", [3, 16])
+def test_photos_shrunk_in_several_threads_keep_their_order(
+    threads: int, room: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = at(noise(10), 16)
-    monkeypatch.setattr(batches, "CHUNK", 3)
-    assert torch.equal(at(noise(10), 16), whole)
+    monkeypatch.setattr(batches, "threads_beside", lambda device: threads)
+    assert torch.equal(at(noise(10, room=room), 16), whole)
+
+
+def shrunk_now(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the number of photos of each shrinking from now on."""
+    counts: list[int] = []
+
+    def spy(photos: torch.Tensor, side: int) -> torch.Tensor:
+        counts.append(len(photos))
+        return resize(photos, side)
+
+    monkeypatch.setattr(batches, "resize", spy)
+    return counts
+
+
+def test_a_photo_that_stays_is_shrunk_when_it_is_first_seen_at_a_size_and_never_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photos, counts = noise(23), shrunk_now(monkeypatch)
+    epoch(photos, 0, first=2)
+    assert sum(counts) == 13
+    epoch(photos, 1)
+    epoch(photos, 2)
+    assert sum(counts) == 23
+    epoch(photos, 3, image_size=18)
+    assert sum(counts) == 46
+
+
+def test_a_process_shrinks_the_photos_of_its_share_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    photos, counts = noise(24), shrunk_now(monkeypatch)
+    epoch(photos, batch_size=4, group=Group(1, 2))
+    assert sum(counts) == 12
 
 
 def test_photos_stay_on_the_device_if_they_fit_to_the_byte() -> None:
     needed = 10 * 3 * 20 * 20  # 16 px and a quarter
-    assert noise(10, room=needed).prepare(16)
-    assert not noise(10, room=needed - 1).prepare(16)
+    assert noise(10, room=needed).resize(16)
+    assert not noise(10, room=needed - 1).resize(16)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="is about glibc")
 def test_photos_that_are_brought_to_another_size_leave_their_memory() -> None:
     keep_freed_memory()  # as training does: what malloc gives then stays in the process
     photos = Photos(np.zeros((1000, 128, 128, 3), np.uint8), np.zeros(1000, np.int64), CPU)
-    photos.prepare(128)
+    at(photos, 128)
     before = psutil.Process().memory_info().rss
-    photos.prepare(16)
+    at(photos, 16)
     assert before - psutil.Process().memory_info().rss > 40_000_000  # of 49 MB
 
 
 def test_photos_that_outgrow_the_room_are_streamed_from_then_on() -> None:
     photos = noise(10, room=10 * 3 * 20 * 20)
-    assert [photos.prepare(image_size) for image_size in (16, 20, 20, 16)] == [
+    assert [photos.resize(image_size) for image_size in (16, 20, 20, 16)] == [
         True,
         False,
         False,
