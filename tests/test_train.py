@@ -2,10 +2,8 @@
 
 import csv
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -285,20 +283,6 @@ def test_validation_changes_no_weight_and_keeps_no_gradient(prepared: Path) -> N
     assert all(weight.grad is None for weight in trainer.network.parameters())
     after = trainer.network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-
-
-def test_photos_have_their_first_size_before_an_epoch_begins(
-    prepared: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sides, run_epoch = [], stage.Trainer.run_epoch
-
-    def spy(trainer: stage.Trainer, *arguments: Any) -> None:
-        sides.append(trainer.photos._side)
-        run_epoch(trainer, *arguments)
-
-    monkeypatch.setattr(stage.Trainer, "run_epoch", spy)
-    run(prepared, "run")
-    assert sides[0] == math.ceil(16 * batches.OVERSAMPLING)
 
 
 def test_history_has_a_row_an_epoch_and_times_stand_beside_it(prepared: Path) -> None:
