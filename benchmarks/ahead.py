@@ -1,9 +1,10 @@
 """The training step with the next batch made beside it, and with batches made between steps.
 
-python -m benchmarks.ahead [--recipe recipes/real.yaml] [--sizes 48 96] [--steps 12] [--trials 8]
+python -m benchmarks.ahead [--recipe recipes/real.yaml] [--sizes 48 64] [--steps 12] [--trials 8]
 
-By the recipe, on noise in place of photos. A CPU's cores do both jobs, so that making batches ahead
-cannot save what they cost there: it can only fill the pauses between the parts of a step.
+By the recipe, on noise in place of photos, which are at their size before the trials that count. A
+CPU's cores do both jobs, so that making batches ahead cannot save what they cost there: it can only
+fill the pauses between the parts of a step.
 """
 
 import tempfile
@@ -42,7 +43,8 @@ def compare(trainer: Trainer, image_size: int, steps: int, trials: int) -> None:
     def run(way: str) -> None:
         shares[way].append(run_steps(trainer, image_size, WAYS[way]))
 
-    costs = measure.interleaved({way: partial(run, way) for way in WAYS}, trials)
+    ways = {way: partial(run, way) for way in WAYS}
+    costs = measure.interleaved(ways, trials, trainer.device)
     rows = []
     for way, values in costs.items():
         middle = measure.median_of(values)

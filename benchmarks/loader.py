@@ -79,8 +79,8 @@ def pack(folder: Path, image_size: int) -> tuple[npt.NDArray[np.uint8], npt.NDAr
 
 def resident(photos: batches.Photos, image_size: int) -> npt.NDArray[np.uint8]:
     """Return all photos (N, S, S, 3) at the side that `photos` keeps for views of this size."""
-    photos.resize(image_size)
-    (pixels,) = photos.batches([torch.arange(len(photos))])
+    photos.set_size(image_size)
+    (pixels,) = photos.batches(torch.arange(len(photos)), [slice(None)])
     return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy())
 
 

@@ -5,6 +5,7 @@ Crop, mirror and rotation are one affine map a photo, so that a batch is resampl
 its centre, a box is cut out of the result, and the box is mirrored. Colours follow.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -155,12 +156,18 @@ def colour_maps(
     saturation from the grey of the pixel.
     """
     brightness, contrast, saturation = colour[:, :, None, None].unbind(1)
-    spread = torch.tensor(std, device=colour.device)[:, None]
-    to_grey = torch.tensor(LUMA, device=colour.device).expand(3, 3)
+    spread = _constant(tuple(std), colour.device)[:, None]
+    to_grey = _constant(LUMA, colour.device).expand(3, 3)
     saturate = torch.lerp(to_grey, torch.eye(3, device=colour.device), saturation)
     scale = brightness / (255 * spread)
-    offset = -torch.tensor(mean, device=colour.device)[:, None] / spread
+    offset = -_constant(tuple(mean), colour.device)[:, None] / spread
     return saturate * (contrast * scale), to_grey * ((1 - contrast) * scale), offset[None]
+
+
+@functools.cache
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return numbers on a device, sent once: on CUDA that waits for all steps that are queued."""
+    return torch.tensor(values, device=device)
 
 
 def _between(low: float, high: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

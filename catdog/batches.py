@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -41,8 +42,8 @@ class Photos:
     """The training photos at the size that the present views need, on the device if they fit.
 
     A photo is shrunk when it is first asked for at a size, and kept if all of them fit: the work is
-    spread over an epoch's steps, and nobody waits for it. If not, it is shrunk each time, and goes
-    to CUDA through pinned memory, so that the copy runs beside the computing.
+    spread over an epoch, beside its steps. If they do not fit, it is shrunk each time. Photos go to
+    CUDA through pinned memory, so that who sends them need not wait until they are there.
     """
 
     def __init__(
@@ -57,8 +58,7 @@ class Photos:
         self._device = device
         self._room = free_memory(device) if room is None else room
         self._resident = torch.empty(0)
-        self._shrunk = torch.empty(0, dtype=torch.bool)
-        """which of the resident photos are there yet"""
+        self._there = torch.empty(0, dtype=torch.bool)  # which of the resident ones have come
         self._side = 0
         self._threads = threads_beside(device)
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="shrink")
@@ -68,8 +68,8 @@ class Photos:
         """Return the number of photos."""
         return len(self._stored)
 
-    def resize(self, image_size: int) -> bool:
-        """Make the photos ready for views of `image_size`; return whether all of them fit."""
+    def set_size(self, image_size: int) -> bool:
+        """Let `batches` yield photos for views of `image_size`; return whether all of them fit."""
         side = min(self._stored.shape[1], math.ceil(image_size * OVERSAMPLING))
         if side == self._side:
             return len(self._resident) > 0
@@ -77,7 +77,7 @@ class Photos:
         if len(self) * 3 * side**2 > self._room:
             return False
         self._resident = self._empty(len(self), 3, side, side)
-        self._shrunk = torch.zeros(len(self), dtype=torch.bool)
+        self._there = torch.zeros(len(self), dtype=torch.bool)
         return True
 
     def _empty(self, *shape: int) -> Tensor:
@@ -89,25 +89,26 @@ class Photos:
             return torch.empty(shape, dtype=torch.uint8, device=self._device)
         return torch.frombuffer(mmap.mmap(-1, math.prod(shape)), dtype=torch.uint8).view(shape)
 
-    def batches(self, index: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Yield the photos (N, 3, S, S), uint8 on the device, of each index (N,) in turn.
+    def batches(self, order: Tensor, parts: Iterable[slice]) -> Iterator[Tensor]:
+        """Yield the photos (N, 3, S, S), uint8 on the device, of each part of `order` in turn.
 
-        `resize` has set S, a bit above the size of the views.
+        `order` holds their numbers, on the CPU. `set_size` has set S, a bit above that of views.
         """
-        for chosen in index:
+        on_device = order.to(self._device)  # once: on CUDA it waits for all steps that are queued
+        for part in parts:
             if len(self._resident):
-                yield self._kept(chosen)
+                self._bring(order[part])
+                # Ten times as fast as [on_device[part]] on a CPU: it copies whole photos.
+                yield self._resident.index_select(0, on_device[part])
             else:
-                yield self._shrink(chosen)
+                yield self._shrink(order[part])
 
-    def _kept(self, chosen: Tensor) -> Tensor:
-        """Return resident photos; those that are not there yet are brought there."""
-        new = chosen[~self._shrunk[chosen]]
+    def _bring(self, chosen: Tensor) -> None:
+        """Make photos resident that are not there yet."""
+        new = chosen[~self._there[chosen]]
         if len(new):
             self._resident.index_copy_(0, new.to(self._device), self._shrink(new))
-            self._shrunk[new] = True
-        # Ten times as fast as [chosen] on a CPU: it copies whole photos.
-        return self._resident.index_select(0, chosen.to(self._device))
+            self._there[new] = True
 
     def _shrink(self, chosen: Tensor) -> Tensor:
         """Return stored photos, shrunk."""
@@ -177,20 +178,21 @@ def epoch(
     While a batch is used a helper thread makes the next one.
     """
     start = time.perf_counter()
-    photos.resize(image_size)
+    photos.set_size(image_size)
     generator = generator_of(seed, number)
     order = torch.randperm(len(photos), generator=generator)
-    views = augment.draw(settings, len(photos), generator)
-    chosen = order.tensor_split(steps_an_epoch(len(photos), batch_size))[first:]
+    # To the device once an epoch: on CUDA each copy waits for all steps that are queued.
+    views = augment.draw(settings, len(photos), generator)[order].to(photos.labels.device)
+    labels = photos.labels[order.to(photos.labels.device)]
+    wholes = _runs(len(photos), steps_an_epoch(len(photos), batch_size))[first:]
+    shares = [whole[group.share(len(whole))] for whole in wholes]
+    parts = [slice(share.start, share.stop) for share in shares]
 
     def make() -> Iterator[Batch]:
-        mine = [batch[group.share(len(batch))] for batch in chosen]
-        device = photos.labels.device
-        for index, whole, pixels in zip(mine, chosen, photos.batches(mine), strict=True):
-            seen = views[index].to(device)
+        for part, whole, pixels in zip(parts, wholes, photos.batches(order, parts), strict=True):
             scale = normalization.mean, normalization.std
-            inputs = augment.render(pixels, seen, image_size, settings.fill, *scale)
-            yield Batch(inputs, photos.labels[index.to(device)], len(whole))
+            inputs = augment.render(pixels, views[part], image_size, settings.fill, *scale)
+            yield Batch(inputs, labels[part], len(whole))
 
     for batch in _one_ahead(make()):
         batch.seconds = time.perf_counter() - start
@@ -198,11 +200,17 @@ def epoch(
         start = time.perf_counter()
 
 
+def _runs(count: int, parts: int) -> list[range]:
+    """Return `count` numbers in runs whose lengths differ by at most one, the longer ones first."""
+    sizes = [count // parts + (part < count % parts) for part in range(parts)]
+    return [range(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
+
+
 def _one_ahead(made: Iterator[Batch]) -> Iterator[Batch]:
     """Yield what `made` yields, each made in a helper thread while the one before is used."""
 
     def one_core() -> None:
-        torch.set_num_threads(1)  # of this thread: the training keeps its own
+        torch.set_num_threads(1)  # of this thread and of later ones: the training keeps its own
 
     with ThreadPoolExecutor(1, thread_name_prefix="photos", initializer=one_core) as helper:
         coming = helper.submit(next, made, None)

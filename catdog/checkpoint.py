@@ -40,7 +40,7 @@ CODE = (
 
 @dataclass(frozen=True)
 class State:
-    """All that a training needs to go on after an epoch."""
+    """All that a training needs to go on after a step."""
 
     tensors: dict[str, Tensor]
     numbers: dict[str, Any]

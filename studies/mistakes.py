@@ -9,7 +9,6 @@ drawn anew; then what autograd keeps and takes while it judges, for which nothin
 """
 
 import argparse
-import math
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -59,18 +58,19 @@ def accuracy_augmented(case: Case, draw: int) -> float:
     """Return the share that it judges right of random views of the same photos."""
     card, split = case.model.card, case.split
     photos = batches.Photos(split.photos, split.labels, case.model.device.torch_device)
-    photos.resize(card.image_size)
+    photos.set_size(card.image_size)
     views = augment.draw(case.augmentation, len(photos), batches.generator_of(draw, VIEWS))
-    index = torch.arange(len(photos)).tensor_split(math.ceil(len(photos) / BATCH_SIZE))
+    parts = [slice(at, at + BATCH_SIZE) for at in range(0, len(photos), BATCH_SIZE)]
     right = 0
     case.model.network.eval()
     with torch.inference_mode():
-        for chosen, pixels in zip(index, photos.batches(index), strict=True):
-            seen = views[chosen].to(pixels.device)
+        every = torch.arange(len(photos))
+        for part, pixels in zip(parts, photos.batches(every, parts), strict=True):
+            seen = views[part].to(pixels.device)
             fill = case.augmentation.fill
             inputs = augment.render(pixels, seen, card.image_size, fill, card.mean, card.std)
             logits = trained.judge(case.model.network, inputs, card.flip, case.model.device)
-            right += int((logits.argmax(1) == photos.labels[chosen.to(pixels.device)]).sum())
+            right += int((logits.argmax(1) == photos.labels[part]).sum())
     return right / len(photos)
 
 

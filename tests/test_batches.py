@@ -53,8 +53,8 @@ def noise(photos: int, side: int = 24, room: int | None = None) -> Photos:
 
 def at(photos: Photos, image_size: int) -> torch.Tensor:
     """All photos (N, 3, S, S) as they are kept for views of a size."""
-    photos.resize(image_size)
-    return next(iter(photos.batches([torch.arange(len(photos))])))
+    photos.set_size(image_size)
+    return next(iter(photos.batches(torch.arange(len(photos)), [slice(None)])))
 
 
 def epoch(
@@ -235,8 +235,8 @@ def test_a_process_shrinks_the_photos_of_its_share_only(monkeypatch: pytest.Monk
 
 def test_photos_stay_on_the_device_if_they_fit_to_the_byte() -> None:
     needed = 10 * 3 * 20 * 20  # 16 px and a quarter
-    assert noise(10, room=needed).resize(16)
-    assert not noise(10, room=needed - 1).resize(16)
+    assert noise(10, room=needed).set_size(16)
+    assert not noise(10, room=needed - 1).set_size(16)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="is about glibc")
@@ -251,7 +251,7 @@ def test_photos_that_are_brought_to_another_size_leave_their_memory() -> None:
 
 def test_photos_that_outgrow_the_room_are_streamed_from_then_on() -> None:
     photos = noise(10, room=10 * 3 * 20 * 20)
-    assert [photos.resize(image_size) for image_size in (16, 20, 20, 16)] == [
+    assert [photos.set_size(image_size) for image_size in (16, 20, 20, 16)] == [
         True,
         False,
         False,
@@ -269,13 +269,23 @@ def test_streamed_photos_give_the_bytes_of_resident_ones() -> None:
 @pytest.mark.parametrize("room", [None, 0], ids=["resident", "streamed"])
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
 def test_every_batch_of_photos_comes_once_and_in_order(count: int, room: int | None) -> None:
-    photos = noise(20, room=room)
-    every = at(photos, 16)
-    wanted = list(torch.randperm(20, generator=batches.generator_of(1)).tensor_split(7)[:count])
-    for index in (wanted, iter(wanted)):  # a list can be walked twice, an iterator only once
-        came = list(photos.batches(index))
+    every = at(noise(20), 16)
+    photos, order = noise(20, room=room), torch.randperm(20, generator=batches.generator_of(1))
+    photos.set_size(16)
+    wanted = [slice(at, at + 3) for at in range(0, 20, 3)][:count]
+    for parts in (wanted, iter(wanted)):  # a list can be walked twice, an iterator only once
+        came = list(photos.batches(order, parts))
         assert len(came) == count
-        assert all(torch.equal(a, every[b]) for a, b in zip(came, wanted, strict=True))
+        assert all(torch.equal(a, every[order[b]]) for a, b in zip(came, wanted, strict=True))
+
+
+def test_photos_that_stay_and_such_as_come_make_one_batch() -> None:
+    every, photos = at(noise(20), 16), noise(20)
+    photos.set_size(16)
+    list(photos.batches(torch.tensor([3, 17, 4]), [slice(None)]))
+    order = torch.tensor([4, 9, 17, 0, 3])
+    (came,) = photos.batches(order, [slice(None)])
+    assert torch.equal(came, every[order])
 
 
 def test_an_epoch_that_is_left_early_ends_its_helper_thread() -> None:
@@ -305,8 +315,8 @@ def test_while_a_batch_is_used_the_next_one_is_made(
     made = batches.epoch(photos, PLAIN, AS_IS, image_size=16, batch_size=5, seed=1, number=0)
     next(made)
     assert second_made.wait(60)
+    made.close()  # type: ignore[attr-defined]  # ends when all that was begun is made
     assert len(rendered) == 2  # one ahead, no more
-    made.close()  # type: ignore[attr-defined]
 
 
 def test_making_batches_leaves_the_training_its_threads() -> None:
@@ -337,6 +347,9 @@ def test_an_epoch_can_begin_at_any_of_its_batches(first: int, room: int | None) 
     whole = content(epoch(photos))
     assert len(whole) == 5
     assert content(epoch(photos, first=first)) == whole[first:]
+    resumed = noise(23, room=room)
+    assert content(epoch(resumed, first=first)) == whole[first:]
+    assert content(epoch(resumed, 1)) == content(epoch(photos, 1))
 
 
 @pytest.mark.parametrize("size", [2, 3])

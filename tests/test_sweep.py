@@ -17,6 +17,7 @@ from PIL import Image
 from prefect import State
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.states import Cancelled, Cancelling
 
 from flows import parallel
@@ -390,10 +391,11 @@ def trainings(outside: Path) -> int:
     return len(list(outside.glob("training *")))
 
 
-def unfinished_runs() -> list[str]:
-    """Return the names of what is not over, but for what a schedule of another test has left."""
+def unfinished_runs(study: str) -> list[str]:
+    """Return the names of a study's runs that are not over."""
     with get_client(sync_client=True) as client:
-        runs = [run for run in client.read_flow_runs() if not run.auto_scheduled]
+        of_study = FlowRunFilter(name=FlowRunFilterName(like_=f"{study}-seed="))
+        runs = client.read_flow_runs(flow_run_filter=of_study)
     return [run.name for run in runs if run.state and not run.state.is_final()]
 
 
@@ -439,7 +441,7 @@ def test_no_more_points_run_at_once_than_asked(
 ) -> None:
     command = start_sweep("studies/two.yaml", "--at-once", "1")
     wait_for(lambda: trainings(outside) == 1, 240)
-    assert [name for name in unfinished_runs() if name.startswith("two-")] == ["two-seed=1"]
+    assert unfinished_runs("two") == ["two-seed=1"]
     (outside / "may end").touch()
     assert command.process
     assert command.process.wait(timeout=240) == 0, command.log()
@@ -461,7 +463,7 @@ def test_cancelled_sweep_cancels_its_runs_which_save(
         client.set_flow_run_state(run, Cancelling())
     assert wait_for_end(run).is_cancelled()
     wait_for(lambda: len(list(outside.glob("saved *"))) == 2, 60)
-    wait_for(lambda: not unfinished_runs(), 60)
+    wait_for(lambda: not unfinished_runs("two"), 60)
 
 
 @pytest.mark.slow
@@ -475,7 +477,7 @@ def test_interrupted_command_cancels_its_runs(
     assert command.process.wait(timeout=60) == 130
     assert "Finished in state Cancelled" in command.log()
     wait_for(lambda: len(list(outside.glob("saved *"))) == 2, 60)
-    wait_for(lambda: not unfinished_runs(), 60)
+    wait_for(lambda: not unfinished_runs("two"), 60)
 
 
 @pytest.mark.slow
@@ -517,7 +519,7 @@ def test_without_an_agent_the_sweep_says_what_it_waits_for(
     command = start_sweep("studies/one.yaml")
     wait_for(lambda: "no agent of pool gpu is online; the runs wait for one" in command.log(), 120)
     assert command.stop() == 130
-    wait_for(lambda: not unfinished_runs(), 60)
+    wait_for(lambda: not unfinished_runs("one"), 60)
 
 
 @pytest.mark.slow
