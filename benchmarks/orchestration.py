@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import psutil
 from dvc.utils.hydra import apply_overrides
+from httpx import HTTPStatusError
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
@@ -228,12 +229,16 @@ def main() -> None:
 
 
 def show_throughput(server: Server, folder: Path, workers: Sequence[int], runs: int) -> None:
-    """Print the runs a minute for each number of workers."""
+    """Print the runs a minute for each number of workers, or why they did not come through."""
     project = tiny(folder / "throughput")
     values = (f"{project.param}={0.5 + step / 1e6}" for step in count(1))
     rows = []
     for number in workers:
-        found = throughput(project, server, folder, number, runs, values)
+        try:
+            found = throughput(project, server, folder, number, runs, values)
+        except (CatdogError, HTTPStatusError) as error:  # the limit, too, is a result
+            rows.append((str(number), str(error).partition("\n")[0], "", "", ""))
+            continue
         server_minute = 60 / found.server_seconds if found.server_seconds else float("inf")
         rows.append(
             (
@@ -244,6 +249,7 @@ def show_throughput(server: Server, folder: Path, workers: Sequence[int], runs: 
                 f"{server_minute:.0f}",
             )
         )
+        print(*rows[-1], flush=True)  # a later row may take for ever
     columns = ("workers", "runs/minute", "cores busy", "server's CPU s/run", "at most, one server")
     measure.show(f"pipelines of empty stages, {runs} for each row", columns, rows)
 
