@@ -172,6 +172,30 @@ def test_stopped_agent_lets_the_training_save_and_leaves_nothing(
     assert_next_run_goes_on()
 
 
+@pytest.mark.slow
+def test_of_two_agents_with_one_device_the_second_waits_and_says_for_whom(
+    project: Path,
+    outside: Path,
+    tmp_path: Path,
+    deployed: Server,
+    start_agent: Callable[..., Agent],
+) -> None:
+    for name in ("machine", "machine, once more"):  # each takes one run at a time
+        variables = {"OUTSIDE": str(outside), "CUDA_VISIBLE_DEVICES": "7"}
+        start_agent("gpu", project, tmp_path / name, limit=1, **variables)
+    first = start_training(outside)
+    # Of other params, so that it does not wait for the result of the first.
+    second = run_deployment_now("pipeline/pipeline", overrides=["optimizer.lr=0.2"]).id
+    wait_for(lambda: any(line.endswith(": waiting") for line in log_of(second)))
+    with get_client(sync_client=True) as client:
+        name = client.read_flow_run(first).name
+    assert f"gpu7 is taken by run {name}: waiting" in log_of(second)
+    assert state_of(first).is_running() and state_of(second).is_running()
+    (outside / "may end").touch()
+    assert wait_for_end(first).is_completed()
+    assert wait_for_end(second).is_completed()
+
+
 def test_agent_without_a_server_to_ask_says_so_in_one_line(tmp_path: Path) -> None:
     environment = {**os.environ, "PREFECT_API_URL": "", "PREFECT_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "flows.agent", "--pool", "gpu"]
