@@ -229,15 +229,18 @@ def main() -> None:
 
 
 def show_throughput(server: Server, folder: Path, workers: Sequence[int], runs: int) -> None:
-    """Print the runs a minute for each number of workers, or why they did not come through."""
+    """Print the runs a minute for each number of workers.
+
+    Raises CatdogError, after the other rows are printed, if some workers' runs did not end well.
+    """
     project = tiny(folder / "throughput")
     values = (f"{project.param}={0.5 + step / 1e6}" for step in count(1))
-    rows = []
+    rows, failed = [], []
     for number in workers:
         try:
             found = throughput(project, server, folder, number, runs, values)
-        except (CatdogError, HTTPStatusError) as error:  # the limit, too, is a result
-            rows.append((str(number), str(error).partition("\n")[0], "", "", ""))
+        except (CatdogError, HTTPStatusError) as error:  # must not take the other figures with it
+            failed.append(f"with {number} workers: {str(error).partition(chr(10))[0]}")
             continue
         server_minute = 60 / found.server_seconds if found.server_seconds else float("inf")
         rows.append(
@@ -252,6 +255,8 @@ def show_throughput(server: Server, folder: Path, workers: Sequence[int], runs: 
         print(*rows[-1], flush=True)  # a later row may take for ever
     columns = ("workers", "runs/minute", "cores busy", "server's CPU s/run", "at most, one server")
     measure.show(f"pipelines of empty stages, {runs} for each row", columns, rows)
+    if failed:
+        raise CatdogError("; ".join(failed))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,3 +60,19 @@ def test_the_sample_is_a_clone_with_its_photos(tmp_path: Path) -> None:
     assert (project.folder / "data" / "raw").is_dir()
     assert git(project.folder, "status", "--porcelain") == ""
     assert dvc(project.folder, "status", "--quiet", "data/raw.dvc") == 0
+
+
+def test_workers_whose_runs_fail_fail_the_benchmark_and_take_no_other_figure_with_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def throughput(project: Any, server: Any, home: Any, workers: int, *more: Any) -> Any:
+        if workers == 4:
+            raise CatdogError("run odd-owl ended Failed: no memory")
+        return orchestration.Throughput(7.5 + workers, 1.5, 2.0)
+
+    monkeypatch.setattr(orchestration, "throughput", throughput)
+    server = Server(tmp_path / "server")
+    with pytest.raises(CatdogError, match=r"^with 4 workers: run odd-owl ended Failed: no memory$"):
+        orchestration.show_throughput(server, tmp_path, [1, 4, 16], runs=2)
+    shown = capsys.readouterr().out
+    assert "8.5" in shown and "23.5" in shown
