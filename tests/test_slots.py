@@ -35,7 +35,10 @@ from flows.slots import device_slot
 @task
 def train(name: str, folder: Path) -> None:
     with device_slot(lambda line: print(line, flush=True)) as environment:
-        (folder / name).write_text(environment.get("CUDA_VISIBLE_DEVICES", "none"))
+        # Renamed into place, so that who sees the file sees what is in it.
+        (folder / "new").mkdir(exist_ok=True)
+        (folder / "new" / name).write_text(environment.get("CUDA_VISIBLE_DEVICES", "none"))
+        (folder / "new" / name).rename(folder / name)
         while not (folder / "go").exists():
             time.sleep(0.1)
 
