@@ -14,12 +14,10 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
-import torch
-
 from benchmarks import measure
 from benchmarks.overhead import write_prepared
 from catdog import batches, params
-from catdog.devices import pick_device
+from catdog.devices import compute_deterministically, pick_device
 from catdog.train import Trainer
 
 WAYS = {"between the steps": False, "beside the steps": True}
@@ -66,8 +64,7 @@ def main() -> None:
     recipe = params.load(options.recipe)
     device = pick_device(recipe.train.precision)
     print(measure.hardware(device))
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    compute_deterministically()
     with tempfile.TemporaryDirectory() as name:
         prepared = Path(name) / "prepared"
         write_prepared(prepared, options.steps * recipe.train.batch_size)

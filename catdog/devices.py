@@ -63,6 +63,16 @@ def pick_device(
     return Device(device, dtype, why)
 
 
+def compute_deterministically() -> None:
+    """Let this process compute the same bits from the same inputs, where torch knows a way.
+
+    Where it knows none it warns (https://pytorch.org/docs/stable/notes/randomness.html).
+    """
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # With that, torch fills memory that is about to be written anyway: a step in twenty's time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
 def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees, where its C library can.
 

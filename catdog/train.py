@@ -27,7 +27,13 @@ from catdog import (
     trained,
 )
 from catdog.cost import StepCost
-from catdog.devices import Device, describe, of_this_machine, pick_device
+from catdog.devices import (
+    Device,
+    compute_deterministically,
+    describe,
+    of_this_machine,
+    pick_device,
+)
 from catdog.errors import CatdogError, Stopped
 from catdog.history import Epoch, Timing
 from catdog.params import Params
@@ -49,9 +55,7 @@ def train(params: Params, prepared: Path, models: Path, history_file: Path) -> l
     Raises Stopped on SIGTERM or Ctrl-C, with all saved, and CatdogError when the training diverges.
     Several processes that torch.distributed's launcher started train together.
     """
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # With that, torch fills memory that is about to be written anyway: a step in twenty's time.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    compute_deterministically()
     group = processes.from_environment()
     device = pick_device(params.train.precision, local_rank=group.local_rank)
     with Progress(params.train.epochs, quiet=not group.first) as progress:
