@@ -8,17 +8,15 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar, cast
 
-import httpx
-from prefect.client.orchestration import get_client
 from prefect.settings import (
     PREFECT_API_URL,
-    PREFECT_CLIENT_MAX_RETRIES,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     get_current_settings,
     temporary_settings,
 )
 from prefect.states import Cancelled
 
+from flows.outage import is_away
 from flows.temporary_server import end_with_us
 
 P = ParamSpec("P")
@@ -84,7 +82,7 @@ def some_server(no_other: bool = False) -> Iterator[None]:
     Also, and a line on stderr says so, if nobody answers there, unless `no_other` will do.
     """
     settings: dict[Any, Any] = {PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: START_SECONDS}
-    if PREFECT_API_URL.value() and not no_other and _is_away():
+    if PREFECT_API_URL.value() and not no_other and is_away():
         said = f"no server answers at {PREFECT_API_URL.value()}; this run goes on without it"
         print(said, file=sys.stderr)
         settings[PREFECT_API_URL] = None
@@ -92,13 +90,6 @@ def some_server(no_other: bool = False) -> Iterator[None]:
         if not PREFECT_API_URL.value():
             end_with_us()
         yield
-
-
-def _is_away() -> bool:
-    """Return whether nobody answers at PREFECT_API_URL, be it with an error."""
-    once = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
-    with once, get_client(sync_client=True) as client:
-        return isinstance(client.api_healthcheck(), httpx.TransportError)
 
 
 def _retry_no_more() -> None:

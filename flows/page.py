@@ -7,7 +7,7 @@ Artifacts, which keeps those of earlier runs.
 import base64
 import json
 import mimetypes
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,18 @@ def _changes(files: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Any, Any
 def show_metrics(metrics: Mapping[str, Any], where: str) -> None:
     """Make the table artifact `metrics`."""
     table = [{"metric": name, "value": value} for name, value in flatten(metrics)]
-    create_table_artifact(table, key="metrics", description=f"metrics.json of {where}")
+    show(create_table_artifact, table, key="metrics", description=f"metrics.json of {where}")
+
+
+def show(create: Callable[..., object], content: object, **settings: str) -> None:
+    """Make an artifact by one of Prefect's functions.
+
+    A server that does not take it costs the page this artifact, and not the run its result.
+    """
+    try:
+        create(content, **settings)
+    except Exception as error:  # of the network, of the server, of its answer
+        get_run_logger().warning("the page lacks %s: %s", settings["key"], error)
 
 
 def flatten(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -109,7 +120,7 @@ def show_comparison(difference: Difference) -> None:
         "### Metrics",
         _as_table(difference.metrics, with_change=True) or f"the same as those of {before}",
     ]
-    create_markdown_artifact("\n\n".join(parts), key="comparison")
+    show(create_markdown_artifact, "\n\n".join(parts), key="comparison")
 
 
 def _as_table(changes: Mapping[str, tuple[Any, Any]], with_change: bool) -> str:
@@ -148,7 +159,8 @@ def show_pictures(root: Path, names: Iterable[str] = PICTURES) -> None:
         if path.is_file():
             kind = mimetypes.guess_type(path.name)[0] or "image/png"
             data = base64.b64encode(path.read_bytes()).decode()
-            create_image_artifact(f"data:{kind};base64,{data}", path.stem, path.name)
+            content = f"data:{kind};base64,{data}"
+            show(create_image_artifact, content, key=path.stem, description=path.name)
 
 
 def show_summary(title: str, facts: Mapping[str, str], reports: Iterable[Report]) -> None:
@@ -161,7 +173,7 @@ def show_summary(title: str, facts: Mapping[str, str], reports: Iterable[Report]
         outcome = f"ran on pool {report.pool}" if report.pool else OUTCOMES[report.outcome]
         rows.append([report.stage, outcome, f"{report.seconds:.1f}", f"`{report.log}`"])
     lines = [f"## {title}", "", *(f"- **{name}**: {fact}" for name, fact in facts.items()), ""]
-    create_markdown_artifact("\n".join([*lines, *map(_row, rows)]), key="summary")
+    show(create_markdown_artifact, "\n".join([*lines, *map(_row, rows)]), key="summary")
 
 
 def tell_of_a_drop(difference: Difference, allowed: float) -> bool:

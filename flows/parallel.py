@@ -3,9 +3,12 @@
 All in the calling thread: only the main one is told that a flow is cancelled.
 """
 
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -33,7 +36,8 @@ from flows.errors import FlowError
 
 POLL_SECONDS = 3.0
 MOST_READ = 200  # what the server gives in one answer
-Deployment = Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")]  # FLOW/NAME
+DEPLOYMENT = r"^[^/]+/[^/]+$"  # FLOW/NAME
+Deployment = Annotated[str, Field(pattern=DEPLOYMENT)]
 Parameters = Mapping[str, Any]
 Say = Callable[[str], None]
 UNREACHABLE = (httpx.TransportError, PrefectHTTPStatusError)
@@ -82,6 +86,7 @@ class _Crowd:
         self.waiting = list(runs)
         self.ours: dict[UUID, str] = {}
         self.others: dict[UUID, str] = {}
+        self.begun: set[UUID] = set()
         self.ended: dict[str, State[Any]] = {}
 
     @property
@@ -100,12 +105,19 @@ class _Crowd:
         """Start what there is room for, and see what has ended."""
         while self.waiting and len(self.ours) + len(self.others) < self.at_once:
             name = self.waiting[0]
-            self.ours[_start(self.deployment, name, self.runs[name])] = name
+            with _interrupted_later():  # a run that is not in `ours` yet would not be cancelled
+                self.ours[_start(self.deployment, name, self.runs[name])] = name
             self.waiting.remove(name)
-        for run, state in _ended([*self.ours, *self.others]):
-            name = self.ours.pop(run) if run in self.ours else self.others.pop(run)
-            self.ended[name] = state
-            self.say(f"{name}: {state.name} ({len(self.ended)} of {len(self.runs)})")
+        for run, state in _states([*self.ours, *self.others]).items():
+            name = self.ours[run] if run in self.ours else self.others[run]
+            if state.is_final():
+                self.ended[name] = state
+                self.say(f"{name}: {state.name} ({len(self.ended)} of {len(self.runs)})")
+                self.ours.pop(run, None)
+                self.others.pop(run, None)
+            elif state.is_running() and run not in self.begun:
+                self.begun.add(run)
+                self.say(f"{name}: {state.name}")
 
 
 def find_deployment(name: str) -> DeploymentResponse:
@@ -128,7 +140,28 @@ def cancel(runs: Iterable[UUID]) -> None:
     with suppress(httpx.TransportError), get_client(sync_client=True) as client:
         for run in runs:
             with suppress(PrefectHTTPStatusError, ObjectNotFound):
-                client.set_flow_run_state(run, Cancelling(message="The sweep has been stopped."))
+                client.set_flow_run_state(run, Cancelling(message="who waited for it was stopped"))
+
+
+@contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """Put SIGINT and SIGTERM off to the end of the block."""
+    if threading.current_thread() is not threading.main_thread():  # it is told of none
+        yield
+        return
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def _start(deployment: str, name: str, parameters: Parameters) -> UUID:
@@ -137,15 +170,16 @@ def _start(deployment: str, name: str, parameters: Parameters) -> UUID:
         parameters=dict(parameters),
         flow_run_name=name,
         timeout=0,
-        # Asked a second time, when the answer was lost, the server starts no second run.
-        idempotency_key=f"{flow_run.id}-{name}",
+        # Asked a second time, when the answer was lost, the server starts no second run; but it
+        # does when somebody has this run tried again.
+        idempotency_key=f"{flow_run.id}-{flow_run.run_count}-{name}",
     )
     assert isinstance(run, FlowRun)  # and no coroutine: this is no async code
     return run.id
 
 
-def _ended(runs: Sequence[UUID]) -> list[tuple[UUID, State[Any]]]:
-    """Return those of the runs that have ended, with their states; a deleted run has ended too."""
+def _states(runs: Sequence[UUID]) -> dict[UUID, State[Any]]:
+    """Return the states of the runs that have one; a deleted run has ended."""
     states: dict[UUID, State[Any] | None] = dict.fromkeys(
         runs, Crashed(message="somebody deleted the run")
     )
@@ -154,7 +188,7 @@ def _ended(runs: Sequence[UUID]) -> list[tuple[UUID, State[Any]]]:
             these = FlowRunFilter(id=FlowRunFilterId(any_=list(runs[first : first + MOST_READ])))
             found = client.read_flow_runs(flow_run_filter=these, limit=MOST_READ)
             states |= {run.id: run.state for run in found}
-    return [(run, state) for run, state in states.items() if state and state.is_final()]
+    return {run: state for run, state in states.items() if state}
 
 
 def _already_running(

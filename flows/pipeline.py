@@ -34,12 +34,14 @@ from flows import page
 from flows.children import child_environment
 from flows.command import cancelled_by_interrupt, run_as_command, some_server
 from flows.errors import FlowError
+from flows.outage import wait_out
 from flows.placed import NO_REMOTE, check_pools, run_on
 from flows.repository import repository
 from flows.request import Experiment, Override, Recipe, Revision, RunRequest, check, make_request
 from flows.runs import sweep_up
 from flows.stages import (
     STAGES,
+    UNCACHED,
     Report,
     Stage,
     StageError,
@@ -125,8 +127,9 @@ def _run_in(
         if name is None:
             say("nothing differs from %s: its own results are the result", space.commit[:12])
             return {"experiment": "none, since nothing differs from the commit"}
-        say("the result is experiment %s; `dvc exp apply %s` takes it over", name, name)
-        return {"experiment": f"{name}; `dvc exp apply {name}` takes it over"}
+        home = f"{name}; `{space.repository.taking_over(name)}` takes it over"
+        say("the result is experiment %s", home)
+        return {"experiment": home}
 
     place = Place(
         space.folder,
@@ -194,7 +197,9 @@ def run_stages(
     remote = has_default_remote(place.root)
     if placement and not remote:
         raise FlowError(NO_REMOTE)
+    say = get_run_logger().info
     for stage in STAGES:
+        wait_out(say)
         pool = placement.get(stage)
         # What another machine has done is only restored here, and needs no device.
         placed = pool is not None and run_on(pool, stage, request)
@@ -202,7 +207,9 @@ def run_stages(
             report = run_stage(stage, place.root, place.environment, place.logs, device=not placed)
         reports.append(dataclasses.replace(report, pool=pool if placed else None))
         if remote and not unpushed and (report.outcome == "ran" or stage == STAGES[-1]):
+            wait_out(say)
             unpushed = _push(stage, place)
+    wait_out(say)
     return unpushed
 
 
@@ -213,7 +220,8 @@ def _push(stage: Stage, place: Place) -> FlowError | None:
     except StageError as error:
         lines = str(error).splitlines()
         reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
-        later = f"cd {shlex.quote(str(place.root))} && dvc push --run-cache"
+        uncached = shlex.join([sys.executable, str(UNCACHED)])
+        later = f"cd {shlex.quote(str(place.root))} && dvc push --run-cache && {uncached}"
         first = f"the results are kept, but could not be pushed: {reason}; push them with: {later}"
         return FlowError("\n".join([first, *lines]))
     return None

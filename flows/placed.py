@@ -7,9 +7,9 @@ right after it (`dvc push --run-cache`). So a stage that any machine has done is
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 # As an entrypoint of Prefect this file is loaded without its package.
@@ -19,18 +19,15 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
 
-import httpx
-from prefect import flow, get_run_logger
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect import State, flow, get_run_logger
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
-from prefect.client.schemas.objects import FlowRun, State
-from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Cancelling
 
 from flows.errors import FlowError
+from flows.outage import wait_out
+from flows.parallel import run_all
 from flows.repository import repository
 from flows.request import Override, Recipe, Revision, RunRequest, check, make_request
 from flows.runs import sweep_up
@@ -38,8 +35,6 @@ from flows.stages import Stage, has_default_remote, push_results, run_stage
 from flows.turns import turn
 from flows.workspace import Workspace, environment, workspace
 
-POLL_SECONDS = 2.0
-LATE_SECONDS = 20.0  # workers ask for runs every ten
 FLOW = "stage"  # its deployments are named as their pools
 NO_REMOTE = (
     "placement needs a default DVC remote, to hand results from machine to machine; add one with"
@@ -83,6 +78,7 @@ def _do(stage: Stage, space: Workspace, say: Callable[[str], None]) -> str:
         raise FlowError(NO_REMOTE)
     with turn(space, stage, say):
         report = run_stage(stage, space.folder, variables, space.logs)
+    wait_out(say)
     # Even if nothing ran: an earlier run may have done it, and failed to push.
     push_results(stage, space.folder, variables, space.logs)
     return report.outcome
@@ -123,17 +119,12 @@ def run_on(pool: str, stage: Stage, request: RunRequest) -> bool:
     if pool == _own_pool():
         return False
     check_pools([pool])
-    parameters = request.model_dump(mode="json", exclude={"experiment"})
-    run = run_deployment(
-        f"{FLOW}/{pool}",
-        parameters={"stage": stage, **parameters},
-        flow_run_name=f"{flow_run.get_name()}-{stage}",
-        timeout=0,  # do not wait: the run's id is needed, to stop it
-    )
-    assert isinstance(run, FlowRun)  # and no coroutine: this is no async code
-    state = wait_for(run, f"stage {stage} on pool {pool}", get_run_logger().info)
+    parameters = {"stage": stage, **request.model_dump(mode="json", exclude={"experiment"})}
+    name, say = f"{flow_run.get_name()}-{stage}", get_run_logger().info
+    say("stage %s: waiting for run %s on pool %s", stage, name, pool)
+    state = run_all(f"{FLOW}/{pool}", {name: parameters}, None, say)[name]
     if not state.is_completed():
-        raise FlowError(f"stage {stage} on pool {pool}: run {run.name} is {_ended(state)}")
+        raise FlowError(f"stage {stage} on pool {pool}: run {name} is {_ended(state)}")
     return True
 
 
@@ -143,44 +134,7 @@ def _own_pool() -> str | None:
         return client.read_flow_run(UUID(flow_run.get_id())).work_pool_name
 
 
-def wait_for(run: FlowRun, what: str, say: Callable[[str], None]) -> State[object]:
-    """Return the final state of another flow run; `say` each state on the way.
-
-    A server that does not answer for a while is waited for. Whatever interrupts the wait, a
-    cancelled run or Ctrl-C, cancels the other run too. Raises FlowError if somebody deletes it.
-    """
-    told, started = "", time.monotonic()
-    with get_client(sync_client=True) as client:
-        try:
-            while True:
-                state = _state(client, run)
-                if state is not None:
-                    waits = state.is_scheduled() and time.monotonic() - started > LATE_SECONDS
-                    word = "waiting: no worker has taken it yet" if waits else str(state.name)
-                    if word != told:
-                        told = word
-                        say(f"{what}: run {run.name} is {told}")
-                    if state.is_final():
-                        return state
-                time.sleep(POLL_SECONDS)
-        except FlowError:
-            raise
-        except BaseException:
-            client.set_flow_run_state(run.id, Cancelling(message="the run it is part of ended"))
-            raise
-
-
-def _state(client: SyncPrefectClient, run: FlowRun) -> State[object] | None:
-    """Return the run's state; None while the server does not answer."""
-    try:
-        return client.read_flow_run(run.id).state
-    except ObjectNotFound:
-        raise FlowError(f"run {run.name} was deleted while it was waited for") from None
-    except (httpx.HTTPError, PrefectHTTPStatusError):
-        return None
-
-
-def _ended(state: State[object]) -> str:
+def _ended(state: State[Any]) -> str:
     """Return the state's name and reason in words, without Prefect's own before it."""
     reason = (state.message or "").removeprefix("Flow run encountered an exception: ")
     reason = reason.removeprefix("StageError: ").removeprefix("FlowError: ")

@@ -32,6 +32,15 @@ class Repository:
     home: Path
     is_checkout: bool
 
+    def taking_over(self, experiment: str) -> str:
+        """Return the commands that bring the files of an experiment into a user's checkout."""
+        apply = f"dvc exp apply {experiment}"
+        return apply if self.is_checkout else f"dvc exp pull origin {experiment} && {apply}"
+
+    def removing(self, experiment: str) -> str:
+        """Return the command that removes an experiment."""
+        return f"dvc exp remove {'' if self.is_checkout else '-g origin '}{experiment}"
+
 
 def home() -> Path:
     """Return the folder for what runs keep on this machine; nothing is asked of the network.

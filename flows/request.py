@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
+from dvc.exceptions import DvcException
 from dvc.utils.hydra import apply_overrides, to_hydra_overrides
 from dvc.utils.serialize import load_yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -198,6 +199,11 @@ def _check_overrides(
     with tempfile.TemporaryDirectory(prefix="catdog-") as folder:
         params = Path(folder) / PARAMS
         params.write_text(text, encoding="utf-8")
+        try:
+            load_yaml(params)
+        except DvcException as error:
+            why = str(error.__cause__ or error).replace(str(params), file).replace("\n", " ")
+            raise FlowError(f"{commit[:7]}:{file}: is no YAML: {why}") from None
         for override in overrides:
             _try_override(override, params, file)
 
@@ -243,5 +249,5 @@ def _check_experiment(name: str, baseline: str, repository: Repository) -> None:
     if any((at, known) == (baseline, name) for at, known, _ in experiments(repository)):
         raise FlowError(
             f"experiment: {name!r} exists at {baseline[:7]}; choose another name, or remove it:"
-            f" dvc exp remove {name}"
+            f" {repository.removing(name)}"
         )

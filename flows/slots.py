@@ -107,11 +107,19 @@ def device_slot(say: Callable[[str], None]) -> Iterator[dict[str, str]]:
     there is nobody to share with, and nothing to set. A server that goes away does not end what
     runs in the context.
     """
-    if not PREFECT_API_URL.value():
+    if not has_slots():
         yield {}
         return
     with ExitStack() as stack:
         yield _first_free(devices(), say, stack).environment
+
+
+def has_slots() -> bool:
+    """Return whether there is a queue for devices: on a server, and not switched off.
+
+    CATDOG_DEVICE_SLOTS=off is for what gives each run a device of its own, as Kubernetes does.
+    """
+    return bool(PREFECT_API_URL.value()) and os.environ.get("CATDOG_DEVICE_SLOTS") != "off"
 
 
 def _first_free(found: Sequence[Device], say: Callable[[str], None], stack: ExitStack) -> Device:
@@ -122,7 +130,7 @@ def _first_free(found: Sequence[Device], say: Callable[[str], None], stack: Exit
         taken = []
         for device in found:
             try:
-                stack.enter_context(_slot(device))
+                stack.enter_context(_slot(device, say))
                 return device
             except (ConcurrencySlotAcquisitionError, *_NOT_ANSWERED) as error:
                 taken.append(f"{device.name} {_why_not(device, error, lost)}")
@@ -133,18 +141,27 @@ def _first_free(found: Sequence[Device], say: Callable[[str], None], stack: Exit
 
 
 @contextmanager
-def _slot(device: Device) -> Iterator[None]:
+def _slot(device: Device, say: Callable[[str], None]) -> Iterator[None]:
     """Hold the slot of `device`; ConcurrencySlotAcquisitionError if it cannot be had at once."""
     with get_client(sync_client=True) as client:
         _create_limit(client, device)
-    with concurrency(
+    slot = concurrency(
         device.limit,
         max_retries=0,
         lease_duration=LEASE_SECONDS,
         holder=_holder(),
         raise_on_lease_renewal_failure=False,  # a server that restarts must not end a training
-    ):
+    )
+    slot.__enter__()
+    try:
         yield
+    finally:
+        # Not by `with`: what a server that is away raises here would take the place of how the
+        # training ended.
+        try:
+            slot.__exit__(None, None, None)
+        except _NOT_ANSWERED:
+            say(f"{device.name} could not be given back; it comes free in {LEASE_SECONDS:g} s")
 
 
 def _create_limit(client: SyncPrefectClient, device: Device) -> None:

@@ -32,7 +32,7 @@ from flows import sweep_page
 from flows.command import cancelled_by_interrupt, run_as_command, some_server
 from flows.errors import FlowError
 from flows.experiments import results
-from flows.parallel import Deployment, Say, run_all
+from flows.parallel import DEPLOYMENT, Deployment, Say, run_all
 from flows.pipeline import pipeline
 from flows.repository import repository
 from flows.request import RunRequest
@@ -142,7 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
 
     def work() -> None:
-        make_plan(options.study, repository())  # before a server is started for nothing
+        # Before a server is started for nothing.
+        refuse(options.deployment, options.at_once)
+        make_plan(options.study, repository())
         # Tasks have the tags too, and each then asks for a slot of its tag: not of a server that
         # is there for this run only, and has no automation that looks for the tag.
         server = some_server(no_other=options.deployment is not None)
@@ -154,6 +156,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_as_command("sweep", work)
 
 
+def refuse(deployment: str | None, at_once: int | None) -> None:
+    """Raise FlowError if the options do not say what to do."""
+    if deployment is not None and not re.fullmatch(DEPLOYMENT, deployment):
+        raise FlowError(f"--deployment: {deployment!r} is none; for example: pipeline/pipeline")
+    if at_once is not None and deployment is None:
+        raise FlowError("--at-once needs --deployment: without it there is only this process")
+    if at_once is not None and at_once < 1:
+        raise FlowError(f"--at-once: must be at least 1, not {at_once}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m flows.sweep",
@@ -162,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("study", metavar="FILE", help="the study, such as studies/example.yaml")
     add("--deployment", metavar="FLOW/NAME", help="let agents run the points (default: none does)")
-    add("--at-once", type=int, metavar="N", help="how many points may run at the same time")
+    add("--at-once", type=int, metavar="N", help="how many points agents may run at the same time")
     return parser
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from prefect import get_run_logger
 from prefect.artifacts import create_image_artifact, create_table_artifact
 
+from flows import page
 from flows.experiments import Result, leaves
 from flows.study import Point
 
@@ -30,14 +31,15 @@ class Row:
 
 def show(rows: Sequence[Row], title: str, metric: str | None) -> None:
     """Make the artifacts `sweep`, a table, and `sweep-picture`, of `metric` or the first metric."""
-    create_table_artifact(table(rows), key="sweep", description=title)
+    page.show(create_table_artifact, table(rows), key="sweep", description=title)
     metric = metric or first_metric(rows)
     found = measured(rows, metric) if metric else {}
     if not metric or not found:
         get_run_logger().info("no picture: no point has the metric %s", metric or "at all")
         return
     data = base64.b64encode(draw(found, metric, title)).decode()
-    create_image_artifact(f"data:image/png;base64,{data}", "sweep-picture", f"{metric}: {title}")
+    content, description = f"data:image/png;base64,{data}", f"{metric}: {title}"
+    page.show(create_image_artifact, content, key="sweep-picture", description=description)
 
 
 def table(rows: Sequence[Row]) -> list[dict[str, Any]]:

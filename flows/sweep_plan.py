@@ -82,7 +82,8 @@ def unfinished(
         if wrong := _difference(had[name], wanted):
             raise FlowError(
                 f"{plan.file}: experiment {name} of {plan.commit[:7]} is there already, with"
-                f" {wrong}; rename the study's file, or remove it: dvc exp remove {name}"
+                f" {wrong}; rename the study's file, or remove it:"
+                f" {repository.removing(name)}"
             )
     return {name: request for name, request in plan.requests.items() if name not in had}
 

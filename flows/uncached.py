@@ -22,9 +22,9 @@ def main() -> int:
     try:
         with Repo(str(Path.cwd())) as repo:
             if found := uncached(repo):
-                failed = repo.cloud.push(found).failed
+                if failed := repo.cloud.push(found).failed:
+                    raise OSError(f"the remote did not take {len(failed)} of {len(found)}")
                 print(f"{len(found)} results that git keeps are in the remote too")
-                return 1 if failed else 0
     except (DvcException, OSError) as error:
         print(f"ERROR: failed to push the results that git keeps: {error}")
         return 1

@@ -260,6 +260,22 @@ def test_run_outlives_a_restart_of_the_server(
 
 
 @pytest.mark.slow
+def test_training_that_ends_while_the_server_is_away_is_not_lost(
+    deployed: Server, agent: Callable[[], Agent], outside: Path
+) -> None:
+    """It gives back its slot, and the next stage asks for one of its own, to nobody."""
+    worker = agent()
+    run = start_training(outside)
+    deployed.stop()
+    (outside / "may end").touch()
+    wait_for(lambda: "waiting for it" in worker.log())
+    deployed.start()
+    end = wait_for_end(run)
+    assert end.is_completed(), end
+    assert "gpu" not in str(end.message)
+
+
+@pytest.mark.slow
 def test_agent_that_finds_no_server_waits_for_it(
     deployed: Server, agent: Callable[[], Agent], outside: Path
 ) -> None:

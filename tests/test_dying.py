@@ -6,9 +6,7 @@ is told to stop. The files in $SIGNS are how it and a test talk.
 
 import os
 import re
-import shutil
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from flows.pipeline import pipeline
 from tests import tiny_project
 from tests.prefect_server import wait_for
 from tests.running import FlowCommand, Run, experiments, workspaces
+from tests.small_disk import on_a_small_disk, small_disks_can_be_made
 from tests.tiny_project import dvc
 
 NOWHERE = "http://127.0.0.1:9/api"
@@ -251,23 +250,6 @@ def assert_kept_and_pushed_later(project: Path, store: Path, reason: str) -> Non
     store.unlink()
     assert dvc(project / ".catdog" / "flows" / "runs" / clone, "push", "-q", "--run-cache") == 0
     assert any(store.rglob("*"))
-
-
-SMALL_DISK = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
-
-
-def on_a_small_disk(folder: Path) -> list[str]:
-    """Return the start of a command that runs the rest of it with a disk of 64 KB at `folder`."""
-    mount = 'mount -t tmpfs -o size=64k tmpfs "$0" && exec "$@"'
-    return [*SMALL_DISK, mount, str(folder)]
-
-
-def small_disks_can_be_made() -> bool:
-    folder = Path("/mnt")
-    if not (shutil.which("unshare") and folder.is_dir()):
-        return False
-    command = [*on_a_small_disk(folder), "true"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.skipif(not small_disks_can_be_made(), reason="needs user namespaces")

@@ -199,6 +199,18 @@ def test_server_that_is_away_holds_no_training_up(
     assert artifacts_of(state)["training"].data == 100
 
 
+def test_artifact_that_the_server_does_not_take_costs_the_run_nothing(server: str) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise httpx.ConnectError("nobody answers")
+
+    @flow
+    def run() -> str:
+        page.show(away, "text", key="summary")
+        return "done"
+
+    assert run() == "done"
+
+
 def test_flatten_counts_lists_and_leaves_whole_numbers_alone() -> None:
     metrics = {"confusion": [[3, 1], [0, 4]], "best": None, "loss": 1e-9}
     assert dict(flatten(metrics)) == {

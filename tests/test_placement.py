@@ -6,20 +6,16 @@ same DVC remote, which is behind SSH, and shares nothing else.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Cancelling, Completed, Running, Scheduled
+from prefect.states import Cancelling
 
-from flows import placed
 from flows.errors import FlowError
 from flows.placed import check_pools
 from tests import ssh_server, tiny_project
@@ -229,26 +225,6 @@ def test_without_a_remote_nothing_is_placed(
     assert state.is_failed()
     assert "placement needs a default DVC remote" in str(state.message)
     assert (cpu.ran(), gpu.ran()) == ([], [])
-
-
-def test_a_stage_that_no_worker_takes_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the clock of who waits: a server on SQLite marks no run as late."""
-    states: Iterator[State[Any]] = iter(
-        [Scheduled(), Scheduled(), Scheduled(), Running(), Completed()]
-    )
-    clock = iter(range(0, 100, 15))
-    monkeypatch.setattr(placed, "get_client", lambda **_: nullcontext())
-    monkeypatch.setattr(placed, "_state", lambda *_: next(states))
-    monkeypatch.setattr(placed, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=id))
-    told: list[str] = []
-    run = FlowRun(id=uuid4(), flow_id=uuid4(), name="tame-fox")
-    assert placed.wait_for(run, "train", told.append).is_completed()
-    assert told == [
-        "train: run tame-fox is Scheduled",
-        "train: run tame-fox is waiting: no worker has taken it yet",
-        "train: run tame-fox is Running",
-        "train: run tame-fox is Completed",
-    ]
 
 
 def test_placement_without_a_server_says_what_is_needed() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows.errors import FlowError
-from flows.repository import CHECKOUT, git, home, repository
+from flows.repository import CHECKOUT, Repository, git, home, repository
 from tests import tiny_project
 
 
@@ -131,3 +131,17 @@ def test_failed_git_command_gives_gits_reason(project: Path) -> None:
     assert str(failed.value) == (
         f"git checkout failed in {project}: pathspec 'none' did not match any file(s) known to git"
     )
+
+
+@pytest.mark.parametrize(
+    ("is_checkout", "taken_over", "removed"),
+    [
+        (True, "dvc exp apply owl", "dvc exp remove owl"),
+        (False, "dvc exp pull origin owl && dvc exp apply owl", "dvc exp remove -g origin owl"),
+    ],
+)
+def test_an_experiment_of_a_url_is_said_to_be_there(
+    tmp_path: Path, is_checkout: bool, taken_over: str, removed: str
+) -> None:
+    ours = Repository("url", tmp_path, tmp_path, is_checkout)
+    assert (ours.taking_over("owl"), ours.removing("owl")) == (taken_over, removed)

@@ -247,3 +247,16 @@ def test_request_is_made_of_what_is_given() -> None:
     assert make_request("main", "quick", ["a=1"], "x") == RunRequest(
         revision="main", recipe="quick", overrides=("a=1",), experiment="x"
     )
+
+
+@pytest.mark.parametrize("file", ["params.yaml", "recipes/broken.yaml"])
+def test_committed_params_that_are_no_yaml_are_named(
+    project: Path, ours: Repository, file: str
+) -> None:
+    (project / file).write_text("optimizer: {lr: 0.1\ntrain: [\n")
+    head = tiny_project.commit(project, "Broken")
+    recipe = "broken" if "broken" in file else None
+    reason = refusal(RunRequest(recipe=recipe, overrides=("optimizer.lr=1",)), ours)
+    assert reason.startswith(f"{head[:7]}:{file}: is no YAML: ")
+    assert "\n" not in reason
+    assert "/tmp" not in reason

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows import slots
@@ -227,6 +228,31 @@ def test_device_that_somebody_has_closed_is_waited_for(prefect_server: Server) -
     with device_slot(open_it):
         assert in_use(device) == 1
     assert said == [f"cpu is closed (the limit {device.limit} is 0): waiting"]
+
+
+def test_server_that_is_away_when_a_training_ends_does_not_change_how_it_ended(
+    prefect_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "8")
+    said: list[str] = []
+    try:
+        with pytest.raises(ZeroDivisionError), device_slot(said.append):
+            prefect_server.stop()
+            raise ZeroDivisionError
+    finally:
+        prefect_server.start()
+    assert said == ["gpu8 could not be given back; it comes free in 60 s"]
+
+
+def test_who_gives_each_run_a_device_of_its_own_can_switch_the_queue_off(
+    prefect_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "9")
+    monkeypatch.setenv("CATDOG_DEVICE_SLOTS", "off")
+    with device_slot(pytest.fail) as environment:
+        assert environment == {}
+    with pytest.raises(ObjectNotFound):
+        in_use(Device("gpu9", "9"))
 
 
 def test_server_that_does_not_answer_is_named() -> None:

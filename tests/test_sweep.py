@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,9 @@ from prefect import State
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
-from prefect.states import Cancelled, Cancelling
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+from prefect.states import Cancelled, Cancelling, Completed, Running, Scheduled
 
 from flows import parallel
 from flows.errors import FlowError
@@ -26,7 +29,7 @@ from flows.experiments import Result, results
 from flows.repository import Repository, repository
 from flows.request import RunRequest, check
 from flows.study import Point
-from flows.sweep import run_here, sweep, unused
+from flows.sweep import refuse, run_here, sweep, unused
 from flows.sweep_page import Row, draw, first_metric, measured, table
 from flows.sweep_plan import make_plan
 from tests.prefect_server import (
@@ -313,11 +316,75 @@ def test_a_run_that_another_sweep_has_started_takes_a_place(
         return uuid4()
 
     monkeypatch.setattr(parallel, "_start", start)
-    monkeypatch.setattr(parallel, "_ended", lambda _: [])
+    monkeypatch.setattr(parallel, "_states", lambda _: {})
     crowd = parallel._Crowd("a/b", {"one": {}, "two": {}, "three": {}}, 2, print)
     crowd.join({uuid4(): "two"})
     crowd.step()
     assert started == ["one"]
+
+
+def test_a_run_is_told_of_when_it_begins_and_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, said = uuid4(), list[str]()
+    crowd = parallel._Crowd("a/b", {"one": {}}, 1, said.append)
+    crowd.join({run: "one"})
+    states: list[State[Any]] = [Scheduled(), Running(), Running(), Completed()]
+    coming = iter(states)
+    monkeypatch.setattr(parallel, "_states", lambda _: {run: next(coming)})
+    for _ in states:
+        crowd.step()
+    assert said[1:] == ["one: Running", "one: Completed (1 of 1)"]
+    assert crowd.ended == {"one": states[-1]}
+
+
+def test_interrupt_while_a_run_is_being_started_cancels_that_one_too(
+    deployed: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[UUID] = []
+
+    def start(deployment: str, **settings: Any) -> FlowRun:
+        run = run_deployment(deployment, **settings)
+        assert isinstance(run, FlowRun)
+        started.append(run.id)
+        signal.raise_signal(signal.SIGINT)  # the server has the run, and we do not know it yet
+        return run
+
+    monkeypatch.setattr(parallel, "run_deployment", start)
+    with pytest.raises(KeyboardInterrupt):
+        parallel.run_all("pipeline/pipeline", {"interrupted": {}}, None, print)
+    (run,) = started
+    state = state_of(run)
+    with get_client(sync_client=True) as client:
+        client.delete_flow_run(run)  # other tests count
+    assert state.is_cancelled() or state.is_cancelling()
+
+
+def test_run_that_was_asked_for_twice_is_one_and_a_retry_gets_another(
+    deployed: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = []
+    for count in (1, 1, 2):
+        monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", "tests")
+        monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__RUN_COUNT", str(count))
+        runs.append(parallel._start("pipeline/pipeline", "twice", {}))
+    with get_client(sync_client=True) as client:
+        for run in set(runs):
+            client.delete_flow_run(run)  # other tests count
+    assert runs[0] == runs[1] != runs[2]
+
+
+@pytest.mark.parametrize(
+    ("deployment", "at_once", "complaint"),
+    [
+        ("pipeline", None, "--deployment: 'pipeline' is none; for example: pipeline/pipeline"),
+        (None, 3, "--at-once needs --deployment: without it there is only this process"),
+        ("pipeline/pipeline", 0, "--at-once: must be at least 1, not 0"),
+    ],
+)
+def test_wrong_options_are_refused(
+    deployment: str | None, at_once: int | None, complaint: str
+) -> None:
+    with pytest.raises(FlowError, match=re.escape(complaint)):
+        refuse(deployment, at_once)
 
 
 def test_a_run_that_is_gone_keeps_no_other_from_being_cancelled(deployed: Server) -> None:
