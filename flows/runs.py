@@ -134,13 +134,8 @@ def _writing_in(home: Path) -> Iterator[None]:
 
 def all_runs(home: Path) -> list[Run]:
     """Return the records, oldest first; one that cannot be read is left out."""
-    known = {field.name for field in fields(Run)}
-    found = []
-    for path in (home / "runs").glob("*.json"):
-        with suppress(OSError, ValueError, TypeError):
-            values = json.loads(path.read_text(encoding="utf-8"))
-            found.append(Run(**{key: value for key, value in values.items() if key in known}))
-    return sorted(found, key=lambda run: (run.started, run.name))
+    found = [_read(home, path.stem) for path in (home / "runs").glob("*.json")]
+    return sorted(filter(None, found), key=lambda run: (run.started, run.name))
 
 
 def is_alive(home: Path, run: Run) -> bool:
@@ -156,15 +151,12 @@ def sweep_up(home: Path, say: Callable[[str], None] = print) -> None:
     makes its workspace. Living runs are left alone.
     """
     oldest = datetime.now(UTC) - timedelta(days=keep_days())
-    for run in all_runs(home):
-        with _locked(home, run.name) as ours:
-            if not ours:
-                continue
-            if run.state == "running":
+    for name in [run.name for run in all_runs(home)]:
+        with _ended(home, name) as run:
+            if run and run.state == "running":
                 _bury(home, run, say)
-            elif datetime.fromisoformat(run.ended) < oldest:
-                remove(home, run)
-                say(f"removed the workspace of {run.name}, which {run.state} on {run.ended[:10]}")
+            elif run and datetime.fromisoformat(run.ended) < oldest:
+                _remove_kept(home, run, say)
     _remove_old(home, oldest.timestamp())
 
 
@@ -183,6 +175,16 @@ def _bury(home: Path, run: Run, say: Callable[[str], None]) -> None:
     ended = f", and ended {left} processes that it left" if left else ""
     keep(home, run, "failed", f"its process {run.pid} on {run.host} is gone")
     say(f"{run.name}: {run.pid} is gone{ended}; its workspace is kept: {run.folder(home)}")
+
+
+def _remove_kept(home: Path, run: Run, say: Callable[[str], None]) -> None:
+    """Remove an old workspace; one that cannot be removed is told of, and hinders nobody."""
+    try:
+        remove(home, run)
+    except FlowError as error:
+        say(str(error))
+    else:
+        say(f"removed the workspace of {run.name}, which {run.state} on {run.ended[:10]}")
 
 
 def _end_processes(folder: Path) -> int:
@@ -214,14 +216,25 @@ def _remove_old(home: Path, oldest: float) -> None:
     """Remove logs and locks that no run with a record has, and that are older than a time."""
     recorded = {run.name for run in all_runs(home)}
     for folder in (home / "logs").glob("*"):
-        if folder.name not in recorded and folder.stat().st_mtime < oldest:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another run sweeps up at the same time
+            if folder.name not in recorded and folder.stat().st_mtime < oldest:
+                shutil.rmtree(folder, ignore_errors=True)
     of_runs = [lock for lock in (home / "runs").glob("*.lock") if lock.stem not in recorded]
     for lock in [*of_runs, *(home / "locks").glob("*.lock")]:
         with suppress(Timeout, FileNotFoundError):
             if lock.stat().st_mtime < oldest:
                 with FileLock(lock, timeout=0):
                     lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def _ended(home: Path, name: str) -> Iterator[Run | None]:
+    """Hold a run whose process has ended, for the block; None if it lives or has no record.
+
+    The record is read under the lock: what was read before may be of a run that has ended since.
+    """
+    with _locked(home, name) as ours:
+        yield _read(home, name) if ours else None
 
 
 @contextmanager
@@ -237,6 +250,16 @@ def _locked(home: Path, name: str) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def _read(home: Path, name: str) -> Run | None:
+    """Return the record of a run; None if there is none that can be read."""
+    known = {field.name for field in fields(Run)}
+    try:
+        values = json.loads((home / "runs" / f"{name}.json").read_text(encoding="utf-8"))
+        return Run(**{key: value for key, value in values.items() if key in known})
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
 
 
 def _write(home: Path, run: Run) -> None:
@@ -323,17 +346,15 @@ def _remove_chosen(home: Path, names: Sequence[str], failed: bool, everything: b
         )
     if living := [name for name in names if is_alive(home, runs[name])]:
         raise FlowError(f"{', '.join(living)}: still running; cancel it first")
-    for run in runs.values():
-        chosen = run.name in names or everything or (failed and _state(home, run) in BAD)
-        if chosen:
-            with _locked(home, run.name) as ours:
-                if ours:
-                    _end_processes(run.folder(home))
-                    remove(home, run)
-                    print(f"removed {run.name}")
+    for name in runs:
+        with _ended(home, name) as run:
+            if run and (name in names or everything or (failed and run.state in BAD)):
+                _end_processes(run.folder(home))
+                remove(home, run)
+                print(f"removed {name}")
 
 
-BAD = ("failed", "cancelled", "dead")
+BAD = ("failed", "cancelled", "running")  # of runs that have ended: who was running has died
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,12 +1,15 @@
 """What runs leave on this machine: found, shown and removed, and never taken from a living run."""
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -174,6 +177,45 @@ def test_kept_workspaces_are_removed_when_they_are_old(
     runs.sweep_up(home, said.append)
     assert not new.exists()
     assert list((home / "runs").iterdir()) == []
+
+
+def test_run_that_ends_while_others_are_swept_up_keeps_its_own_word(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To sweep up takes a while: what the records said at first may have changed."""
+    make_run(home, "failed", "failed", datetime.now(UTC))
+    (ended,) = runs.all_runs(home)
+    as_before = [replace(ended, state="running"), replace(ended, name="gone", state="running")]
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "all_runs", lambda _: as_before)
+        runs.sweep_up(home, pytest.fail)
+    assert runs.all_runs(home) == [ended]
+
+
+def test_workspace_that_cannot_be_removed_hinders_no_other_run(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long_ago = datetime.now(UTC) - timedelta(days=8)
+    kept = make_run(home, "kept", "failed", long_ago)
+    other = make_run(home, "other", "failed", long_ago)
+    said: list[str] = []
+    remove = shutil.rmtree
+
+    def refuse(folder: Path) -> None:
+        if folder == kept:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        remove(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    runs.sweep_up(home, said.append)
+    assert f"{kept}: cannot be removed (Permission denied)" in said
+    assert (names(home), other.exists()) == (["kept"], False)
+
+
+def test_log_that_another_run_removes_at_the_same_time_is_no_error(home: Path) -> None:
+    runs.make_home(home)
+    (home / "logs" / "gone").symlink_to(home / "nowhere")
+    runs.sweep_up(home)
 
 
 def test_old_logs_and_locks_go_too(home: Path) -> None:
