@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from http import HTTPStatus
 from pathlib import Path
 from uuid import UUID
 
@@ -27,7 +28,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import CallWebhook, ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from prefect.types import SecretDict
 from prefect.workers.process import ProcessWorker
@@ -76,7 +77,20 @@ def main() -> int:
     except FlowError as error:
         print(f"deploy failed: {error}", file=sys.stderr)
         return 1
+    except PrefectHTTPStatusError as error:
+        print(f"deploy failed: {refusal(error)}", file=sys.stderr)
+        return 1
     return 0
+
+
+def refusal(error: PrefectHTTPStatusError) -> str:
+    """Return in a line what a server has refused."""
+    if error.response.status_code == HTTPStatus.UNAUTHORIZED:
+        return (
+            f"the server at {PREFECT_API_URL.value()} wants a password: set PREFECT_API_AUTH_STRING"
+            " to what its PREFECT_SERVER_API_AUTH_STRING is"
+        )
+    return f"{error.request.url}: {error.response.status_code} {error.response.reason_phrase}"
 
 
 def wait_for_server(client: SyncPrefectClient, seconds: float = WAIT_SECONDS) -> None:

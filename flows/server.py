@@ -28,15 +28,15 @@ os.environ.setdefault(
 from prefect.server.database import provide_database_interface
 from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
 from sqlalchemy import select, update
-from sqlalchemy.exc import SQLAlchemyError
 
 from flows.deploy import SILENCE, SILENT_IS_DEAD
 
 
 def main() -> None:
     """Give silent runs their time, then become `prefect server start`; does not return."""
-    # No database yet? If there is another reason, the server itself will say it.
-    with suppress(SQLAlchemyError, OSError):
+    # No database yet? If there is another reason, the server itself will say it. Any error: drivers
+    # have their own, such as asyncpg's of a wrong password, which SQLAlchemy does not translate.
+    with suppress(Exception):
         asyncio.run(give_time())
     spare_sqlite()
     command = [sys.executable, "-m", "prefect", "server", "start", *sys.argv[1:]]
@@ -58,7 +58,7 @@ def spare_sqlite() -> None:
 async def give_time() -> None:
     """Let the windows, in which the server expects a beat of each run, end no sooner than usual.
 
-    Raises SQLAlchemyError or OSError if the database is not there or has no tables yet.
+    Raises what the database's driver does if that is not there or has no tables yet.
     """
     db = provide_database_interface()
     ours = select(db.Automation.id).where(db.Automation.name == SILENT_IS_DEAD)

@@ -164,6 +164,22 @@ def test_missing_server_is_named_in_one_line() -> None:
         wait_for_server(client, seconds=0)
 
 
+def test_server_that_wants_a_password_says_which_setting_has_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = Server(tmp_path / "server", PREFECT_SERVER_API_AUTH_STRING="ann:secret")
+    try:
+        server.start()
+        with temporary_settings({PREFECT_API_URL: server.url}):
+            assert main() == 1
+    finally:
+        server.kill()
+    assert capsys.readouterr().err == (
+        f"deploy failed: the server at {server.url} wants a password: set PREFECT_API_AUTH_STRING"
+        " to what its PREFECT_SERVER_API_AUTH_STRING is\n"
+    )
+
+
 class Receiver(HTTPServer):
     """Takes notifications as Slack would, on a free port."""
 
