@@ -105,6 +105,12 @@ def test_the_server_takes_the_pool_and_its_deployments(
 PULL = [{"prefect.deployments.steps.set_working_directory": {"directory": "/catdog"}}]
 
 
+def test_a_pod_asks_for_no_slot_of_a_device_since_the_cluster_gives_it_one() -> None:
+    text = (FOLDER / "kubernetes.yaml").read_text(encoding="utf-8")
+    variables = yaml.safe_load(text)["definitions"]["kubernetes"]["job_variables"]
+    assert variables["env"]["CATDOG_DEVICE_SLOTS"] == "off"
+
+
 def test_the_compose_file_puts_the_server_on_postgresql() -> None:
     services = yaml.safe_load((FOLDER / "compose.yaml").read_text(encoding="utf-8"))["services"]
     variables = services["server"]["environment"]
