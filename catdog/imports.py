@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
 from catdog.errors import CatdogError
 from catdog.files import write_rows
@@ -54,11 +55,12 @@ def import_photos(
     Every photo is decoded completely first; what fails, or is no photo, is listed in the CSV file
     `quarantine` (file, reason). The old set, if `replace` allows it, gives way in one step when
     all is ready: a kill at any moment leaves it or the new one. Raises CatdogError for a missing or
-    damaged archive, for fewer than two classes, when `raw` is there, while another import runs, and
-    when the disk is full.
+    damaged archive, or one that would go with the old set, for fewer than two classes, when `raw`
+    is there, while another import runs, and when the disk is full.
     """
     if raw.is_symlink():
         raw = raw.resolve()  # the photos lie on another disk: exchange them there, keep the link
+    refuse_to_lose(archive, raw)
     try:
         raw.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(_hidden(raw, "lock"), timeout=0):
@@ -80,6 +82,18 @@ def refuse_to_overwrite(raw: Path, replace: bool) -> None:
     """Raise CatdogError if `raw` holds photos that may not be replaced."""
     if raw.exists() and not replace:
         raise CatdogError(f"{raw}: there are photos already; --replace puts the new ones there")
+
+
+def refuse_to_lose(archive: Path, raw: Path) -> None:
+    """Raise CatdogError if the archive or folder is in `raw`, is `raw`, or holds it.
+
+    What is in `raw` is removed in the end: the archive itself, or the files that were refused.
+    """
+    source, target = archive.resolve(), raw.resolve()
+    if source.is_relative_to(target) or target.is_relative_to(source):
+        raise CatdogError(
+            f"{archive}: would be removed with the old photos of {raw}; move it to another folder"
+        )
 
 
 def _import(archive: Path, raw: Path, quarantine: Path, workers: int) -> ImportReport:
@@ -158,6 +172,10 @@ def _read(source: Source, entry: Entry) -> bytes | str:
     """Return the bytes of a file, or the reason why they cannot be had."""
     try:
         return source.read(entry.name)
+    except PhotoError as error:
+        return str(error)
+    except PermissionError:
+        return "may not be read"
     except Exception as error:  # zipfile, zlib and tarfile raise many kinds for damaged members
         return f"damaged in the archive: {str(error).split(' for file ')[0]}"
 
@@ -195,8 +213,12 @@ def swap(incoming: Path, raw: Path) -> None:
     elif not _exchange(incoming, raw):
         old = _hidden(raw, "old")
         raw.rename(old)
-        incoming.rename(raw)
-        shutil.rmtree(old)
+        try:
+            incoming.rename(raw)
+        except OSError:
+            old.rename(raw)
+            raise
+        shutil.rmtree(old, ignore_errors=True)  # the new ones are there; `recover` tries again
 
 
 def recover(raw: Path) -> None:
@@ -243,11 +265,11 @@ def report_table(report: ImportReport) -> Table:
     """Return a table of what came in and what did not."""
     table = Table("photos", "class, or why not", title="Imported")
     for name, photos in report.taken.items():
-        table.add_row(f"{photos:,}", name)
+        table.add_row(f"{photos:,}", Text(name))  # [indoor] in it is no markup
     table.add_section()
     reasons = Counter(reason for _, reason in report.refused)
     for reason, files in reasons.most_common(SHOWN_REASONS):
-        table.add_row(f"{files:,}", f"refused: {reason}")
+        table.add_row(f"{files:,}", Text(f"refused: {reason}"))
     if rest := sum(reasons.values()) - sum(n for _, n in reasons.most_common(SHOWN_REASONS)):
         table.add_row(f"{rest:,}", "refused for other reasons")
     table.caption = f"All refused files: {report.quarantine}" if report.refused else None

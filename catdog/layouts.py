@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
 from catdog.errors import CatdogError
-from catdog.photos import SUFFIXES, is_junk
+from catdog.photos import SUFFIXES, PhotoError, is_junk
 
 KAGGLE = re.compile(r"^(?P<name>[^.]+)\.\d+\.[A-Za-z]+$")  # cat.1.jpg
 KAGGLE_FOLDERS = frozenset({"", "train"})
@@ -44,12 +44,14 @@ class FolderSource:
         self._path = path
 
     def names(self) -> list[str]:
-        """Return the names of all files below, symbolic links left out."""
-        files = (f for f in self._path.rglob("*") if f.is_file() and not f.is_symlink())
+        """Return the names of all files below, and of links, which `read` refuses."""
+        files = (file for file in self._path.rglob("*") if file.is_file() or file.is_symlink())
         return sorted(file.relative_to(self._path).as_posix() for file in files)
 
     def read(self, name: str) -> bytes:
-        """Return the content of one file."""
+        """Return the content of one file; PhotoError if it is a link, which may lead anywhere."""
+        if (self._path / name).is_symlink():
+            raise PhotoError("a symbolic link")
         return (self._path / name).read_bytes()
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """Photos come in byte for byte, checked, and all at once; what is refused is listed."""
 
 import csv
+import errno
 import io
 import os
 import random
@@ -167,6 +168,81 @@ def test_a_linked_folder_stays_a_link(tmp_path: Path, make_photos: MakePhotos) -
     assert (tmp_path / "to/raw").is_symlink()
     assert held(tmp_path / "disk/raw") == new
     assert hidden(tmp_path / "disk") == []
+
+
+@pytest.mark.parametrize("where", ["raw/more.zip", "raw", "."])
+def test_what_would_be_removed_with_the_old_photos_is_refused(
+    tmp_path: Path, make_photos: MakePhotos, where: str
+) -> None:
+    """An archive that somebody has put among the photos, or photos put there by hand."""
+    old = few(make_photos, tmp_path / "old")
+    bring_in(tmp_path / "old", tmp_path / "to")
+    write_zip(tmp_path / "to/raw/more.zip", old)
+    before = held(tmp_path / "to/raw")
+    with pytest.raises(CatdogError, match=r"would be removed with the old photos of .*; move it"):
+        bring_in(tmp_path / "to" / where, tmp_path / "to", replace=True)
+    assert held(tmp_path / "to/raw") == before
+    assert hidden(tmp_path / "to") == []
+
+
+def test_links_and_what_may_not_be_read_are_listed_with_their_reasons(
+    tmp_path: Path, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few(make_photos, tmp_path / "photos")
+    (tmp_path / "photos/cat/link.jpg").symlink_to(tmp_path / "photos/cat/photo_0.jpg")
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:  # root, who may run the tests, may read all
+        if path.name == "photo_1.jpg" and path.parent.name == "dog":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    report = bring_in(tmp_path / "photos", tmp_path / "to")
+    assert report.refused == [
+        ("cat/link.jpg", "a symbolic link"),
+        ("dog/photo_1.jpg", "may not be read"),
+    ]
+
+
+def test_names_of_classes_are_no_markup(tmp_path: Path) -> None:
+    report = ImportReport({"cat [indoor]": 1, "cat [outdoor]": 2}, [], tmp_path)
+    console = Console(file=io.StringIO(), width=80)
+    console.print(report_table(report))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "cat [indoor]" in shown and "cat [outdoor]" in shown
+
+
+@pytest.mark.parametrize("failing", ["rename", "rmtree"])
+def test_two_renames_that_fail_leave_one_whole_set_in_place(
+    tmp_path: Path, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """Where folders cannot be exchanged: the second rename fails, or the old set stays in use."""
+    old, new = (few(make_photos, tmp_path / name) for name in ("old", "new"))
+    bring_in(tmp_path / "old", tmp_path / "to")
+    rename, rmtree = Path.rename, shutil.rmtree
+
+    def refuse_rename(path: Path, target: Path) -> Path:
+        if "incoming" in path.name:
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    def refuse_rmtree(folder: Path, ignore_errors: bool = False) -> None:
+        if not folder.name.endswith(".old"):
+            rmtree(folder, ignore_errors)
+        elif not ignore_errors:
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(imports, "_exchange", lambda *_: False)
+        if failing == "rename":
+            patch.setattr(Path, "rename", refuse_rename)
+            with pytest.raises(CatdogError, match=r"nothing was changed: .*Input/output error"):
+                bring_in(tmp_path / "new", tmp_path / "to", replace=True)
+        else:
+            patch.setattr(shutil, "rmtree", refuse_rmtree)
+            bring_in(tmp_path / "new", tmp_path / "to", replace=True)
+    assert held(tmp_path / "to/raw") == (old if failing == "rename" else new)
 
 
 def test_fewer_than_two_classes_change_nothing(tmp_path: Path, make_photos: MakePhotos) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from catdog.errors import CatdogError
 from catdog.layouts import open_source, sort_entries
+from catdog.photos import PhotoError
 
 LEADS_OUT = "its name leads out of the archive"
 NO_CLASS = "no class: it lies in no class folder"
@@ -175,12 +176,16 @@ def test_links_in_a_tar_are_left_out(tmp_path: Path) -> None:
     assert held(path) == {"cat/1.jpg": b"one"}
 
 
-def test_links_in_a_folder_are_left_out(tmp_path: Path) -> None:
+def test_links_in_a_folder_are_named_and_not_read(tmp_path: Path) -> None:
     (tmp_path / "in/cat").mkdir(parents=True)
     (tmp_path / "in/cat/1.jpg").write_bytes(b"one")
     (tmp_path / "secret.jpg").write_bytes(b"two")
     (tmp_path / "in/cat/2.jpg").symlink_to(tmp_path / "secret.jpg")
-    assert held(tmp_path / "in") == {"cat/1.jpg": b"one"}
+    with closing(open_source(tmp_path / "in")) as source:
+        assert source.names() == ["cat/1.jpg", "cat/2.jpg"]
+        assert source.read("cat/1.jpg") == b"one"
+        with pytest.raises(PhotoError, match="a symbolic link"):
+            source.read("cat/2.jpg")
 
 
 def test_a_zip_with_a_password_is_refused(tmp_path: Path) -> None:
