@@ -58,7 +58,7 @@ def key_of(*parts: str | bytes) -> str:
 
 
 def save(path: Path, state: State) -> None:
-    """Write a checkpoint, whole or not at all.
+    """Write a checkpoint, whole or not at all; OSError if it cannot, as on a full disk.
 
     A kill can leave a half-written one in a hidden folder beside it, which `remove` finds by its
     name: safetensors writes to a name of its own first.
@@ -67,7 +67,10 @@ def save(path: Path, state: State) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         whole = Path(folder) / path.name
-        save_file(tensors, whole, metadata={"numbers": json.dumps(state.numbers)})
+        try:
+            save_file(tensors, whole, metadata={"numbers": json.dumps(state.numbers)})
+        except safetensors.SafetensorError as error:  # a full disk is no OSError there
+            raise OSError(f"{path}: cannot be saved: {error}") from None
         whole.replace(path)
 
 

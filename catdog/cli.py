@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from catdog import params
@@ -147,7 +148,14 @@ def predict(
     folder = _model_folder(model)
     from catdog.predict import run_predict
 
-    broken = run_predict(paths, folder, format.value, sys.stdout)
+    try:
+        broken = run_predict(paths, folder, format.value, sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has seen enough, as in `catdog predict … | head`. Typer would make it exit code
+        # 1, which says that a file could not be read. At its end Python flushes once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     if broken:
         raise CatdogError(f"{broken} of the files could not be read; each has its error beside it")
 
@@ -303,7 +311,7 @@ def _leaves(section: params.Section, prefix: str = "") -> list[tuple[str, Any, s
 
 def _counts_table(counts: dict[str, dict[str, int]]) -> Table:
     names = sorted(counts["train"])
-    table = Table("split", *names, "all")
+    table = Table("split", *map(escape, names), "all")  # [indoor] in a name is no markup
     for split, row in counts.items():
         numbers = [row.get(name, 0) for name in names]
         table.add_row(split, *(f"{number:,}" for number in (*numbers, sum(numbers))))
@@ -320,9 +328,6 @@ def main() -> None:
         app()
     except BrokenProcessPool:
         _fail("a process that decoded photos was killed, perhaps for want of memory")
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of a pipe has seen enough, as in `catdog predict … | head`
-        sys.exit(141)
     except (CatdogError, OSError) as error:  # OSError: a full disk, a folder that is not writable
         _fail(str(error), error.exit_code if isinstance(error, CatdogError) else 1)
     finally:

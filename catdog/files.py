@@ -5,6 +5,11 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import yaml
+
+from catdog.errors import CatdogError
 
 
 @contextmanager
@@ -20,6 +25,24 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def load_yaml(text: str, where: str) -> dict[str, Any]:
+    """Return the mapping that a YAML text holds, as PyYAML reads it; CatdogError if it is none."""
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise no_yaml(where, error) from None
+    if not isinstance(content, dict):
+        raise CatdogError(f"{where}: holds no mapping; take it from git again")
+    return content
+
+
+def no_yaml(where: str, error: Exception) -> CatdogError:
+    """Return the error of a file that is no YAML, with the line and what the reader found there."""
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    line = f"line {mark.line + 1}: " if mark else ""
+    return CatdogError(f"{where}: is no YAML: {line}{problem or error}; correct it")
 
 
 def write_text(path: Path, text: str) -> None:

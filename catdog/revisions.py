@@ -4,9 +4,8 @@ import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import yaml
-
 from catdog.errors import CatdogError
+from catdog.files import load_yaml
 
 CHAMPION = "champion"
 RAW = "data/raw"
@@ -96,7 +95,7 @@ def fetch(commit: str, path: str) -> Path:
 
 def _hash_of(commit: str, path: str) -> str:
     """Return DVC's hash of an output as the commit's dvc.lock has it, without its ending."""
-    lock = yaml.safe_load(read(commit, "dvc.lock"))
+    lock = load_yaml(read(commit, "dvc.lock"), f"{commit[:7]}: dvc.lock")
     for stage in lock.get("stages", {}).values():
         for out in stage.get("outs", []):
             if out["path"] == path:

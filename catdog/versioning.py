@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from catdog.errors import CatdogError
-from catdog.files import write_text
+from catdog.files import load_yaml, write_text
 
 
 def add(raw: Path) -> list[str]:
@@ -28,7 +28,7 @@ def forget_remote(dvc_file: Path) -> None:
     """Take the remote out of a .dvc file, if it is there and names one."""
     if not dvc_file.is_file():
         return
-    content = yaml.safe_load(dvc_file.read_text(encoding="utf-8"))
+    content = load_yaml(dvc_file.read_text(encoding="utf-8"), str(dvc_file))
     for out in content["outs"]:
         out.pop("remote", None)
     write_text(dvc_file, yaml.safe_dump(content, sort_keys=False))

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 from catdog import checkpoint, networks, optim
 from catdog.checkpoint import State
 from catdog.params import Optimizer, ResidualNetwork
+from tests.small_disk import on_a_small_disk, small_disks_can_be_made
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(checkpoint.__file__).parent
@@ -319,3 +321,20 @@ def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
     header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
     assert header.keys() == {"__metadata__", "weights", "steps"}
     assert json.loads(header["__metadata__"]["numbers"]) == STATE.numbers
+
+
+@pytest.mark.skipif(not small_disks_can_be_made(), reason="needs user namespaces")
+def test_a_full_disk_is_an_os_error_which_the_command_tells_in_a_line(tmp_path: Path) -> None:
+    code = """
+import sys, torch
+from pathlib import Path
+from catdog import checkpoint
+try:
+    checkpoint.save(Path(sys.argv[1]) / "new/a", checkpoint.State({"x": torch.ones(99_999)}, {}))
+except OSError as error:
+    print(error, list(Path(sys.argv[1]).rglob("*.*")))
+"""
+    command = [*on_a_small_disk(tmp_path), sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert re.fullmatch(r".*/a: cannot be saved: .*No space left on device.* \[\]\n", done.stdout)

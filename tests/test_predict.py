@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ from catdog.predict import run_predict
 from catdog.prepare import prepare, read_split
 from catdog.trained import ModelCard
 
-PARAMS = params.load(Path(__file__).parents[1] / "params.yaml")
+ROOT = Path(__file__).resolve().parents[1]
+PARAMS = params.load(ROOT / "params.yaml")
 SIDE = 32
 
 
@@ -199,3 +203,22 @@ def test_a_missing_model_is_refused_before_anything_is_written(
     with pytest.raises(CatdogError, match="no trained model here"):
         run_predict([photos], tmp_path / "models", "csv", stream)
     assert stream.getvalue() == ""
+
+
+def test_who_reads_a_part_only_is_no_photo_that_could_not_be_read(
+    photos: Path, models: Path
+) -> None:
+    """As in `catdog predict … | head`: exit code 1 would say that of a file."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "catdog", "predict", str(photos), "--model", str(models)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with os.fdopen(write, "w") as gone:
+        done = subprocess.run(
+            [*command, "--format", "csv"],
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            env=environment,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (141, b"")

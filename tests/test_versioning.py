@@ -17,6 +17,14 @@ def test_the_remote_is_taken_out_and_the_rest_stays(tmp_path: Path) -> None:
     assert yaml.safe_load(file.read_text()) == {"outs": [{"md5": "abc.dir", "path": "raw"}]}
 
 
+def test_a_dvc_file_in_conflict_is_one_clear_line(tmp_path: Path) -> None:
+    file = tmp_path / "raw.dvc"
+    file.write_text("outs:\n<<<<<<< HEAD\n- md5: abc.dir\n=======\n- md5: def.dir\n>>>>>>> other\n")
+    with pytest.raises(CatdogError, match=r"raw\.dvc: is no YAML: line 3: .*; correct it") as error:
+        versioning.forget_remote(file)
+    assert "\n" not in str(error.value)
+
+
 def test_without_a_dvc_file_there_is_nothing_to_take_out(tmp_path: Path) -> None:
     versioning.forget_remote(tmp_path / "raw.dvc")
     assert not list(tmp_path.iterdir())
