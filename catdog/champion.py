@@ -30,22 +30,20 @@ def _reason(revision: str, commit: str, present: Champion | None, force: str | N
         return f"Forced: {force}" if force else "The first champion: there was none to compare with"
     try:
         comparison = compare.compare([present.commit, commit])
-        if comparison.notes:
-            raise CatdogError(f"{revision} is not the champion: {'; '.join(comparison.notes)}")
     except CatdogError as error:
         if force is None:
             raise
         return f"Forced: {force} (not compared with {present.version}: {error})"
-    verdict = comparison.difference
+    verdict, doubts = comparison.difference, "; ".join(comparison.notes)
     assert verdict is not None  # they are two
-    found = in_words(verdict, present.version)
-    if verdict.kind == "better":
-        return f"Forced: {force} ({found})" if force else found[0].upper() + found[1:]
-    if force is None:
+    found = in_words(verdict, present.version) + (f"; doubtful: {doubts}" if doubts else "")
+    if force is not None:
+        return f"Forced: {force} ({found})"
+    if doubts or verdict.kind != "better":
         raise CatdogError(
             f"{revision} is not the champion: {found}; --force REASON makes it so nevertheless"
         )
-    return f"Forced: {force} ({found})"
+    return found[0].upper() + found[1:]
 
 
 def in_words(verdict: Difference, champion: str) -> str:

@@ -129,12 +129,14 @@ def _replicates(project: Project, revision: Revision, notes: list[str]) -> Setti
             continue
         except CatdogError:  # a branch on which nothing was run
             continue
-        if found.setting == revision.setting:
-            runs[seed] = found
-        else:
+        if found.setting != revision.setting:
             notes.append(
                 f"left out: {name} has the params of {revision.name}, but other code or photos"
             )
+        elif found.notes:
+            notes.append(f"left out: {'; '.join(found.notes)}")
+        else:
+            runs[seed] = found
     if len(runs) < 2:
         raise CatdogError(
             f"{revision.name}: has one seed only, {SEED} {revision.params.get(SEED)}; "

@@ -28,6 +28,8 @@ class Timing:
     """One row of timing.csv, which is no DVC out: times differ, while outs repeat to the byte."""
 
     epoch: int
+    train_loss: float
+    """as in history.csv: it tells of which training the times are"""
     seconds: float
     images_per_second: float
     waiting_share: float

@@ -14,16 +14,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from catdog import revisions
 from catdog.errors import CatdogError
+from catdog.files import load_yaml, no_yaml
 from catdog.revisions import RAW
 
 WORKSPACE = "workspace"
 SEED = "train.seed"
 EVALUATED, PREPARED = "reports/evaluate", "data/prepared"
-METRICS, TIMING = "metrics.json", "reports/train/timing.csv"
+METRICS = "metrics.json"
+HISTORY, TIMING = "reports/train/history.csv", "reports/train/timing.csv"
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,11 @@ class Project:
         return self._locks[commit]
 
     def names(self) -> Iterator[str]:
-        """Yield workspace, HEAD, branches, tags and experiments, each by a name that is its own."""
-        yield from (WORKSPACE, "HEAD", *self._repo.scm.list_branches())
+        """Yield HEAD, branches, tags, experiments, each by a name that is its own; then workspace.
+
+        That comes last since its files need not be those of its dvc.lock.
+        """
+        yield from ("HEAD", *self._repo.scm.list_branches())
         yield from self._repo.scm.list_tags()
         found = revisions.experiments()
         names = [name for _, name, _ in found]
@@ -111,6 +114,7 @@ class Project:
             own = name if names.count(name) == 1 else commit[:10]
             self._commits.setdefault(own, commit)
             yield own
+        yield WORKSPACE
 
     def tracked(self, commit: str | None, path: str) -> bytes | None:
         """Return a file as it is in a commit, or in the workspace; None if it is not there."""
@@ -181,7 +185,7 @@ def read(project: Project, name: str) -> Revision:
         photos=_photos(_rows(project, name, commit, lock, PREPARED, "photos.csv")),
         raw=_hashes(lock, "deps").get(RAW, ""),
         code={path: md5 for path, md5 in _hashes(lock, "deps").items() if path.endswith(".py")},
-        minutes=_minutes(project.tracked(commit, TIMING)),
+        minutes=_minutes(project.tracked(commit, TIMING), project.tracked(commit, HISTORY)),
         notes=tuple(_doubts(project, name, commit, lock)),
     )
     return _with_figures_that_agree(found)
@@ -251,11 +255,20 @@ def _json(content: bytes, name: str) -> dict[str, Any]:
         raise CatdogError(f"{name}: {METRICS} is not valid JSON ({error})") from None
 
 
-def _minutes(timing: bytes | None) -> float | None:
-    if timing is None:
+def _minutes(timing: bytes | None, history: bytes | None) -> float | None:
+    """Return how long a training took; None if the times are not of the training of the history.
+
+    Times are no DVC out: when DVC takes a training from its cache, those of the last one stay.
+    """
+    if timing is None or history is None:
         return None
-    rows = csv.DictReader(io.StringIO(timing.decode("utf-8"), newline=""))
-    return round(sum(float(row["seconds"]) for row in rows) / 60, 2)
+    times, epochs = (
+        list(csv.DictReader(io.StringIO(table.decode("utf-8"), newline="")))
+        for table in (timing, history)
+    )
+    if [row.get("train_loss") for row in times] != [row.get("train_loss") for row in epochs]:
+        return None
+    return round(sum(float(row["seconds"]) for row in times) / 60, 2)
 
 
 def _doubts(project: Project, name: str, commit: str | None, lock: dict[str, Any]) -> Iterator[str]:
@@ -274,7 +287,7 @@ def _doubts(project: Project, name: str, commit: str | None, lock: dict[str, Any
             if content is None or hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
                 changed.append(path)
     pointer = project.tracked(commit, f"{RAW}.dvc")
-    if pointer and yaml.safe_load(pointer)["outs"][0].get("md5") != _hashes(lock, "deps").get(RAW):
+    if pointer and _photos_of(pointer.decode("utf-8")) != _hashes(lock, "deps").get(RAW):
         changed.append(RAW)
     made = _hashes(lock, "outs")
     read_by_evaluate = _hashes({"evaluate": lock["evaluate"]}, "deps")
@@ -286,11 +299,20 @@ def _doubts(project: Project, name: str, commit: str | None, lock: dict[str, Any
         )
 
 
+def _photos_of(pointer: str) -> str | None:
+    """Return the hash that data/raw.dvc names."""
+    outs: list[dict[str, str]] = load_yaml(pointer, f"{RAW}.dvc").get("outs") or [{}]
+    return outs[0].get("md5")
+
+
 def _yaml(text: bytes, path: str) -> dict[str, Any]:
     """Return a YAML file as DVC reads it: 1e-05 is a number, which PyYAML takes for text."""
-    from dvc.utils.serialize import parse_yaml  # noqa: PLC0415
+    from dvc.utils.serialize import YAMLFileCorruptedError, parse_yaml  # noqa: PLC0415
 
-    return dict(parse_yaml(text.decode("utf-8"), path) or {})
+    try:
+        return dict(parse_yaml(text.decode("utf-8"), path) or {})
+    except YAMLFileCorruptedError as error:
+        raise no_yaml(path, error.__cause__ or error) from None
 
 
 def _with_figures_that_agree(found: Revision) -> Revision:

@@ -191,7 +191,8 @@ class Trainer:
         share = running.waited / running.seconds
         seconds = running.seconds + time.perf_counter() - start
         speed = round(len(self.photos) / seconds, 1)
-        self.timings.append(Timing(number + 1, round(seconds, 2), speed, round(share, 4)))
+        times = round(seconds, 2), speed, round(share, 4)
+        self.timings.append(Timing(number + 1, self.history[-1].train_loss, *times))
         self.running = Running(self.device.torch_device)
         self._save(path)
         if stop:

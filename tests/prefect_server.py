@@ -251,6 +251,7 @@ def start_agent(prefect_server: Server) -> Iterator[Callable[..., Agent]]:
     yield start_one
     for agent in agents:
         agent.kill()
+        print(agent.log())  # pytest shows it if the test has failed
 
 
 def run_deployment_now(name: str, **parameters: Any) -> "FlowRun":

@@ -175,7 +175,11 @@ def test_figures_that_are_not_of_the_model_crown_nobody(project: Path) -> None:
     champion.crown("poor")
     assert "its figures are older than its params.yaml (run.right)" in refused("stale")
     champion.crown("stale", force="looked at by eye")
-    assert "figures are older" in message(project, "catdog#champion#2")
+    said = message(project, "catdog#champion#2")
+    assert said.startswith(
+        "Forced: looked at by eye (better than v0.0.1 on the same 200 test photos"
+    )
+    assert "doubtful: " in said and "figures are older" in said
 
 
 def test_force_leaves_its_reason_and_the_numbers_in_the_tag(project: Path) -> None:

@@ -410,6 +410,48 @@ def test_seeds_are_found_where_experiments_of_two_commits_share_a_name(project: 
     assert [run.params["train.seed"] for run in found.settings[1].runs] == [1, 2, 3, 4]
 
 
+def test_of_runs_of_one_seed_a_clean_one_counts_and_a_doubtful_one_never(project: Path) -> None:
+    """A branch that was checked out without its DVC outputs; one that was changed and not run."""
+    params = "prepare:\n  test: 200\ntrain:\n  seed: {}\n  right: 160\n  lr: 1e-05\n"
+    for seed in (1, 2, 4, 3):
+        git(project, "checkout", "-q", "-b", f"s{seed}", "main")
+        (project / "params.yaml").write_text(params.format(seed))
+        dvc(project, "repro", "-q")
+        if seed == 4:
+            (project / "params.yaml").write_text(params.format(5))
+        tiny_project.commit(project, f"Seed {seed}")
+    git(project, "checkout", "-q", "s2")  # and no `dvc checkout`: the predictions of s3 lie there
+    found = compare.compare(["s1", "good"], seeds=True)
+    first_right = [
+        min(int(key) for key, one in run.predictions.items() if one.actual == one.predicted)
+        for run in found.settings[0].runs
+    ]
+    assert first_right == [1, 2, 3]  # as the seeds say
+    assert any(note.startswith("left out: s4: its figures are older") for note in found.notes)
+
+
+def test_a_file_that_is_no_yaml_is_one_clear_line(project: Path) -> None:
+    lock = (project / "dvc.lock").read_text()
+    (project / "dvc.lock").write_text(f"<<<<<<< HEAD\n{lock}=======\n")
+    done = catdog(project)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("catdog: dvc.lock: is no YAML: line ")
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_minutes_are_of_the_training_whose_results_are_there(project: Path, stale: bool) -> None:
+    """Times are no DVC out: those of the last training stay when DVC brings back another."""
+    (project / "reports/train").mkdir()
+    losses = ("0.5", "0.4")
+    rows = "".join(f"{epoch},{loss}\n" for epoch, loss in enumerate(losses, 1))
+    (project / "reports/train/history.csv").write_text(f"epoch,train_loss\n{rows}")
+    times = "1,0.5,30\n2,0.3,60\n" if stale else "1,0.5,30\n2,0.4,60\n"
+    (project / "reports/train/timing.csv").write_text(f"epoch,train_loss,seconds\n{times}")
+    run = compare.compare(["workspace", "good"]).settings[0].runs[0]
+    assert run.minutes == (None if stale else 1.5)
+
+
 def test_a_setting_with_one_seed_is_told_how_to_get_a_second(project: Path) -> None:
     with pytest.raises(CatdogError, match=r"dvc exp run -S train.seed=2"):
         compare.compare(["HEAD", "close"], seeds=True)

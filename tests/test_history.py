@@ -12,7 +12,7 @@ def row(number: int = 3, best: int = 1, pflop: float = 0.000123) -> Epoch:
     return Epoch(number, 64, 0.05, 0.41, 0.8125, 0.38, 0.84, best, pflop)
 
 
-TIMING = Timing(3, 12.34, 512.4, 0.0123)
+TIMING = Timing(3, 0.41, 12.34, 512.4, 0.0123)
 
 
 def test_epochs_are_rows_with_the_names_of_their_fields(tmp_path: Path) -> None:
@@ -29,13 +29,13 @@ def test_epochs_are_rows_with_the_names_of_their_fields(tmp_path: Path) -> None:
 def test_timings_are_rows_with_the_names_of_their_fields(tmp_path: Path) -> None:
     history.write(tmp_path / "timing.csv", [TIMING], Timing)
     assert (tmp_path / "timing.csv").read_text() == (
-        "epoch,seconds,images_per_second,waiting_share\n3,12.34,512.4,0.0123\n"
+        "epoch,train_loss,seconds,images_per_second,waiting_share\n3,0.41,12.34,512.4,0.0123\n"
     )
 
 
 def test_without_rows_there_is_still_a_header(tmp_path: Path) -> None:
     history.write(tmp_path / "timing.csv", [], Timing)
-    assert (tmp_path / "timing.csv").read_text().startswith("epoch,seconds,")
+    assert (tmp_path / "timing.csv").read_text().startswith("epoch,train_loss,seconds,")
 
 
 def test_the_line_of_an_epoch_says_how_well_and_how_fast() -> None:
@@ -51,7 +51,8 @@ def test_only_the_best_epoch_so_far_has_a_star() -> None:
 
 
 def test_the_cost_is_the_sum_over_the_epochs() -> None:
-    rows, timings = [row(pflop=0.1), row(pflop=0.025)], [Timing(1, 90, 1, 0), Timing(2, 45, 1, 0)]
+    rows = [row(pflop=0.1), row(pflop=0.025)]
+    timings = [Timing(1, 0.4, 90, 1, 0), Timing(2, 0.3, 45, 1, 0)]
     assert history.cost_line(rows, timings) == "cost: 0.125 PFLOP of training, 2.2 minutes"
     assert history.total_pflop([]) == 0
 

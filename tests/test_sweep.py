@@ -452,6 +452,7 @@ def start_sweep(
     yield start_one
     for command in commands:
         command.kill()
+        print(command.log())  # pytest shows it if the test has failed
 
 
 def trainings(outside: Path) -> int:
