@@ -115,33 +115,38 @@ def _shorter(name: str) -> str:
 
 def _replicates(project: Project, revision: Revision, notes: list[str]) -> Setting:
     """Return all runs of a revision's setting, one a seed."""
-    runs = {revision.params.get(SEED): revision}
+    runs, seen, left_out = {revision.params.get(SEED): revision}, set(), list[str]()
     for name in project.names():
         try:
-            lock = read_lock(project, name, project.commit(name))
+            if (commit := project.commit(name)) in seen:  # HEAD is a branch's, too
+                continue
+            seen.add(commit)
+            lock = read_lock(project, name, commit)
             params = params_of(lock)
             seed = params.get(SEED)
             if seed in runs or {**params, SEED: None} != {**revision.params, SEED: None}:
                 continue
             found = read(project, name)
         except NotCachedError as error:
-            notes.append(f"left out: {error}")
+            left_out.append(f"left out: {error}")
             continue
         except CatdogError:  # a branch on which nothing was run
             continue
         if found.setting != revision.setting:
-            notes.append(
+            left_out.append(
                 f"left out: {name} has the params of {revision.name}, but other code or photos"
             )
         elif found.notes:
-            notes.append(f"left out: {'; '.join(found.notes)}")
+            left_out.append(f"left out: {'; '.join(found.notes)}")
         else:
             runs[seed] = found
     if len(runs) < 2:
         raise CatdogError(
             f"{revision.name}: has one seed only, {SEED} {revision.params.get(SEED)}; "
             f"`dvc exp run -S {SEED}={_another(runs)}` with its other params brings a second"
+            + "".join(f"; {note}" for note in left_out)
         )
+    notes += left_out
     return Setting(revision.name, sorted(runs.values(), key=lambda run: run.params.get(SEED, 0)))
 
 

@@ -90,10 +90,12 @@ def refuse_to_lose(archive: Path, raw: Path) -> None:
     What is in `raw` is removed in the end: the archive itself, or the files that were refused.
     """
     source, target = archive.resolve(), raw.resolve()
-    if source.is_relative_to(target) or target.is_relative_to(source):
+    if source.is_relative_to(target):
         raise CatdogError(
             f"{archive}: would be removed with the old photos of {raw}; move it to another folder"
         )
+    if target.is_relative_to(source) and raw.exists():
+        raise CatdogError(f"{archive}: holds {raw}, which is to be replaced; give another folder")
 
 
 def _import(archive: Path, raw: Path, quarantine: Path, workers: int) -> ImportReport:

@@ -5,6 +5,7 @@ Kaggle's `train/cat.1.jpg`, and Kaggle's unlabelled `test1/1.jpg`, which nothing
 """
 
 import lzma
+import os
 import re
 import tarfile
 import zipfile
@@ -44,9 +45,23 @@ class FolderSource:
         self._path = path
 
     def names(self) -> list[str]:
-        """Return the names of all files below, and of links, which `read` refuses."""
-        files = (file for file in self._path.rglob("*") if file.is_file() or file.is_symlink())
-        return sorted(file.relative_to(self._path).as_posix() for file in files)
+        """Return the names of all files below, and of links, which `read` refuses.
+
+        Raises CatdogError for a link to a folder, and OSError for one that may not be read: all of
+        its photos would be missing without a word.
+        """
+        found: list[str] = []
+        for folder, folders, files in os.walk(self._path, onerror=_raise):
+            for path in (Path(folder) / name for name in folders):
+                if path.is_symlink():
+                    raise CatdogError(f"{path}: a link to a folder; put the folder in its place")
+            paths = (Path(folder) / name for name in files)
+            found += [
+                path.relative_to(self._path).as_posix()
+                for path in paths
+                if path.is_file() or path.is_symlink()
+            ]
+        return sorted(found)
 
     def read(self, name: str) -> bytes:
         """Return the content of one file; PhotoError if it is a link, which may lead anywhere."""
@@ -56,6 +71,10 @@ class FolderSource:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 class ZipSource:

@@ -148,7 +148,15 @@ def write_table(rows: Iterable[Prediction], classes: list[str], stream: TextIO) 
         else:
             share = f"{100 * max(row.probabilities.values()):.1f} %"
             table.add_row(Text(_text(row.path)), Text(str(row.prediction)), share)
-    Console(file=stream).print(table)
+    _Console(file=stream).print(table)
+
+
+class _Console(Console):
+    """A console that leaves it to its caller what the end of the reader of a pipe means."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the BrokenPipeError that is being handled; rich would end with exit code 1."""
+        raise  # noqa: PLE0704 - rich calls it where the error is caught
 
 
 WRITERS: dict[str, Callable[[Iterable[Prediction], list[str], TextIO], None]] = {

@@ -29,6 +29,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelling, Crashed
 from pydantic import Field
 
@@ -44,14 +45,19 @@ UNREACHABLE = (httpx.TransportError, PrefectHTTPStatusError)
 
 
 def run_all(
-    deployment: str, runs: Mapping[str, Parameters], at_once: int | None, say: Say
+    deployment: str,
+    runs: Mapping[str, Parameters],
+    at_once: int | None,
+    say: Say,
+    cancel_joined: bool = False,
 ) -> dict[str, State[Any]]:
     """Run `deployment` once with each of `runs`, name: parameters; return the final states.
 
     At most `at_once` run at the same time; None leaves that to the agents. A run of the same name
     and parameters that another flow has started is waited for instead, and one that fails stops
-    none of the others. When this flow is interrupted, its runs are cancelled; a server that does
-    not answer is asked again. Raises FlowError if it has no such deployment.
+    none of the others. When this flow is interrupted, its runs are cancelled, and with
+    `cancel_joined` those of the other flow; a server that does not answer is asked again. Raises
+    FlowError if it has no such deployment.
     """
     found = find_deployment(deployment)
     _tell_without_agent(found, say)
@@ -71,7 +77,7 @@ def run_all(
                 answers = False
             time.sleep(POLL_SECONDS)
     except BaseException:
-        cancel(crowd.ours)
+        cancel([*crowd.ours, *(crowd.others if cancel_joined else [])])
         raise
     return crowd.ended
 
@@ -165,15 +171,17 @@ def _interrupted_later() -> Iterator[None]:
 
 
 def _start(deployment: str, name: str, parameters: Parameters) -> UUID:
-    run = run_deployment(
-        deployment,
-        parameters=dict(parameters),
-        flow_run_name=name,
-        timeout=0,
-        # Asked a second time, when the answer was lost, the server starts no second run; but it
-        # does when somebody has this run tried again.
-        idempotency_key=f"{flow_run.id}-{flow_run.run_count}-{name}",
-    )
+    """Start a run; return its id. A server that is away is asked once: an interrupt has to wait."""
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        run = run_deployment(
+            deployment,
+            parameters=dict(parameters),
+            flow_run_name=name,
+            timeout=0,
+            # Asked a second time, when the answer was lost, the server starts no second run; but
+            # it does when somebody has this run tried again.
+            idempotency_key=f"{flow_run.id}-{flow_run.run_count}-{name}",
+        )
     assert isinstance(run, FlowRun)  # and no coroutine: this is no async code
     return run.id
 
@@ -214,7 +222,10 @@ def _already_running(
 def _tell_without_agent(deployment: DeploymentResponse, say: Say) -> None:
     pool = deployment.work_pool_name
     if pool and not _has_agent(pool):
-        say(f"no agent of pool {pool} is online; the runs wait for one (make agent POOL={pool})")
+        with get_client(sync_client=True) as client:
+            ours = client.read_work_pool(pool).type == "process"
+        start = f"make agent POOL={pool}" if ours else f"prefect worker start --pool {pool}"
+        say(f"no agent of pool {pool} is online; the runs wait for one ({start})")
 
 
 def _has_agent(pool: str) -> bool:

@@ -25,6 +25,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
 
+import httpx
 from prefect import flow, get_run_logger, tags
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
@@ -217,8 +218,8 @@ def _push(stage: Stage, place: Place) -> FlowError | None:
     """Push the results so far; return an error instead of raising it."""
     try:
         push_results(stage, place.root, place.environment, place.logs)
-    except StageError as error:
-        lines = str(error).splitlines()
+    except (StageError, httpx.HTTPError) as error:  # of a server that stays away
+        lines = str(error).splitlines() or [type(error).__name__]
         reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
         uncached = shlex.join([sys.executable, str(UNCACHED)])
         later = f"cd {shlex.quote(str(place.root))} && dvc push --run-cache && {uncached}"

@@ -122,7 +122,8 @@ def run_on(pool: str, stage: Stage, request: RunRequest) -> bool:
     parameters = {"stage": stage, **request.model_dump(mode="json", exclude={"experiment"})}
     name, say = f"{flow_run.get_name()}-{stage}", get_run_logger().info
     say("stage %s: waiting for run %s on pool %s", stage, name, pool)
-    state = run_all(f"{FLOW}/{pool}", {name: parameters}, None, say)[name]
+    # By its name it is ours, even if an earlier try of this very run has started it.
+    state = run_all(f"{FLOW}/{pool}", {name: parameters}, None, say, cancel_joined=True)[name]
     if not state.is_completed():
         raise FlowError(f"stage {stage} on pool {pool}: run {name} is {_ended(state)}")
     return True

@@ -170,16 +170,23 @@ def test_a_linked_folder_stays_a_link(tmp_path: Path, make_photos: MakePhotos) -
     assert hidden(tmp_path / "disk") == []
 
 
-@pytest.mark.parametrize("where", ["raw/more.zip", "raw", "."])
+@pytest.mark.parametrize(
+    ("where", "why"),
+    [
+        ("raw/more.zip", "would be removed with the old photos of .*; move it"),
+        ("raw", "would be removed with the old photos of .*; move it"),
+        (".", "holds .*raw, which is to be replaced; give another folder"),
+    ],
+)
 def test_what_would_be_removed_with_the_old_photos_is_refused(
-    tmp_path: Path, make_photos: MakePhotos, where: str
+    tmp_path: Path, make_photos: MakePhotos, where: str, why: str
 ) -> None:
     """An archive that somebody has put among the photos, or photos put there by hand."""
     old = few(make_photos, tmp_path / "old")
     bring_in(tmp_path / "old", tmp_path / "to")
     write_zip(tmp_path / "to/raw/more.zip", old)
     before = held(tmp_path / "to/raw")
-    with pytest.raises(CatdogError, match=r"would be removed with the old photos of .*; move it"):
+    with pytest.raises(CatdogError, match=why):
         bring_in(tmp_path / "to" / where, tmp_path / "to", replace=True)
     assert held(tmp_path / "to/raw") == before
     assert hidden(tmp_path / "to") == []

@@ -188,6 +188,18 @@ def test_links_in_a_folder_are_named_and_not_read(tmp_path: Path) -> None:
             source.read("cat/2.jpg")
 
 
+def test_a_link_to_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/cat").symlink_to(tmp_path / "cats")
+    says = r"in/cat: a link to a folder; put the folder in its place"
+    with (
+        closing(open_source(tmp_path / "in")) as source,
+        pytest.raises(CatdogError, match=says),
+    ):
+        source.names()
+
+
 def test_a_zip_with_a_password_is_refused(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "a.zip", FILES)
     content = bytearray(path.read_bytes())

@@ -205,8 +205,9 @@ def test_a_missing_model_is_refused_before_anything_is_written(
     assert stream.getvalue() == ""
 
 
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
 def test_who_reads_a_part_only_is_no_photo_that_could_not_be_read(
-    photos: Path, models: Path
+    photos: Path, models: Path, form: str
 ) -> None:
     """As in `catdog predict … | head`: exit code 1 would say that of a file."""
     read, write = os.pipe()
@@ -215,7 +216,7 @@ def test_who_reads_a_part_only_is_no_photo_that_could_not_be_read(
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with os.fdopen(write, "w") as gone:
         done = subprocess.run(
-            [*command, "--format", "csv"],
+            [*command, "--format", form],
             stdout=gone,
             stderr=subprocess.PIPE,
             env=environment,

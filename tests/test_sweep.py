@@ -18,6 +18,7 @@ from PIL import Image
 from prefect import State
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
@@ -356,6 +357,44 @@ def test_interrupt_while_a_run_is_being_started_cancels_that_one_too(
     with get_client(sync_client=True) as client:
         client.delete_flow_run(run)  # other tests count
     assert state.is_cancelled() or state.is_cancelling()
+
+
+@pytest.mark.parametrize("too", [True, False])
+def test_run_that_another_has_started_is_cancelled_only_if_asked(
+    deployed: Server, monkeypatch: pytest.MonkeyPatch, too: bool
+) -> None:
+    """A sweep leaves another's runs alone; a stage's run is the same pipeline's, tried again."""
+    name = f"joined {too}"
+    run = parallel._start("pipeline/pipeline", name, {})
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parallel, "_states", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        parallel.run_all("pipeline/pipeline", {name: {}}, None, print, cancel_joined=too)
+    state = state_of(run)
+    with get_client(sync_client=True) as client:
+        client.delete_flow_run(run)  # other tests count
+    assert (state.is_cancelled() or state.is_cancelling()) is too
+
+
+def test_without_a_worker_the_command_that_starts_one_of_that_kind_is_named(
+    deployed: Server,
+) -> None:
+    said: list[str] = []
+    with get_client(sync_client=True) as client:
+        found = client.read_deployment_by_name("sweep/sweep")
+        client.create_work_pool(WorkPoolCreate(name="elsewhere", type="docker"))
+        try:
+            there = found.model_copy(update={"work_pool_name": "elsewhere"})
+            parallel._tell_without_agent(there, said.append)
+        finally:
+            client.delete_work_pool("elsewhere")
+    assert said == [
+        "no agent of pool elsewhere is online; the runs wait for one"
+        " (prefect worker start --pool elsewhere)"
+    ]
 
 
 def test_run_that_was_asked_for_twice_is_one_and_a_retry_gets_another(
