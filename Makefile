@@ -58,7 +58,7 @@ format: $(READY) ## let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-photos: $(READY) ## take in real photos: make photos ARCHIVE=FILE, or without it the original 25,000
+photos: $(READY) ## take in photos: make photos ARCHIVE=PATH (zip, tar, folder), or without it the original 25,000
 	@$(BIN)/catdog fetch $(if $(ARCHIVE),--archive "$(ARCHIVE)") --replace
 
 flow: $(READY) ## run the stages of HEAD as a Prefect flow, in a clone: make flow ARGS='--recipe quick'
