@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -337,8 +337,16 @@ def test_a_run_is_told_of_when_it_begins_and_when_it_ends(monkeypatch: pytest.Mo
     assert crowd.ended == {"one": states[-1]}
 
 
+@pytest.fixture
+def interrupt_raises() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, as in a new process: other tests leave other handlers."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_interrupt_while_a_run_is_being_started_cancels_that_one_too(
-    deployed: Server, monkeypatch: pytest.MonkeyPatch
+    deployed: Server, monkeypatch: pytest.MonkeyPatch, interrupt_raises: None
 ) -> None:
     started: list[UUID] = []
 
@@ -349,7 +357,11 @@ def test_interrupt_while_a_run_is_being_started_cancels_that_one_too(
         signal.raise_signal(signal.SIGINT)  # the server has the run, and we do not know it yet
         return run
 
+    def look(runs: Sequence[UUID]) -> dict[UUID, State[Any]]:
+        pytest.fail("it goes on as if nothing had come")
+
     monkeypatch.setattr(parallel, "run_deployment", start)
+    monkeypatch.setattr(parallel, "_states", look)
     with pytest.raises(KeyboardInterrupt):
         parallel.run_all("pipeline/pipeline", {"interrupted": {}}, None, print)
     (run,) = started
