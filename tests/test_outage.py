@@ -17,7 +17,7 @@ def test_run_goes_on_when_its_server_is_back(prefect_server: Server) -> None:
     wait_out(pytest.fail)
     prefect_server.stop()
     try:
-        wait_out(start_it)
+        wait_out(start_it, seconds=300)
         assert said == [f"no server answers at {prefect_server.url}; waiting for it"]
         assert not is_away()
     finally:
