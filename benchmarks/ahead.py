@@ -16,9 +16,10 @@ from unittest.mock import patch
 
 from benchmarks import measure
 from benchmarks.overhead import write_prepared
-from catdog import batches, params
-from catdog.devices import compute_deterministically, pick_device
-from catdog.train import Trainer
+from catdog import params
+from catdog.model.devices import compute_deterministically, pick_device
+from catdog.training import batches
+from catdog.training.train import Trainer
 
 WAYS = {"between the steps": False, "beside the steps": True}
 

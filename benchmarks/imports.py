@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import measure
-from catdog.imports import import_photos
-from catdog.photos import list_classes
-from catdog.workers import usable_cores
+from catdog.ingest.photo_import import import_photos
+from catdog.preparation.photos import list_classes
+from catdog.support.process_pool import usable_cores
 
 SAMPLE = Path("data/raw")
 

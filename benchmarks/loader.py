@@ -33,12 +33,13 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks import measure
-from catdog import batches, params
-from catdog.devices import pick_device
+from catdog import params
+from catdog.model.devices import pick_device
+from catdog.model.inputs import IMAGENET
 from catdog.params import Augmentation
-from catdog.photos import list_classes, open_photo, squish
-from catdog.train import IMAGENET
-from catdog.workers import usable_cores
+from catdog.preparation.photos import list_classes, open_photo, squish
+from catdog.support.process_pool import usable_cores
+from catdog.training import batches
 
 WORKERS = 2
 TORCHVISION, PACKED = "ImageFolder, 2 workers", "packed, 2 workers"

@@ -20,11 +20,11 @@ import torchvision
 from rich.console import Console
 from rich.table import Table
 
-from catdog.devices import Device
-from catdog.drawings import KINDS, draw
 from catdog.errors import CatdogError
-from catdog.photos import PhotoError, list_classes, open_photo
-from catdog.workers import process_pool, usable_cores
+from catdog.model.devices import Device
+from catdog.preparation.photos import PhotoError, list_classes, open_photo
+from catdog.support.process_pool import process_pool, usable_cores
+from tools.draw_sample import KINDS, draw
 
 DRAWN_SIDE = 180  # as the real photos that benchmarks/README.md speaks of
 Name = TypeVar("Name")

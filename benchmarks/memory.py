@@ -18,7 +18,8 @@ import torch
 
 from benchmarks import measure
 from benchmarks.step import prepare_step
-from catdog import devices, params
+from catdog import params
+from catdog.model import devices
 
 KINDS = {"handed back": False, "kept": True}
 

@@ -30,8 +30,8 @@ from prefect.deployments import run_deployment
 
 from benchmarks import measure
 from catdog.errors import CatdogError
-from tests import tiny_project
-from tests.prefect_server import Agent, Server, running_server
+from tests.helpers import tiny_project
+from tests.helpers.prefect_server import Agent, Server, running_server
 
 ROOT = Path(__file__).resolve().parents[1]
 DVC, NO_SERVER, WITH_SERVER = "dvc repro", "flow, no server", "flow, server"

@@ -19,8 +19,8 @@ import numpy as np
 import yaml
 
 from benchmarks import measure
-from catdog.files import write_rows
-from catdog.prepare import COLUMNS
+from catdog.dataset.splits import COLUMNS
+from catdog.support.atomic_files import write_rows
 
 STORED = 128  # side of the stored photos, as in recipes/real.yaml
 RECIPE = Path("recipes/real.yaml")

@@ -31,10 +31,12 @@ from torchvision.datasets import ImageFolder
 from benchmarks import measure
 from benchmarks.loader import pack, torchvision_transforms
 from benchmarks.step import CLASSES, Learner
-from catdog import batches, networks, params
-from catdog.devices import Device, pick_device
+from catdog import params
+from catdog.model import networks
+from catdog.model.devices import Device, pick_device
+from catdog.model.inputs import IMAGENET
 from catdog.params import Params
-from catdog.train import IMAGENET
+from catdog.training import batches
 
 RECIPE = Path("recipes/seed.yaml")
 Curve = list[float]

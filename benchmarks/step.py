@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import measure
-from catdog import networks, optim, params
-from catdog.cost import StepCost
-from catdog.devices import Device, pick_device
+from catdog import params
+from catdog.model import networks
+from catdog.model.devices import Device, pick_device
 from catdog.params import Params
+from catdog.training import optimizers
+from catdog.training.flops import StepCost
 
 CLASSES = 2
 SEED_RECIPE = Path("recipes/seed.yaml")
@@ -34,7 +36,7 @@ class Learner:
         self.device, self.settings = device, recipe.train
         network = networks.build(recipe.model, CLASSES, image_size).to(device.torch_device)
         self.network = network.to(memory_format=torch.channels_last).train()
-        self.optimizers = optim.build_optimizers(recipe.optimizer, self.network)
+        self.optimizers = optimizers.build_optimizers(recipe.optimizer, self.network)
         compiles = device.torch_device.type == "cuda"  # as train does
         self.forward = cast(nn.Module, torch.compile(network)) if compiles else network
 

@@ -1,20 +1,20 @@
-"""catdog: learns to tell cats from dogs, and any other folders of photos apart.
+"""catdog: learn to tell cats from dogs, or the photos of any other class folders.
 
 data/raw --prepare--> data/prepared --train--> models/ --evaluate--> metrics.json, reports/
 
-params.py    params.yaml as typed, validated settings      networks.py   the networks
-photos.py    one photo of whatever kind becomes pixels     optim.py      optimizers and schedules
-layouts.py   which class a file of an archive belongs to   checkpoint.py atomic save, exact resume
-imports.py   photos come in, all or nothing                train.py      stage 2: arrays -> a model
-downloads.py one large file, resumed                       progress.py   a bar, or a line an epoch
-versioning.py hands photos to DVC                          trained.py    a trained model on disk
-drawings.py  the embedded sample, drawn by the program     metrics.py    what the figures mean
-prepare.py   stage 1: photos -> split, packed arrays       evaluate.py   stage 3: model -> metrics
-batches.py   seeded epochs over the packed arrays          report.py     pictures and report.html
-augment.py   one random view per photo, on the device      predict.py    a model on new photos
-devices.py   the one place that picks device and dtype     cli.py        the `catdog` command
-workers.py   processes that decode photos                  files.py      whole files or none
-errors.py    what a user did wrong
+ingest/       photos come in: archives, downloads, DVC
+preparation/  stage 1, prepare: photos become arrays
+dataset/      what stage 1 writes and the others read
+model/        networks, devices, inputs, a model on disk
+training/     stage 2, train
+evaluation/   stage 3, evaluate
+experiments/  compare revisions, promote the champion
+support/      atomic files, process pools, signals, locks, progress
+params/       params.yaml as validated settings
+cli.py        the `catdog` command
+predict.py    a model on new photos
+paths.py      every path of dvc.yaml
+errors.py     errors that a user can fix
 """
 
 __version__ = "0.1.0"

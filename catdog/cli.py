@@ -16,15 +16,16 @@ from rich.table import Table
 
 from catdog import params
 from catdog.errors import CatdogError
-
-RAW = Path("data/raw")
-PREPARED = Path("data/prepared")
-MODELS = Path("models")
-METRICS = Path("metrics.json")
-HISTORY = Path("reports/train/history.csv")
-REPORTS = Path("reports/evaluate")
-DOWNLOADS = Path("data/.downloads")
-QUARANTINE = Path("data/quarantine.csv")
+from catdog.paths import (
+    DOWNLOADS,
+    HISTORY,
+    METRICS,
+    MODELS,
+    PREPARED,
+    QUARANTINE,
+    RAW,
+    REPORTS,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,9 +60,9 @@ class Form(StrEnum):
 @app.command()
 def prepare(workers: Workers = None) -> None:
     """Stage 1: split the photos in data/raw and pack them into arrays."""
-    from catdog.prepare import prepare as run
+    from catdog.preparation.prepare import prepare as run
 
-    counts = run(params.load().prepare, RAW, PREPARED, workers)
+    counts = run(_load_params().prepare, RAW, PREPARED, workers)
     _print(_counts_table(counts))
 
 
@@ -79,15 +80,15 @@ def train(
     --master-port PORT -m catdog train. Machine 0 is HOST, and gets the model.
     """
     if "RANK" in os.environ:  # one of several processes, which a launcher has started
-        from catdog.launch import work_as_rank
+        from catdog.training.launch import work_as_rank
 
         work_as_rank(_train)
         return
-    params.load()
-    from catdog.devices import how_many
+    _load_params()
+    from catdog.model.devices import how_many
 
     if (count := how_many(devices)) > 1:
-        from catdog.launch import launch
+        from catdog.training.launch import launch
 
         launch(count)
     else:
@@ -95,8 +96,8 @@ def train(
 
 
 def _train() -> None:
-    settings = params.load()
-    from catdog.train import train as run
+    settings = _load_params()
+    from catdog.training.train import train as run
 
     run(settings, PREPARED, MODELS, HISTORY)
 
@@ -104,9 +105,9 @@ def _train() -> None:
 @app.command()
 def evaluate() -> None:
     """Stage 3: judge the trained model on the test photos."""
-    settings = params.load()
-    from catdog.evaluate import evaluate as run
-    from catdog.report import in_words
+    settings = _load_params()
+    from catdog.evaluation.evaluate import evaluate as run
+    from catdog.evaluation.report import in_words
 
     metrics = run(settings, PREPARED, MODELS, METRICS, REPORTS, HISTORY)
     words = in_words(metrics, "accuracy_low", "accuracy_high")
@@ -116,7 +117,7 @@ def evaluate() -> None:
 @app.command()
 def results() -> None:
     """Print the metrics of the last evaluation, and where its pictures lie."""
-    from catdog.report import results_table
+    from catdog.evaluation.report import results_table
 
     try:
         metrics = json.loads(METRICS.read_text(encoding="utf-8"))
@@ -165,7 +166,7 @@ def _model_folder(model: str) -> Path:
     folder = Path(model)
     if folder.is_dir() or folder == MODELS:
         return folder
-    from catdog import revisions
+    from catdog.experiments import revisions
 
     try:
         commit = revisions.resolve(model)
@@ -196,20 +197,20 @@ def fetch(
     """
     if archive is not None and (url is not None or sha256 is not None):
         raise CatdogError("--archive is a file that is here: leave --url and --sha256 out")
-    from catdog import downloads, imports, versioning
+    from catdog.ingest import download, dvc_add, photo_import
 
-    imports.refuse_to_overwrite(RAW, replace)
+    photo_import.refuse_to_overwrite(RAW, replace)
     if archive is None:
         if url is None:
-            url, sha256 = downloads.MICROSOFT_URL, sha256 or downloads.MICROSOFT_SHA256
-        archive = downloads.download(url, DOWNLOADS, sha256)
-    report = imports.import_photos(
+            url, sha256 = download.MICROSOFT_URL, sha256 or download.MICROSOFT_SHA256
+        archive = download.download(url, DOWNLOADS, sha256)
+    report = photo_import.import_photos(
         archive, RAW, replace=replace, quarantine=QUARANTINE, workers=workers
     )
-    _print(imports.report_table(report))
+    _print(photo_import.report_table(report))
     if not Path(".dvc").is_dir():
         return
-    changed = versioning.add(RAW)
+    changed = dvc_add.add(RAW)
     console = Console()
     console.print("Changed in git:" if changed else "Nothing changed in git: the same photos.")
     for line in changed:
@@ -236,8 +237,8 @@ def champion(
     """
     if revision is None and force is not None:
         raise CatdogError("--force needs the revision that is to be the champion")
-    from catdog import registry
-    from catdog.champion import crown
+    from catdog.experiments import registry
+    from catdog.experiments.champion import crown
 
     now = crown(revision, force) if revision else registry.current()
     if now is None:
@@ -262,8 +263,8 @@ def compare(
     format: Annotated[Form, typer.Option(help="How to write it.")] = Form.table,
 ) -> None:
     """Say how revisions differ from the first, and whether the difference is real."""
-    from catdog.compare import compare as run
-    from catdog.side_by_side import write
+    from catdog.experiments.compare import compare as run
+    from catdog.experiments.comparison_report import write
 
     write(run(revisions or [], seeds), format.value, Console())
 
@@ -275,7 +276,7 @@ def draw(
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws others.")] = 1,
 ) -> None:
     """Draw the embedded sample: cats and dogs, as class folders."""
-    from catdog.drawings import draw_sample
+    from tools.draw_sample import draw_sample
 
     draw_sample(folder, count, seed)
 
@@ -288,14 +289,24 @@ def explain_params(
 ) -> None:
     """Check params.yaml and explain each of its keys."""
     if markdown:
-        from catdog.params_docs import as_markdown
+        from catdog.params.docs import as_markdown
 
         typer.echo(as_markdown(), nl=False)
         return
     table = Table("key", "value", "what it is")
-    for key, value, description in _leaves(params.load()):
+    for key, value, description in _leaves(_load_params()):
         table.add_row(key, "" if value is None else str(value), description)
     _print(table)
+
+
+def _load_params() -> params.Params:
+    """Return the settings of params.yaml, complete: nothing is left to torchvision's weights."""
+    settings = params.load()
+    if not settings.model.from_torchvision:
+        return settings
+    from catdog.model import pretrained  # takes seconds, and few need it
+
+    return pretrained.complete(settings)
 
 
 def _leaves(section: params.Section, prefix: str = "") -> list[tuple[str, Any, str]]:

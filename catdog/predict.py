@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from catdog import trained
 from catdog.errors import CatdogError
-from catdog.photos import PhotoError, find_photos, open_photo, squish
-from catdog.trained import BATCH_SIZE, TrainedModel
-from catdog.workers import usable_cores
+from catdog.model import saved
+from catdog.model.inference import BATCH_SIZE, TrainedModel
+from catdog.preparation.photos import PhotoError, find_photos, open_photo, squish
+from catdog.support.process_pool import usable_cores
 
 Format = Literal["table", "csv", "json"]
 Pixels = npt.NDArray[np.uint8]
@@ -46,7 +46,7 @@ def run_predict(paths: Iterable[Path], model_folder: Path, format: Format, strea
     files = find_photos(paths)
     if not files:
         raise CatdogError("no photos to judge; name photos, or folders with photos in them")
-    model = trained.load(model_folder)
+    model = saved.load(model_folder)
     errors: Counter[bool] = Counter()
     rows = _counting(predict(files, model), errors)
     WRITERS[format](rows, model.card.classes, stream)

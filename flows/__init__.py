@@ -1,9 +1,14 @@
-"""Prefect runs the DVC pipeline: these modules call `dvc` and `git`, and nothing of catdog.
+"""Prefect runs the DVC pipeline. These modules call `dvc` and `git`, and nothing of catdog.
 
-pipeline.py    prepare → train → evaluate as tasks, in a clone; request.py, workspace.py, stages.py
-sweep.py       a study's points as runs of the pipeline, at once
-placed.py      one stage on another machine
-server.py, deploy.py, agent.py    what `make server`, `make deploy` and `make agent` start
-runs.py        what runs leave on a machine, and a command to list and remove it
-supervise.py   the small process between a task and dvc that leaves nothing running behind
+pipeline.py       prepare, train and evaluate of one revision
+sweep.py          every point of a study
+remote_stage.py   one stage on another machine
+on_new_photos.py  start the pipeline when the photos have changed
+agent.py          a worker on this machine (make agent)
+server.py         the Prefect server (make server)
+deploy.py         pools, deployments and automations (make deploy)
+runs/             one run: request, clone, stages, records, artifacts
+sweeps/           studies: file, plan, results
+guards/           what protects a run: devices, child processes, signals, outages
+errors.py         errors that a user can fix
 """

@@ -27,11 +27,11 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 import psutil
 from prefect.settings import PREFECT_API_URL
 
-from flows.children import GRACE_SECONDS, SUPERVISOR
 from flows.errors import FlowError
-from flows.repository import home
-from flows.runs import sweep_up
-from flows.slots import devices
+from flows.guards.child_processes import GRACE_SECONDS, SUPERVISOR
+from flows.guards.device_slots import devices
+from flows.runs.records import sweep_up
+from flows.runs.repository import home
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 STOP_SECONDS = GRACE_SECONDS + 10  # the stages save, then Prefect reports how the runs ended

@@ -119,7 +119,7 @@ def create_pools(client: SyncPrefectClient) -> None:
 
 
 def deploy() -> None:
-    """Install the deployments of flows/prefect.yaml; FlowError with Prefect's reason if it cannot.
+    """Install the deployments of prefect.yaml; FlowError with Prefect's reason if it cannot.
 
     CATDOG_ROOT is taken out of the environment: what is set now would be written into them, and
     each machine must fill in its own.
@@ -127,7 +127,7 @@ def deploy() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "CATDOG_ROOT"}
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy"]
     done = subprocess.run(
-        [*command, "--prefect-file", "flows/prefect.yaml", "--all"],
+        [*command, "--prefect-file", "prefect.yaml", "--all"],
         cwd=CHECKOUT,
         env=environment,
         capture_output=True,
@@ -135,8 +135,8 @@ def deploy() -> None:
         check=False,
     )
     if done.returncode:
-        raise FlowError(f"flows/prefect.yaml: not deployed: {_reason(done.stderr or done.stdout)}")
-    print(f"the deployments of flows/prefect.yaml are there: {PREFECT_UI_URL.value()}/deployments")
+        raise FlowError(f"prefect.yaml: not deployed: {_reason(done.stderr or done.stdout)}")
+    print(f"the deployments of prefect.yaml are there: {PREFECT_UI_URL.value()}/deployments")
 
 
 def _reason(output: str) -> str:

@@ -1,6 +1,6 @@
 """Start the pipeline when the photos have changed in git, that is, the file data/raw.dvc.
 
-It looks at the HEAD of the repository (see flows/repository.py), not at uncommitted changes. A
+It looks at the HEAD of the repository (see flows/runs/repository.py), not at uncommitted changes. A
 Prefect variable remembers which photos the last run was started for: a run that fails is not
 started again and again.
 """
@@ -22,8 +22,8 @@ from prefect.deployments import run_deployment
 from prefect.states import Completed
 from prefect.variables import Variable
 
-from flows.parallel import Deployment
-from flows.repository import git, repository
+from flows.guards.many_runs import Deployment
+from flows.runs.repository import git, repository
 
 PHOTOS = "data/raw.dvc"
 VARIABLE = "catdog_photos"

@@ -31,16 +31,25 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
 from pydantic import Field
 
-from flows import page
-from flows.children import child_environment
-from flows.command import cancelled_by_interrupt, run_as_command, some_server
 from flows.errors import FlowError
-from flows.outage import wait_out
-from flows.placed import NO_REMOTE, check_pools, run_on
-from flows.repository import repository
-from flows.request import Experiment, Override, Recipe, Revision, RunRequest, check, make_request
-from flows.runs import sweep_up
-from flows.stages import (
+from flows.guards.child_processes import child_environment
+from flows.guards.flow_command import cancelled_by_interrupt, run_as_command, some_server
+from flows.guards.outages import wait_out
+from flows.remote_stage import NO_REMOTE, check_pools, run_on
+from flows.runs import artifacts
+from flows.runs.records import sweep_up
+from flows.runs.repository import repository
+from flows.runs.request import (
+    Experiment,
+    Override,
+    Recipe,
+    Revision,
+    RunRequest,
+    check,
+    make_request,
+)
+from flows.runs.stage_lock import turn
+from flows.runs.stages import (
     STAGES,
     UNCACHED,
     Report,
@@ -51,8 +60,7 @@ from flows.stages import (
     push_results,
     run_stage,
 )
-from flows.turns import turn
-from flows.workspace import Workspace, bring_home, dirty, environment, workspace
+from flows.runs.workspace import Workspace, bring_home, dirty, environment, workspace
 
 Placement = dict[Stage, str]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -172,15 +180,15 @@ def _run(
         metrics = _read_metrics(place.root / "metrics.json")
     except FlowError as error:
         kept = {"kept in": str(place.root), "logs": str(place.logs)}
-        page.show_summary(f"Failed: {first_line(error)}", facts | kept, reports)
+        artifacts.show_summary(f"Failed: {first_line(error)}", facts | kept, reports)
         raise
-    page.show_metrics(metrics, revision)
-    page.show_pictures(place.root)
-    if difference := page.against_parent(place.root, place.environment, revision):
-        page.show_comparison(difference)
+    artifacts.show_metrics(metrics, revision)
+    artifacts.show_pictures(place.root)
+    if difference := artifacts.against_parent(place.root, place.environment, revision):
+        artifacts.show_comparison(difference)
         if any(report.outcome == "ran" for report in reports):
-            page.tell_of_a_drop(difference, alert_drop)
-    page.show_summary(first_line(unpushed) if unpushed else "Done", facts, reports)
+            artifacts.tell_of_a_drop(difference, alert_drop)
+    artifacts.show_summary(first_line(unpushed) if unpushed else "Done", facts, reports)
     if unpushed:
         raise unpushed
     return metrics
@@ -264,7 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if options.here
                 else pipeline(**request.model_dump(), keep_workspace=options.keep)
             )
-        for name, value in page.flatten(metrics):
+        for name, value in artifacts.flatten(metrics):
             print(f"{name:<40} {value}")
 
     return run_as_command("pipeline", work)

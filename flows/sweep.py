@@ -28,17 +28,17 @@ from prefect import State, flow, get_run_logger, tags
 from prefect.settings import PREFECT_API_URL
 from pydantic import Field
 
-from flows import sweep_page
-from flows.command import cancelled_by_interrupt, run_as_command, some_server
 from flows.errors import FlowError
-from flows.experiments import results
-from flows.parallel import DEPLOYMENT, Deployment, Say, run_all
+from flows.guards.flow_command import cancelled_by_interrupt, run_as_command, some_server
+from flows.guards.many_runs import DEPLOYMENT, Deployment, Say, run_all
 from flows.pipeline import pipeline
-from flows.repository import repository
-from flows.request import RunRequest
-from flows.sweep_page import Row
-from flows.sweep_plan import Plan, make_plan, unfinished
-from flows.workspace import dirty
+from flows.runs.repository import repository
+from flows.runs.request import RunRequest
+from flows.runs.workspace import dirty
+from flows.sweeps import artifacts
+from flows.sweeps.artifacts import Row
+from flows.sweeps.plan import Plan, make_plan, unfinished
+from flows.sweeps.results import results
 
 StudyFile = Annotated[str, Field(max_length=300, pattern=r"\.ya?ml$")]
 AtOnce = Annotated[int, Field(ge=1)]
@@ -59,7 +59,7 @@ def sweep(
     nothing is run; or if points have failed, but then all have ended, and the table is there.
 
     Args:
-        study: The study file in the repository; flows/study.py explains what is in one.
+        study: The study file in the repository; flows/sweeps/study.py explains what is in one.
         deployment: Deployment that runs a point, as FLOW/NAME; empty for this very process.
         at_once: How many points may run at the same time; empty for as many as the agents take.
     """
@@ -76,9 +76,9 @@ def sweep(
         states = run_here(todo, logger.info)
     rows = collect(plan, states)
     title = f"{plan.study.name} at {plan.commit[:7]}: {plan.study.description or study}"
-    sweep_page.show(rows, title, plan.study.metric)
+    artifacts.show(rows, title, plan.study.metric)
     complain(rows)
-    return sweep_page.table(rows)
+    return artifacts.table(rows)
 
 
 def unused(lines: Iterable[str], study: str) -> list[str]:

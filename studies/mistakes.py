@@ -22,10 +22,15 @@ import torch
 from torch import Tensor
 
 from benchmarks import measure
-from catdog import augment, batches, params, prepare, revisions, trained
+from catdog import params
+from catdog.dataset import splits
+from catdog.dataset.splits import Split
+from catdog.experiments import revisions
+from catdog.model import inference, saved
+from catdog.model.inference import BATCH_SIZE, TrainedModel
+from catdog.model.inputs import to_inputs
 from catdog.params import Augmentation
-from catdog.prepare import Split
-from catdog.trained import BATCH_SIZE, TrainedModel
+from catdog.training import augmentation, batches
 
 VIEWS = 7  # purpose of the seed, beside those of train.py: no training draws the same views
 
@@ -45,8 +50,8 @@ def case_of(revision: str) -> Case:
         file = Path(name) / "params.yaml"
         file.write_text(revisions.read(commit, "params.yaml"), encoding="utf-8")
         settings = params.load(file)
-    split = prepare.read_split(revisions.fetch(commit, "data/prepared"), "test")
-    return Case(trained.load(revisions.fetch(commit, "models")), split, settings.augmentation)
+    split = splits.read_split(revisions.fetch(commit, "data/prepared"), "test")
+    return Case(saved.load(revisions.fetch(commit, "models")), split, settings.augmentation)
 
 
 def accuracy(case: Case) -> float:
@@ -59,7 +64,7 @@ def accuracy_augmented(case: Case, draw: int) -> float:
     card, split = case.model.card, case.split
     photos = batches.Photos(split.photos, split.labels, case.model.device.torch_device)
     photos.set_size(card.image_size)
-    views = augment.draw(case.augmentation, len(photos), batches.generator_of(draw, VIEWS))
+    views = augmentation.draw(case.augmentation, len(photos), batches.generator_of(draw, VIEWS))
     parts = [slice(at, at + BATCH_SIZE) for at in range(0, len(photos), BATCH_SIZE)]
     right = 0
     case.model.network.eval()
@@ -68,8 +73,8 @@ def accuracy_augmented(case: Case, draw: int) -> float:
         for part, pixels in zip(parts, photos.batches(every, parts), strict=True):
             seen = views[part].to(pixels.device)
             fill = case.augmentation.fill
-            inputs = augment.render(pixels, seen, card.image_size, fill, card.mean, card.std)
-            logits = trained.judge(case.model.network, inputs, card.flip, case.model.device)
+            inputs = augmentation.render(pixels, seen, card.image_size, fill, card.mean, card.std)
+            logits = inference.forward(case.model.network, inputs, card.flip, case.model.device)
             right += int((logits.argmax(1) == photos.labels[part]).sum())
     return right / len(photos)
 
@@ -77,10 +82,13 @@ def accuracy_augmented(case: Case, draw: int) -> float:
 def forward(case: Case, gradients: bool, number: int) -> npt.NDArray[np.float32]:
     """Return the logits of the first photos, with what autograd needs recorded or not."""
     some = torch.from_numpy(np.array(case.split.photos[:number]))
+    card = case.model.card
     with torch.set_grad_enabled(gradients):
-        inputs = trained.to_inputs(some.to(case.model.device.torch_device), case.model.card)
+        inputs = to_inputs(
+            some.to(case.model.device.torch_device), card.image_size, card.mean, card.std
+        )
         case.model.network.eval()
-        logits = trained.judge(case.model.network, inputs, False, case.model.device)
+        logits = inference.forward(case.model.network, inputs, False, case.model.device)
     return logits.detach().cpu().numpy()
 
 

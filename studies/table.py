@@ -18,10 +18,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks import measure
-from catdog.compare import Setting, compare, judge
 from catdog.errors import CatdogError
-from catdog.significance import ALPHA, Difference, holm
-from flows.study import parse, points
+from catdog.experiments.compare import Setting, compare, judge
+from catdog.experiments.significance import ALPHA, Difference, holm
+from flows.sweeps.study import parse, points
 
 INK, FAINT, REAL, ALONE = "#1f4e79", "#9db7d0", "#b3402a", "#d99a3d"
 

@@ -1,0 +1,37 @@
+"""model.json, the model card: everything beside the weights that is needed to use a model."""
+
+import platform
+
+import numpy as np
+import torch
+
+from catdog import __version__
+from catdog.model.devices import Precision
+from catdog.params import Model, PerChannel, Section
+
+
+class ModelCard(Section):
+    """What model.json holds."""
+
+    model: Model
+    classes: list[str]
+    stored_image_size: int
+    image_size: int
+    flip: bool
+    mean: PerChannel
+    std: PerChannel
+    precision: Precision
+    epoch: int
+    weights: int
+    pflop: float
+    versions: dict[str, str]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that computed the weights."""
+    return {
+        "catdog": __version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+    }

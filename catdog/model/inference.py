@@ -1,0 +1,60 @@
+"""A network applied to stored photos: logits and probabilities, in batches, without gradients."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from catdog.model.card import ModelCard
+from catdog.model.devices import Device
+from catdog.model.inputs import to_inputs
+
+BATCH_SIZE = 256  # photos per forward pass: enough to keep a device busy
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network on its device, with the card that says how to prepare its inputs."""
+
+    card: ModelCard
+    network: nn.Module
+    device: Device
+
+    def logits(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return logits (N, classes) of photos (N, H, W, 3), in batches, without gradients.
+
+        H and W are the card's stored_image_size. With the card's `flip` a photo's logits are the
+        mean over itself and its mirror image.
+        """
+        results = [batch.cpu().numpy() for batch in self._batches(photos)]
+        return np.concatenate(results) if results else np.empty((0, len(self.card.classes)), "f4")
+
+    def probabilities(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return probabilities (N, classes) of photos (N, H, W, 3); each row sums to 1."""
+        return torch.softmax(torch.from_numpy(self.logits(photos)), dim=1).numpy()
+
+    def _batches(self, photos: npt.NDArray[np.uint8]) -> Iterator[Tensor]:
+        card = self.card
+        self.network.eval()
+        for start in range(0, len(photos), BATCH_SIZE):
+            batch = torch.from_numpy(photos[start : start + BATCH_SIZE].copy())
+            with torch.inference_mode():
+                on_device = batch.to(self.device.torch_device)
+                inputs = to_inputs(on_device, card.image_size, card.mean, card.std)
+                yield forward(self.network, inputs, card.flip, self.device)
+
+
+def forward(network: nn.Module, inputs: Tensor, flip: bool, device: Device) -> Tensor:
+    """Return float32 logits (N, classes) of normalized photos (N, 3, S, S).
+
+    With `flip` they are the mean over each photo and its mirror image.
+    """
+    inputs = inputs.contiguous(memory_format=torch.channels_last)
+    with device.autocast():
+        logits: Tensor = network(inputs).float()
+        if flip:
+            logits = (logits + network(inputs.flip(3)).float()) / 2
+    return logits

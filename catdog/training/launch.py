@@ -1,0 +1,182 @@
+"""`catdog train` in several processes, by torch.distributed's own launcher.
+
+It watches the processes and ends all of them when one has failed. Each writes what it failed of
+into a file, in the form of torch.distributed.elastic's `record`; the cause is shown once.
+"""
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+import psutil
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import (
+    ChildFailedError,
+    ProcessFailure,
+    record,
+)
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from catdog.errors import CatdogError, Stopped
+from catdog.support.process_pool import usable_cores
+from catdog.support.stop_signals import SIGNALS
+from catdog.training.distributed import LostContactError
+
+LAUNCHER = "CATDOG_LAUNCHER"  # set for the processes that `launch` starts: its process id
+GRACE = 30.0  # seconds that torch's launcher, too, leaves a process to end after SIGTERM
+AGAIN = "the same command goes on from the last checkpoint"
+
+
+def launch(count: int) -> None:
+    """Run `catdog train` in `count` processes on this machine; return when all are done.
+
+    The cores are shared among them. SIGTERM and Ctrl-C make them save and stop; a second one ends
+    them at once. Raises Stopped then, and CatdogError when one of them fails.
+    """
+    os.environ[LAUNCHER] = str(os.getpid())
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    command = ("-m", "catdog", "train")
+    with tempfile.TemporaryDirectory(prefix="catdog-") as logs, _quiet(), _stoppable() as signals:
+        try:
+            elastic_launch(_config(count, logs), sys.executable)(*command)
+        except ChildFailedError as error:
+            raise _explain(error.failures, count, signals) from None
+
+
+def work_as_rank(work: Callable[[], None]) -> None:
+    """Run `work` in a process that a launcher has started; a failure is told once, not by each.
+
+    `launch` tells it from what is recorded here. Under torchrun the first process does, and
+    torchrun says what the others recorded.
+    """
+    if launcher := os.environ.get(LAUNCHER):
+        threading.Thread(target=_end_without, args=[int(launcher)], daemon=True).start()
+    try:
+        record(_in_one_sentence)(work)
+    except CatdogError as error:
+        if launcher or os.environ["RANK"] != "0":
+            sys.exit(error.exit_code)
+        raise
+
+
+def _in_one_sentence(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except OSError as error:
+        raise CatdogError(str(error)) from error
+
+
+def _end_without(launcher: int) -> None:
+    """Stop this process, as by SIGTERM, when the launcher is gone, which `kill -9` makes possible.
+
+    torch puts each process into a session of its own, so that a signal to the launcher's process
+    group does not reach it.
+    """
+    while os.getppid() == launcher:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os._exit(Stopped.exit_code)
+
+
+def _config(count: int, logs: str) -> LaunchConfig:
+    return LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",  # any free port
+        local_addr="127.0.0.1",  # a container may not be able to look its own name up
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(log_dir=logs),
+        signals_to_handle="",  # none of them: see _stoppable
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's launcher from logging: what has happened is said in one sentence at the end."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
+def _stoppable() -> Iterator[list[int]]:
+    """Pass the stop signals on to the processes and go on watching them; yield what has come.
+
+    torch's launcher would end with an exception that does not say how its processes ended, and one
+    that comes while it waits for them would leave them alone.
+    """
+    received: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        children = psutil.Process().children()
+        if not children:
+            raise Stopped("stopped before the training began")
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.send_signal(signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
+
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _explain(failures: Mapping[int, ProcessFailure], count: int, signals: list[int]) -> CatdogError:
+    """Return what the user gets to know of the failed processes, by rank: the first cause."""
+    rank, failure = min(failures.items(), key=_how_late)
+    kind, text = _recorded(failure)
+    if kind == Stopped.__name__:
+        return Stopped(text)
+    if signals and (failure.exitcode < 0 or kind == LostContactError.__name__):
+        return Stopped(f"stopped at once; {AGAIN}, if there is one")
+    if kind in {CatdogError.__name__, LostContactError.__name__}:
+        return CatdogError(text)
+    if kind:
+        end = f"failed with {kind} (see above)"
+    elif failure.exitcode < 0:
+        memory = ", perhaps for want of memory" if -failure.exitcode == signal.SIGKILL else ""
+        end = f"was killed by {failure.signal_name()}{memory}"
+    else:
+        end = f"left with exit code {failure.exitcode}"
+    who = f"process {rank + 1} of {count} (pid {failure.pid})"
+    return CatdogError(f"{who} {end}; the others were ended; {AGAIN}, if there is one")
+
+
+def _how_late(item: tuple[int, ProcessFailure]) -> tuple[bool, int, int]:
+    """Return a key that sorts causes before what they led to: lost contact, and torch's SIGTERM."""
+    rank, failure = item
+    led_to = (
+        _recorded(failure)[0] == LostContactError.__name__ or failure.exitcode == -signal.SIGTERM
+    )
+    return led_to, failure.timestamp, rank
+
+
+def _recorded(failure: ProcessFailure) -> tuple[str, str]:
+    """Return the name of the exception that ended a process, and its text; empty if there was none.
+
+    `record` writes `NAME: TEXT` beside the traceback; where nothing is written, torch makes a text.
+    """
+    message = failure.error_file_data.get("message")
+    if not isinstance(message, dict):
+        return "", ""
+    name, _, text = str(message["message"]).partition(": ")
+    return name, text

@@ -1,0 +1,586 @@
+"""`catdog compare` on a real git and DVC project with experiments, branches and seeds."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from catdog.errors import CatdogError
+from catdog.experiments import compare, comparison_report, revisions
+from catdog.experiments.run_results import NotCachedError
+from studies import table
+from tests.helpers import tiny_project
+from tests.helpers.tiny_project import git
+
+ROOT = Path(__file__).resolve().parents[2]
+DVC_YAML = """\
+stages:
+  prepare:
+    cmd: python prepare.py
+    deps: [prepare.py, data/raw]
+    params: [prepare]
+    outs: [data/prepared]
+  evaluate:
+    cmd: python evaluate.py
+    deps: [evaluate.py, data/prepared]
+    params: [prepare, train]
+    outs: [reports/evaluate]
+    metrics:
+    - metrics.json: {cache: false}
+"""
+# Photos are lines of data/raw/photos.txt, in one of two classes; the first `test` are test photos.
+PREPARE = """\
+from pathlib import Path
+import yaml
+
+test = yaml.safe_load(Path("params.yaml").read_text())["prepare"]["test"]
+Path("data/prepared").mkdir()
+rows = ["path,class,split,sha256,width,height,reason"]
+for line in Path("data/raw/photos.txt").read_text().split():
+    label, number = line.split("/")
+    split = "test" if int(number) < test else "train"
+    rows.append(f"{line}.jpg,{label},{split},{int(number):064d},9,9,")
+Path("data/prepared/photos.csv").write_text("\\n".join(rows) + "\\n")
+"""
+# A run gets `right` photos of 200 right; each seed moves which ones by one.
+EVALUATE = """\
+import csv, json
+from pathlib import Path
+import yaml
+
+train = yaml.safe_load(Path("params.yaml").read_text())["train"]
+photos = [row for row in csv.DictReader(Path("data/prepared/photos.csv").open())
+          if row["split"] == "test"]
+rows, right = ["sha256,path,class,prediction,probability_cat,probability_dog"], 0
+for row in photos:
+    number = int(row["sha256"])
+    good = train["seed"] <= number < train["seed"] + train["right"]
+    right += good
+    other = "dog" if row["class"] == "cat" else "cat"
+    rows.append(f"{row['sha256']},{row['path']},{row['class']},"
+                f"{row['class'] if good else other},0.5,0.5")
+Path("reports/evaluate").mkdir(parents=True)
+Path("reports/evaluate/predictions.csv").write_text("\\n".join(rows) + "\\n")
+share = right / len(photos)
+part = {"accuracy": share, "low": share, "high": share}
+Path("metrics.json").write_text(json.dumps({
+    "accuracy": share, "accuracy_low": share, "accuracy_high": share, "loss": 0.5,
+    "photos": len(photos), "correct": right, "classes": {"cat": part, "dog": part},
+    "train_pflop": train["right"] / 1000,
+}))
+"""
+
+
+def _photos(numbers: range) -> str:
+    return "\n".join(f"{'dog' if number % 2 else 'cat'}/{number}" for number in numbers) + "\n"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that ran with 150 of 200 right, and its experiments.
+
+    `good`, `good2` and `good3` get 180 right with the seeds 1 to 3, `seed2` and `seed3` the same as
+    HEAD with other seeds, `close` 152.
+    """
+    folder = tmp_path_factory.mktemp("compare") / "project"
+    tiny_project.create(folder)
+    for name in ("train.py", "prepare.py", "recipes/slow.yaml"):
+        (folder / name).unlink()
+    (folder / ".gitignore").write_text("/data/prepared\n/reports\n/.catdog\n/out.json\n")
+    (folder / "dvc.yaml").write_text(DVC_YAML)
+    (folder / "prepare.py").write_text(PREPARE)
+    (folder / "evaluate.py").write_text(EVALUATE)
+    (folder / "params.yaml").write_text(
+        "prepare:\n  test: 200\ntrain:\n  seed: 1\n  right: 150\n  lr: 1e-05\n"
+    )
+    (folder / "data/raw").mkdir(parents=True)
+    (folder / "data/raw/photos.txt").write_text(_photos(range(300)))
+    (folder / "data/.gitignore").write_text("/raw\n")
+    dvc(folder, "add", "-q", "data/raw")
+    dvc(folder, "repro", "-q")
+    tiny_project.commit(folder, "The first run")
+    run(folder, "good", "train.right=180")
+    run(folder, "good2", "train.right=180", "train.seed=2")
+    run(folder, "good3", "train.right=180", "train.seed=3")
+    run(folder, "seed2", "train.seed=2")
+    run(folder, "seed3", "train.seed=3")
+    run(folder, "close", "train.right=152")
+    back(folder)
+    return folder
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh copy of it, which is the current folder."""
+    copy = shutil.copytree(template, tmp_path / "project")
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def dvc(folder: Path, *arguments: str) -> None:
+    assert tiny_project.dvc(folder, *arguments) == 0
+
+
+def run(folder: Path, name: str, *settings: str) -> None:
+    """Run an experiment from the committed params."""
+    git(folder, "checkout", "-q", "--", "params.yaml")
+    changes = [part for setting in settings for part in ("-S", setting)]
+    dvc(folder, "exp", "run", "-q", "-n", name, *changes)
+
+
+def back(folder: Path) -> None:
+    git(folder, "checkout", "-q", ".")
+    dvc(folder, "checkout", "-q")
+
+
+def catdog(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "catdog", "compare", *arguments]
+    environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, check=False, capture_output=True, text=True
+    )
+
+
+def empty_cache(folder: Path) -> None:
+    shutil.rmtree(folder / ".dvc/cache")
+    shutil.rmtree(folder / "reports")
+
+
+def forget_predictions(folder: Path) -> None:
+    """Remove the predictions from folder and cache; photos and the rest stay."""
+    shutil.rmtree(folder / "reports")
+    for path in (folder / ".dvc/cache/files").rglob("*"):
+        if path.is_file() and path.read_text().startswith("sha256,path"):
+            path.unlink()
+
+
+def test_a_better_experiment_is_called_better_and_a_worse_one_worse(project: Path) -> None:
+    found = compare.compare(["HEAD", "good"]).difference
+    assert found is not None
+    assert (found.kind, found.only_first, found.only_second) == ("better", 0, 30)
+    assert found.difference == pytest.approx(0.15) and found.low > 0
+    assert compare.verdict("good", "HEAD").kind == "worse"
+
+
+def test_a_small_difference_is_none_and_says_what_would_show_one(project: Path) -> None:
+    said = comparison_report.verdict(compare.compare(["main", "close"]))
+    assert said == (
+        "No difference between main and close that 200 photos can show "
+        "(to show one of this size takes about 780 photos)."
+    )
+
+
+def test_only_the_params_that_differ_are_shown(project: Path) -> None:
+    assert compare.compare(["HEAD", "good"]).params == {"train.right": [150, 180]}
+
+
+def test_the_photos_that_changed_are_named(project: Path) -> None:
+    found = compare.compare(["good", "HEAD"])
+    assert [photo.path for photo in found.right_to_wrong][:2] == ["dog/151.jpg", "cat/152.jpg"]
+    assert len(found.right_to_wrong) == 30 and not found.wrong_to_right
+
+
+@pytest.mark.parametrize("names", [[], ["HEAD"], ["workspace"], ["HEAD", "workspace"]])
+def test_without_a_second_it_is_the_workspace_against_head(project: Path, names: list[str]) -> None:
+    dvc(project, "exp", "apply", "-q", "good")
+    found = compare.compare(names)
+    assert [setting.name for setting in found.settings] == ["HEAD", "workspace"]
+    assert found.difference is not None and found.difference.kind == "better"
+
+
+def test_commits_branches_tags_and_experiments_have_names(project: Path) -> None:
+    git(project, "tag", "first")
+    git(project, "branch", "other")
+    commit = git(project, "rev-parse", "HEAD")
+    for name in ("first", "other", commit, commit[:8], "HEAD", "main"):
+        assert compare.verdict(name, "good").kind == "better"
+
+
+def test_a_commit_is_shown_by_its_first_digits(project: Path) -> None:
+    commit = git(project, "rev-parse", "HEAD")
+    said = comparison_report.verdict(compare.compare([commit, "good"]))
+    assert said.startswith(f"good is better than {commit[:10]},")
+
+
+def test_a_revision_is_not_compared_with_itself(project: Path) -> None:
+    with pytest.raises(CatdogError, match="good is named 2 times: there is nothing to compare"):
+        compare.verdict("good", "good")
+
+
+def test_comparing_changes_nothing(project: Path) -> None:
+    def state() -> tuple[str, str, dict[Path, bytes | None]]:
+        files = [path for path in project.rglob("*") if ".git/" not in str(path)]
+        kept = [path for path in files if ".dvc/tmp" not in str(path)]
+        content = {path: path.read_bytes() if path.is_file() else None for path in kept}
+        return git(project, "status", "--porcelain"), git(project, "for-each-ref"), content
+
+    before = state()
+    compare.compare(["HEAD", "good", "close"])
+    compare.compare(["HEAD", "good"], seeds=True)
+    assert state() == before
+
+
+def test_photos_added_removed_moved_and_relabelled_are_counted(project: Path) -> None:
+    lines = _photos(range(10, 320)).replace("cat/250", "dog/250")
+    (project / "data/raw/photos.txt").unlink()
+    (project / "data/raw/photos.txt").write_text(lines)
+    dvc(project, "add", "-q", "data/raw")
+    run(project, "data", "prepare.test=210")
+    found = compare.compare(["main", "data"])
+    assert found.data == [
+        compare.DataChange("data", added=20, removed=10, relabelled=1, moved={"train → test": 10})
+    ]
+    assert found.photos == 190
+    assert "20 added, 10 removed, 1 in another class, 10 moved train → test" in (
+        comparison_report.as_markdown(found)
+    )
+
+
+def test_a_photo_whose_class_changed_is_not_judged(project: Path) -> None:
+    lines = _photos(range(300)).replace("cat/20\n", "dog/20\n")
+    (project / "data/raw/photos.txt").unlink()
+    (project / "data/raw/photos.txt").write_text(lines)
+    dvc(project, "add", "-q", "data/raw")
+    dvc(project, "repro", "-q")
+    assert compare.compare([]).photos == 199
+
+
+def test_without_the_photo_table_other_photos_are_still_not_silent(project: Path) -> None:
+    run(project, "splits", "prepare.test=150")
+    back(project)
+    (project / "data/raw/photos.txt").unlink()
+    (project / "data/raw/photos.txt").write_text(_photos(range(299)))
+    dvc(project, "add", "-q", "data/raw")
+    run(project, "photos")
+    back(project)
+    for path in (project / ".dvc/cache/files/md5").rglob("*"):
+        if path.is_file() and path.read_text().startswith("path,class,split"):
+            path.unlink()
+    changes = compare.compare(["main", "splits", "photos"]).data
+    assert [change.name for change in changes] == ["splits", "photos"]
+    assert all("lacks data/prepared/photos.csv" in change.unknown for change in changes)
+
+
+def test_a_project_without_a_table_of_photos_is_compared_all_the_same(project: Path) -> None:
+    for name in ("dvc.yaml", "dvc.lock"):
+        text = (project / name).read_text()
+        (project / name).write_text(text.replace("data/prepared", "data/elsewhere"))
+    shutil.rmtree(project / "data/prepared")
+    tiny_project.commit(project, "Another folder")
+    assert compare.verdict("HEAD", "workspace").photos == 200
+
+
+def test_no_photo_in_common_is_refused(project: Path) -> None:
+    (project / "data/raw/photos.txt").unlink()
+    (project / "data/raw/photos.txt").write_text(_photos(range(1000, 1300)))
+    (project / "params.yaml").write_text(
+        "prepare:\n  test: 1200\ntrain:\n  seed: 1\n  right: 1100\n  lr: 1e-05\n"
+    )
+    dvc(project, "add", "-q", "data/raw")
+    dvc(project, "repro", "-q")
+    with pytest.raises(CatdogError, match="no test photo in common"):
+        compare.compare([])
+
+
+def test_one_photo_in_common_says_nothing_of_settings(project: Path) -> None:
+    for seed in (1, 2):
+        values = f"prepare:\n  test: 300\ntrain:\n  seed: {seed}\n  right: 200\n  lr: 1e-05\n"
+        (project / "params.yaml").write_text(values)
+        (project / "data/raw/photos.txt").unlink()
+        (project / "data/raw/photos.txt").write_text(_photos(range(199, 299)))
+        dvc(project, "add", "-q", "data/raw")
+        dvc(project, "repro", "-q")
+        tiny_project.commit(project, f"One photo of before, seed {seed}")
+        git(project, "tag", f"one{seed}")
+    with pytest.raises(CatdogError, match="one test photo in common"):
+        compare.compare(["good", "one1"], seeds=True)
+
+
+def test_results_of_a_model_before_are_said_to_be(project: Path) -> None:
+    lock = yaml.safe_load((project / "dvc.lock").read_text())
+    [model] = [dep for dep in lock["stages"]["evaluate"]["deps"] if dep["path"] == "data/prepared"]
+    model["md5"] = "0" * 32 + ".dir"
+    (project / "dvc.lock").write_text(yaml.safe_dump(lock))
+    [note] = compare.compare([]).notes
+    assert "workspace: its figures are older than its data/prepared" in note
+
+
+def test_an_accuracy_without_bounds_has_no_interval(project: Path) -> None:
+    metrics = json.loads((project / "metrics.json").read_text())
+    del metrics["accuracy_low"]
+    (project / "metrics.json").write_text(json.dumps(metrics))
+    shown = comparison_report.as_markdown(compare.compare([]))
+    assert "75.0 % (75.0 to 75.0) | 75.0 % |" in shown
+
+
+def test_results_older_than_the_params_are_said_to_be(project: Path) -> None:
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("right: 150", "right: 20"))
+    [note] = compare.compare([]).notes
+    assert "workspace: its figures are older than its params.yaml (train.right)" in note
+
+
+def test_metrics_of_another_evaluation_are_noted(project: Path) -> None:
+    metrics = json.loads((project / "metrics.json").read_text())
+    (project / "metrics.json").write_text(json.dumps({**metrics, "correct": 199}))
+    [note] = compare.compare([]).notes
+    assert "workspace: metrics.json is not of the evaluation that wrote reports/evaluate" in note
+
+
+def test_an_output_that_the_cache_lacks_comes_with_the_command_that_makes_it(
+    project: Path,
+) -> None:
+    empty_cache(project)
+    done = catdog(project, "good", "close")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    commit = revisions.resolve("good")[:10]
+    assert f"`git checkout {commit} && dvc exp run -n again`" in done.stderr
+    git(project, "checkout", "-q", commit)
+    dvc(project, "exp", "run", "-q", "-n", "again")
+    assert compare.compare(["again", "workspace"]).photos == 200
+
+
+def test_computed_anew_it_is_from_its_own_photos(project: Path) -> None:
+    first = git(project, "rev-parse", "HEAD")
+    (project / "data/raw/photos.txt").unlink()
+    (project / "data/raw/photos.txt").write_text(_photos(range(250)))
+    dvc(project, "add", "-q", "data/raw")
+    tiny_project.commit(project, "Fewer photos")
+    forget_predictions(project)
+    with pytest.raises(NotCachedError) as caught:
+        compare.compare([first, "workspace"])
+    command = str(caught.value).split("`")[1]
+    assert command == f"git checkout {first[:10]} && dvc pull data/raw.dvc && dvc exp run -n again"
+    for step in command.split(" && "):
+        tool, *arguments = step.split()
+        {"git": git, "dvc": dvc}[tool](project, *arguments)
+    assert revisions.read("HEAD", "data/raw.dvc") == (project / "data/raw.dvc").read_text().strip()
+
+
+def test_without_photos_the_command_that_computes_anew_brings_them(project: Path) -> None:
+    forget_predictions(project)
+    shutil.rmtree(project / "data/raw")
+    with pytest.raises(
+        NotCachedError, match=r"`git stash && dvc pull data/raw\.dvc && dvc exp run"
+    ):
+        compare.compare(["workspace"])
+
+
+def test_an_output_that_only_the_remote_has_comes_by_the_dvc_pull_that_it_names(
+    project: Path, tmp_path: Path
+) -> None:
+    dvc(project, "remote", "add", "-q", "-d", "store", str(tmp_path / "store"))
+    tiny_project.commit(project, "A remote")
+    dvc(project, "push", "-q")
+    empty_cache(project)
+    with pytest.raises(NotCachedError) as caught:
+        compare.compare(["workspace"])
+    assert "`git stash && dvc pull reports/evaluate`" in str(caught.value)
+    dvc(project, "pull", "-q", "reports/evaluate")
+    assert compare.verdict("HEAD", "workspace").kind == "no difference"
+
+
+def test_with_seeds_the_settings_are_judged_over_all_their_runs(project: Path) -> None:
+    found = compare.compare(["HEAD", "good"], seeds=True)
+    seeds = [[run.params["train.seed"] for run in setting.runs] for setting in found.settings]
+    assert seeds == [[1, 2, 3], [1, 2, 3]]
+    assert found.difference is not None and found.difference.kind == "better"
+    assert "min F'" in found.difference.test
+    assert (
+        comparison_report.verdict(found)
+    ) == "good is better than HEAD, by 15.0 points on 200 photos and 3 seeds."
+    assert "75.0 ± 0.0 %" in comparison_report.as_markdown(found)
+
+
+def test_seeds_are_found_where_experiments_of_two_commits_share_a_name(project: Path) -> None:
+    git(project, "commit", "-q", "--allow-empty", "-m", "Nothing new")
+    run(project, "good", "train.right=180", "train.seed=4")
+    git(project, "commit", "-q", "--allow-empty", "-m", "Nothing new either")
+    found = compare.compare(["HEAD~2", "good2"], seeds=True)
+    assert [run.params["train.seed"] for run in found.settings[1].runs] == [1, 2, 3, 4]
+
+
+def test_of_runs_of_one_seed_a_clean_one_counts_and_a_doubtful_one_never(project: Path) -> None:
+    """A branch that was checked out without its DVC outputs; one that was changed and not run."""
+    params = "prepare:\n  test: 200\ntrain:\n  seed: {}\n  right: 160\n  lr: 1e-05\n"
+    for seed in (1, 2, 4, 3):
+        git(project, "checkout", "-q", "-b", f"s{seed}", "main")
+        (project / "params.yaml").write_text(params.format(seed))
+        dvc(project, "repro", "-q")
+        if seed == 4:
+            (project / "params.yaml").write_text(params.format(5))
+        tiny_project.commit(project, f"Seed {seed}")
+    git(project, "checkout", "-q", "s2")  # and no `dvc checkout`: the predictions of s3 lie there
+    found = compare.compare(["s1", "good"], seeds=True)
+    first_right = [
+        min(int(key) for key, one in run.predictions.items() if one.actual == one.predicted)
+        for run in found.settings[0].runs
+    ]
+    assert first_right == [1, 2, 3]  # as the seeds say
+    assert any(note.startswith("left out: s4: its figures are older") for note in found.notes)
+
+
+def test_a_file_that_is_no_yaml_is_one_clear_line(project: Path) -> None:
+    lock = (project / "dvc.lock").read_text()
+    (project / "dvc.lock").write_text(f"<<<<<<< HEAD\n{lock}=======\n")
+    done = catdog(project)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("catdog: dvc.lock: is no YAML: line ")
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_minutes_are_of_the_training_whose_results_are_there(project: Path, stale: bool) -> None:
+    """Times are no DVC out: those of the last training stay when DVC brings back another."""
+    (project / "reports/train").mkdir()
+    losses = ("0.5", "0.4")
+    rows = "".join(f"{epoch},{loss}\n" for epoch, loss in enumerate(losses, 1))
+    (project / "reports/train/history.csv").write_text(f"epoch,train_loss\n{rows}")
+    times = "1,0.5,30\n2,0.3,60\n" if stale else "1,0.5,30\n2,0.4,60\n"
+    (project / "reports/train/timing.csv").write_text(f"epoch,train_loss,seconds\n{times}")
+    run = compare.compare(["workspace", "good"]).settings[0].runs[0]
+    assert run.minutes == (None if stale else 1.5)
+
+
+def test_a_setting_with_one_seed_is_told_how_to_get_a_second(project: Path) -> None:
+    with pytest.raises(CatdogError, match=r"dvc exp run -S train.seed=2"):
+        compare.compare(["HEAD", "close"], seeds=True)
+
+
+def test_two_seeds_of_one_setting_are_no_two_settings(project: Path) -> None:
+    with pytest.raises(CatdogError, match="one setting"):
+        compare.compare(["good", "good2"], seeds=True)
+
+
+def test_runs_of_other_code_are_no_replicates(project: Path) -> None:
+    (project / "evaluate.py").write_text(EVALUATE + "# another version\n")
+    dvc(project, "repro", "-q")
+    tiny_project.commit(project, "Other code")
+    with pytest.raises(CatdogError, match="one seed only"):
+        compare.compare(["HEAD", "good"], seeds=True)
+    assert compare.compare(["HEAD~1", "HEAD"]).code == ["evaluate.py"]
+
+
+def test_more_than_two_are_ordered_with_those_as_good_as_the_best(project: Path) -> None:
+    found = compare.compare(["HEAD", "good", "close", "good2"])
+    names = [found.settings[row.index].name for row in found.standings]
+    assert names == ["good", "good2", "close", "HEAD"]
+    assert [row.among_best for row in found.standings] == [True, True, False, False]
+    assert comparison_report.verdict(found) == (
+        "good, good2: no difference that 200 photos can show; 2 are worse than good."
+    )
+
+
+def test_markdown_and_json_hold_the_same_verdict(project: Path) -> None:
+    forms: dict[str, str] = {}
+    for form in ("md", "json", "table"):
+        done = catdog(project, "HEAD", "good", "--format", form)
+        assert done.returncode == 0, done.stderr
+        forms[form] = done.stdout
+    values: dict[str, Any] = json.loads(forms["json"])
+    assert values["difference"]["kind"] == "better"
+    assert len(values["wrong_to_right"]) == 30
+    assert forms["md"].startswith(f"**{values['verdict']}**")
+    assert forms["table"].startswith(values["verdict"])
+
+
+def test_names_and_paths_are_no_markup(project: Path) -> None:
+    found = compare.compare(["HEAD", "good"])
+    name, path = "[red]a|b_c~1", "cat/[bold]`d|e_f`.jpg"
+    first, second = found.settings
+    photo = replace(found.wrong_to_right[0], path=path)
+    found = replace(found, settings=[first, replace(second, name=name)], wrong_to_right=[photo])
+    page = comparison_report.as_markdown(found)
+    assert page.startswith("**\\[red\\]a\\|b\\_c\\~1 is better than HEAD")
+    assert "| cat/\\[bold\\]`d\\|e_f`.jpg |" in page
+    assert not any(text in page for text in ("[red]", "a|b", "d|e"))
+    with StringIO() as text:
+        comparison_report.write(found, "table", Console(file=text, width=200))
+        lines = text.getvalue().splitlines()
+    assert lines[0].startswith(f"{name} is better than HEAD")
+    assert any("each on its own test photos" in line and name in line for line in lines)
+    assert any("wrong to right" in line and path in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("nowhere", "no commit, branch, tag or experiment"), ("empty", "nothing was evaluated")],
+)
+def test_a_wrong_name_is_one_clear_line(project: Path, name: str, says: str) -> None:
+    git(project, "checkout", "-q", "--orphan", "empty")
+    git(project, "rm", "-q", "-f", "dvc.lock")
+    git(project, "commit", "-q", "-m", "Nothing run")
+    git(project, "checkout", "-q", "main")
+    done = catdog(project, name, "good")
+    assert done.returncode == 1 and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and name in done.stderr and says in done.stderr
+
+
+def test_outside_a_project_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CatdogError, match="not in a DVC repository"):
+        compare.compare([])
+
+
+def test_the_steps_of_the_ci_workflow_compare_a_branch_with_its_base(
+    project: Path, tmp_path: Path
+) -> None:
+    dvc(project, "remote", "add", "-q", "-d", "store", str(tmp_path / "store"))
+    tiny_project.commit(project, "A remote")
+    base = git(project, "rev-parse", "HEAD")
+    dvc(project, "push", "-q")
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("right: 150", "right: 180"))
+    dvc(project, "repro", "-q")
+    dvc(project, "push", "-q")
+    head = tiny_project.commit(project, "Better")
+    git(tmp_path, "clone", "-q", str(project), "clone")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {
+        **os.environ,
+        "PATH": path,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "BASE": base,
+        "HEAD": head,
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+    }
+    workflow = yaml.safe_load((ROOT / "docs/compare.yml").read_text(encoding="utf-8"))
+    steps = {step.get("name"): step for step in workflow["jobs"]["compare"]["steps"]}
+    for name in ("Bring the predictions of both", "Compare"):
+        command = ["bash", "-e", "-c", steps[name]["run"]]
+        subprocess.run(command, cwd=tmp_path / "clone", env=environment, check=True)
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    names = f"{head[:10]} is better than {base[:10]}"
+    assert summary.startswith(f"**{names}, by 15.0 points on 200 photos.**")
+    assert summary == (tmp_path / "clone/comparison.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_a_study_has_what_compare_says_of_each_setting(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for old, new in (("good", "good-seed=1"), ("good2", "good-seed=2"), ("good3", "good-seed=3")):
+        dvc(project, "exp", "rename", "-q", old, f"study-{new}")
+    run(project, "study-base-seed=1", "train.lr=1e-05")
+    file = project / "study.yaml"
+    file.write_text(
+        "points:\n  base: {train.right: 150}\n  good: {train.right: 180}\nseeds: [1, 2, 3]\n"
+    )
+    back(project)
+    base, good = table.lines_of(file)
+    assert (base.label, base.accuracies, base.difference) == ("base", [0.75] * 3, None)
+    assert (good.label, good.accuracies, good.pflop) == ("good", [0.9] * 3, 0.18)
+    said = compare.compare(["HEAD", "study-good-seed=1"], seeds=True).difference
+    assert good.difference == said
+    assert good.verdict == "better"
+    table.draw([base, good], "A study", project / "study.png")
+    assert (project / "study.png").read_bytes().startswith(b"\x89PNG")

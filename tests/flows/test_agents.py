@@ -1,0 +1,315 @@
+"""Every way in which a run on a worker can die, with a real server, worker, git and dvc."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.states import Cancelling
+
+from flows.deploy import BEAT_SECONDS, MISSED_BEATS
+from flows.guards.device_slots import Device
+from tests.helpers.prefect_server import (
+    REPOSITORY,
+    Agent,
+    Server,
+    log_of,
+    run_deployment_now,
+    state_of,
+    wait_for,
+    wait_for_end,
+)
+from tests.helpers.tiny_project import commit, create
+
+# Trains until it is told that it may end, or to stop, which it needs a second for. A checkpoint of
+# an earlier one lets it end at once.
+TRAIN = """
+import os, signal, sys, time
+from pathlib import Path
+
+outside = Path(os.environ["OUTSIDE"])
+checkpoint = Path(".catdog/checkpoints/step")
+checkpoint.parent.mkdir(parents=True, exist_ok=True)
+
+def save(*_):
+    print("saving")
+    time.sleep(1)
+    print("saved after a second")
+    (outside / "saved").touch()
+    sys.exit(143)
+
+signal.signal(signal.SIGTERM, save)
+if checkpoint.exists():
+    print("going on from step", checkpoint.read_text())
+else:
+    checkpoint.write_text("3")
+    (outside / "training").touch()
+    while not (outside / "may end").exists():
+        print("a step")
+        time.sleep(0.1)
+Path("model.txt").write_text("model")
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project whose training lasts."""
+    project = create(tmp_path / "project")
+    (project / "train.py").write_text(TRAIN, encoding="utf-8")
+    commit(project, "A training that lasts")
+    return project
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A folder through which the training and the test talk."""
+    (tmp_path / "outside").mkdir()
+    return tmp_path / "outside"
+
+
+@pytest.fixture
+def agent(
+    deployed: Server,
+    project: Path,
+    outside: Path,
+    tmp_path: Path,
+    start_agent: Callable[..., Agent],
+) -> Callable[[], Agent]:
+    """Start an agent of the pool gpu, always on the same machine."""
+
+    def start() -> Agent:
+        variables = {"OUTSIDE": str(outside), "CUDA_VISIBLE_DEVICES": ""}
+        return start_agent("gpu", project, tmp_path / "machine", **variables)
+
+    return start
+
+
+def start_training(outside: Path) -> Any:
+    """Start a run of the pipeline; return its id once its training is under way."""
+    run = run_deployment_now("pipeline/pipeline").id
+    wait_for(lambda: (outside / "training").exists() or state_of(run).is_final(), 600)
+    assert not state_of(run).is_final(), state_of(run)
+    return run
+
+
+def processes_of_runs(agent: Agent) -> list[Any]:
+    """Return the processes of the agent's flow runs: flow, supervisor, dvc and the stage."""
+    found = []
+    for process in agent.processes():
+        try:
+            if "PREFECT__FLOW_RUN_ID" in process.environ():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def slots_in_use() -> int:
+    with get_client(sync_client=True) as client:
+        return int(client.read_global_concurrency_limit_by_name(Device("cpu").limit).active_slots)
+
+
+def assert_next_run_goes_on() -> None:
+    """Another run of the same takes the checkpoint up, and ends well."""
+    run = run_deployment_now("pipeline/pipeline").id
+    end = wait_for_end(run)
+    assert end.is_completed(), end
+    assert "going on from step 3" in log_of(run)
+    wait_for(lambda: slots_in_use() == 0)
+
+
+def test_cancelled_run_saves_and_leaves_nothing_and_the_next_goes_on(
+    agent: Callable[[], Agent], outside: Path
+) -> None:
+    worker = agent()
+    run = start_training(outside)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run, Cancelling())
+    wait_for(lambda: not processes_of_runs(worker), 20)
+    assert (outside / "saved").exists()
+    assert wait_for_end(run).is_cancelled()
+    assert "saved after a second" in log_of(run)
+    assert_next_run_goes_on()
+
+
+@pytest.mark.slow
+def test_killed_flow_is_crashed_its_training_saves_and_the_next_goes_on(
+    agent: Callable[[], Agent], outside: Path
+) -> None:
+    worker = agent()
+    run = start_training(outside)
+    own = processes_of_runs(worker)
+    (flow,) = [each for each in own if each.ppid() not in {other.pid for other in own}]
+    flow.kill()
+    wait_for(lambda: not processes_of_runs(worker), 60)
+    assert (outside / "saved").exists()
+    assert wait_for_end(run).is_crashed()
+    assert_next_run_goes_on()
+
+
+@pytest.mark.slow
+def test_stopped_agent_lets_the_training_save_and_leaves_nothing(
+    agent: Callable[[], Agent], outside: Path
+) -> None:
+    worker = agent()
+    run = start_training(outside)
+    assert worker.stop() == 0
+    assert not worker.processes()
+    assert (outside / "saved").exists()
+    assert state_of(run).is_crashed()
+    assert "saved after a second" in log_of(run)
+    agent()
+    assert_next_run_goes_on()
+
+
+@pytest.mark.slow
+def test_of_two_agents_with_one_device_the_second_waits_and_says_for_whom(
+    project: Path,
+    outside: Path,
+    tmp_path: Path,
+    deployed: Server,
+    start_agent: Callable[..., Agent],
+) -> None:
+    for name in ("machine", "machine, once more"):  # each takes one run at a time
+        variables = {"OUTSIDE": str(outside), "CUDA_VISIBLE_DEVICES": "7"}
+        start_agent("gpu", project, tmp_path / name, limit=1, **variables)
+    first = start_training(outside)
+    # Of other params, so that it does not wait for the result of the first.
+    second = run_deployment_now("pipeline/pipeline", overrides=["optimizer.lr=0.2"]).id
+    wait_for(lambda: any(line.endswith(": waiting") for line in log_of(second)))
+    with get_client(sync_client=True) as client:
+        name = client.read_flow_run(first).name
+    assert f"gpu7 is taken by run {name}: waiting" in log_of(second)
+    assert state_of(first).is_running() and state_of(second).is_running()
+    (outside / "may end").touch()
+    assert wait_for_end(first).is_completed()
+    assert wait_for_end(second).is_completed()
+
+
+def test_agent_without_a_server_to_ask_says_so_in_one_line(tmp_path: Path) -> None:
+    environment = {**os.environ, "PREFECT_API_URL": "", "PREFECT_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "flows.agent", "--pool", "gpu"]
+    run = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 1
+    assert (
+        run.stderr == "agent failed: PREFECT_API_URL is not set: which server? make agent sets it\n"
+    )
+
+
+def test_agent_of_a_shell_without_a_terminal_stops_at_the_first_signal(
+    prefect_server: Server, project: Path, tmp_path: Path
+) -> None:
+    """What such a shell starts with `&` ignores SIGINT, which Prefect's worker stops itself by."""
+    worker = Agent(prefect_server.url, "idle", project, tmp_path / "machine", limit=1)
+    worker.command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *worker.command]
+    worker.start()
+    try:
+        wait_for(lambda: "started!" in worker.log(), 300)
+        assert worker.stop() == 0
+        assert not worker.processes()
+    finally:
+        worker.kill()
+
+
+@pytest.mark.slow
+def test_run_of_a_dead_machine_is_crashed_by_the_server_and_the_next_goes_on(
+    agent: Callable[[], Agent], outside: Path
+) -> None:
+    worker = agent()
+    run = start_training(outside)
+    wait_for(slots_in_use)
+    worker.kill()
+    assert state_of(run).is_running()  # nobody was left to say so
+    end = wait_for_end(run, BEAT_SECONDS * (MISSED_BEATS + 2))
+    assert end.is_crashed()
+    assert "no sign of life for 90 s" in str(end.message)
+    wait_for(lambda: slots_in_use() == 0)
+    assert not (outside / "saved").exists()
+    agent()
+    assert_next_run_goes_on()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [3, BEAT_SECONDS * (MISSED_BEATS + 1)])
+def test_run_outlives_a_restart_of_the_server(
+    deployed: Server, agent: Callable[[], Agent], outside: Path, seconds: float
+) -> None:
+    agent()
+    run = start_training(outside)
+    deployed.stop()
+    time.sleep(seconds)
+    deployed.start()
+    time.sleep(BEAT_SECONDS)  # it takes stock of whom it has not heard of
+    assert state_of(run).is_running()
+    (outside / "may end").touch()
+    end = wait_for_end(run)
+    assert end.is_completed(), end
+    wait_for(lambda: slots_in_use() == 0)
+
+
+@pytest.mark.slow
+def test_training_that_ends_while_the_server_is_away_is_not_lost(
+    deployed: Server, agent: Callable[[], Agent], outside: Path
+) -> None:
+    """It gives back its slot, and the next stage asks for one of its own, to nobody."""
+    worker = agent()
+    run = start_training(outside)
+    deployed.stop()
+    (outside / "may end").touch()
+    wait_for(lambda: "waiting for it" in worker.log())
+    deployed.start()
+    end = wait_for_end(run)
+    assert end.is_completed(), end
+    assert "cpu could not be given back" in worker.log()
+    wait_for(lambda: slots_in_use() == 0)
+
+
+@pytest.mark.slow
+def test_agent_that_finds_no_server_waits_for_it(
+    deployed: Server, agent: Callable[[], Agent], outside: Path
+) -> None:
+    deployed.stop()
+    worker = agent()
+    wait_for(lambda: "keep attempting to connect" in worker.log(), 300)
+    deployed.start()
+    run = start_training(outside)
+    (outside / "may end").touch()
+    assert wait_for_end(run).is_completed()
+
+
+def begun_by_schedule(deployment: UUID) -> UUID | None:
+    """Return a run of the deployment that its schedule made and whose time has come."""
+    only = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment]))
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_run_filter=only)
+    return next((run.id for run in runs if run.auto_scheduled and run.start_time), None)
+
+
+@pytest.mark.slow
+def test_schedule_makes_runs_that_end_well(agent: Callable[[], Agent], outside: Path) -> None:
+    (outside / "may end").touch()
+    agent()
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("pipeline/pipeline")
+        each_minute = DeploymentScheduleCreate(schedule=CronSchedule(cron="* * * * *"), active=True)
+        (schedule,) = client.create_deployment_schedules(deployment.id, [each_minute])
+    try:
+        run = wait_for(lambda: begun_by_schedule(deployment.id), 300)
+        assert run is not None
+        end = wait_for_end(run)
+    finally:
+        with get_client(sync_client=True) as client:
+            client.delete_deployment_schedule(deployment.id, schedule.id)
+    assert end.is_completed(), end

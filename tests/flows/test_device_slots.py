@@ -1,0 +1,267 @@
+"""Which device a training gets, who waits for whom, and how a slot comes free."""
+
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+from flows.guards import device_slots
+from flows.guards.device_slots import Device, device_slot, devices
+from tests.helpers.prefect_server import Server, Service, wait_for
+
+# What `nvidia-smi -L` prints: two GPUs, the second split into two parts.
+LISTED = """\
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5f2e)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-c0de)
+  MIG 3g.20gb     Device  0: (UUID: MIG-1111)
+  MIG 3g.20gb     Device  1: (UUID: MIG-2222)
+"""
+
+# A run that holds a device until the file `go` appears.
+HOLD = """\
+import sys, time
+from pathlib import Path
+from prefect import flow, task
+from flows.guards.device_slots import device_slot
+
+@task
+def train(name: str, folder: Path) -> None:
+    with device_slot(lambda line: print(line, flush=True)) as environment:
+        # Renamed into place, so that who sees the file sees what is in it.
+        (folder / "new").mkdir(exist_ok=True)
+        (folder / "new" / name).write_text(environment.get("CUDA_VISIBLE_DEVICES", "none"))
+        (folder / "new" / name).rename(folder / name)
+        while not (folder / "go").exists():
+            time.sleep(0.1)
+
+@flow(flow_run_name=sys.argv[1])
+def run() -> None:
+    train(sys.argv[1], Path(sys.argv[2]))
+
+run()
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as these tests can tell, this machine has no GPU, and time runs faster, and out."""
+    looks = itertools.count(1)
+
+    def look_again(_: float) -> None:
+        if next(looks) > 100:
+            pytest.fail("no device came free")
+        time.sleep(0.05)
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(device_slots, "time", SimpleNamespace(sleep=look_again))
+
+
+@pytest.fixture
+def hold(prefect_server: Server, tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Start a run of that name that holds a device until the test makes the file `go`."""
+    runs: list[Service] = []
+
+    def start(name: str, **variables: str) -> Service:
+        command = [sys.executable, "-c", HOLD, name, str(tmp_path)]
+        variables = {"PREFECT_API_URL": prefect_server.url, **variables}
+        runs.append(Service(command, tmp_path / f"home of {name}", **variables))
+        runs[-1].start()
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        run.kill()
+
+
+def in_use(device: Device) -> int:
+    with get_client(sync_client=True) as client:
+        return int(client.read_global_concurrency_limit_by_name(device.limit).active_slots)
+
+
+def change(device: Device, **fields: int) -> None:
+    with get_client(sync_client=True) as client:
+        update = GlobalConcurrencyLimitUpdate.model_validate(fields)
+        client.update_global_concurrency_limit(device.limit, update)
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        ("0,2", [Device("gpu0", "0"), Device("gpu2", "2")]),
+        ("GPU-5f2e", [Device("GPU-5f2e", "GPU-5f2e")]),
+        ("1,-1,0", [Device("gpu1", "1")]),  # CUDA reads no further than a negative one
+        ("", [Device("cpu")]),
+        ("-1", [Device("cpu")]),
+    ],
+)
+def test_cuda_visible_devices_chooses_the_devices(
+    monkeypatch: pytest.MonkeyPatch, visible: str, expected: list[Device]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert devices() == expected
+
+
+def test_nvidia_smi_lists_the_devices_and_parts_of_a_gpu_stand_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\ncat <<'END'\n{LISTED}END\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert devices() == [
+        Device("gpu0", "GPU-5f2e"),
+        Device("gpu1-mig0", "MIG-1111"),
+        Device("gpu1-mig1", "MIG-2222"),
+    ]
+
+
+def test_without_nvidia_smi_the_cpu_is_the_device(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert devices() == [Device("cpu")]
+
+
+def test_without_a_server_there_is_no_queue_and_nothing_to_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    with temporary_settings({PREFECT_API_URL: None}), device_slot(pytest.fail) as environment:
+        assert environment == {}
+
+
+def test_free_device_is_taken_without_a_word_and_given_back(
+    prefect_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    device = Device("gpu7", "7")
+    with device_slot(pytest.fail) as environment:
+        assert environment == {"CUDA_VISIBLE_DEVICES": "7"}
+        assert in_use(device) == 1
+    assert in_use(device) == 0
+    with pytest.raises(ZeroDivisionError), device_slot(pytest.fail):
+        raise ZeroDivisionError
+    assert in_use(device) == 0
+
+
+def test_second_run_waits_for_the_first_by_its_name_and_goes_on_when_it_ends(
+    hold: Callable[..., Service], tmp_path: Path
+) -> None:
+    first = hold("first")
+    wait_for((tmp_path / "first").exists)
+    second = hold("second")
+    wait_for(lambda: "waiting" in second.log() or (tmp_path / "second").exists())
+    assert "cpu is taken by run first: waiting\n" in second.log()
+    assert not (tmp_path / "second").exists()
+    (tmp_path / "go").touch()
+    for run in (first, second):
+        assert run.process is not None
+        assert run.process.wait(timeout=60) == 0, run.log()
+    assert (tmp_path / "second").read_text() == "none"  # a CPU need not be chosen
+    assert second.log().count("waiting") == 1
+
+
+def test_two_runs_get_a_device_each_and_the_third_waits_for_both(
+    hold: Callable[..., Service], tmp_path: Path
+) -> None:
+    first, second = (hold(name, CUDA_VISIBLE_DEVICES="3,4") for name in ("first", "second"))
+    for name in ("first", "second"):
+        wait_for((tmp_path / name).exists)
+    assert {(tmp_path / name).read_text() for name in ("first", "second")} == {"3", "4"}
+    third = hold("third", CUDA_VISIBLE_DEVICES="3,4")
+    wait_for(lambda: "waiting" in third.log() or (tmp_path / "third").exists())
+    assert "run first" in third.log()
+    assert "run second" in third.log()
+    (tmp_path / "go").touch()
+    for run in (first, second, third):
+        assert run.process is not None
+        assert run.process.wait(timeout=60) == 0, run.log()
+
+
+@pytest.mark.slow
+def test_device_of_a_killed_run_comes_free_with_its_lease(
+    hold: Callable[..., Service], tmp_path: Path
+) -> None:
+    dead = hold("dead")
+    wait_for((tmp_path / "dead").exists)
+    wait_for(lambda: in_use(Device("cpu")))
+    dead.kill()
+    living = hold("living")
+    wait_for(lambda: "cpu is taken by run dead" in living.log())
+    wait_for((tmp_path / "living").exists, 300)
+
+
+def test_slot_that_lost_its_lease_is_freed(prefect_server: Server) -> None:
+    """A server with its leases in memory leaves such slots when it ends."""
+    device = Device("cpu")
+    with device_slot(pytest.fail):
+        pass
+    change(device, active_slots=1)
+    said: list[str] = []
+    with device_slot(said.append):
+        assert in_use(device) == 1
+    assert said == ["cpu is taken by a run that ended: waiting"]
+    assert in_use(device) == 0
+
+
+def test_device_that_somebody_has_closed_is_waited_for(prefect_server: Server) -> None:
+    device = Device("cpu")
+    with device_slot(pytest.fail):
+        pass
+    change(device, limit=0)
+    said: list[str] = []
+
+    def open_it(line: str) -> None:
+        said.append(line)
+        change(device, limit=1)
+
+    with device_slot(open_it):
+        assert in_use(device) == 1
+    assert said == [f"cpu is closed (the limit {device.limit} is 0): waiting"]
+
+
+def test_server_that_is_away_when_a_training_ends_does_not_change_how_it_ended(
+    prefect_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "8")
+    said: list[str] = []
+    try:
+        with pytest.raises(ZeroDivisionError), device_slot(said.append):
+            prefect_server.stop()
+            raise ZeroDivisionError
+    finally:
+        prefect_server.start()
+    assert said == ["gpu8 could not be given back; it comes free in 60 s"]
+
+
+def test_who_gives_each_run_a_device_of_its_own_can_switch_the_queue_off(
+    prefect_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "9")
+    monkeypatch.setenv("CATDOG_DEVICE_SLOTS", "off")
+    with device_slot(pytest.fail) as environment:
+        assert environment == {}
+    with pytest.raises(ObjectNotFound):
+        in_use(Device("gpu9", "9"))
+
+
+def test_server_that_does_not_answer_is_named() -> None:
+    def stop(line: str) -> None:
+        raise InterruptedError(line)
+
+    nowhere = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
+    with temporary_settings(nowhere), pytest.raises(InterruptedError) as error, device_slot(stop):
+        pass
+    assert str(error.value) == (
+        "cpu cannot be asked for (no answer from http://127.0.0.1:9/api): waiting"
+    )

@@ -1,0 +1,120 @@
+"""The templates for Docker and Kubernetes pools: a real server takes them, with pools of its own.
+
+What runs in the containers is not tested: there is neither a Docker daemon nor a cluster here.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.exceptions import ObjectNotFound
+from prefect.utilities.templating import apply_values
+
+from tests.helpers.prefect_server import REPOSITORY, Server
+
+FOLDER = REPOSITORY / "flows" / "infrastructure"
+KINDS = ("docker", "kubernetes")
+
+
+def template(kind: str) -> dict[str, Any]:
+    """Return the base job template of a kind of pool."""
+    value = json.loads((FOLDER / f"{kind}-pool.json").read_text(encoding="utf-8"))
+    assert isinstance(value, dict)
+    return value
+
+
+def job(kind: str, **variables: Any) -> Any:
+    """Return the job that a pool's template makes of its own values and these."""
+    base = template(kind)
+    own = {
+        name: about["default"]
+        for name, about in base["variables"]["properties"].items()
+        if "default" in about
+    }
+    return apply_values(base["job_configuration"], {**own, **variables})
+
+
+def test_a_docker_run_gets_the_gpus_of_its_machine() -> None:
+    settings = job("docker")["container_create_kwargs"]
+    wanted = {"Driver": "nvidia", "Count": -1, "Capabilities": [["gpu"]]}
+    assert settings["device_requests"] == [wanted]
+
+
+def test_a_kubernetes_run_gets_a_gpu_of_its_own() -> None:
+    pod = job("kubernetes")["job_manifest"]["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    volumes = {volume["name"] for volume in pod["volumes"]}
+    assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} <= volumes
+
+
+def test_a_kubernetes_run_is_one_pod_that_is_not_tried_again() -> None:
+    """Said of the job: of a pod, where Prefect's own template has it, Kubernetes does not know."""
+    spec = job("kubernetes")["job_manifest"]["spec"]
+    once = {"parallelism": 1, "completions": 1, "backoffLimit": 0}
+    assert {name: spec.get(name) for name in once} == once
+    pod = spec["template"]["spec"]
+    assert not once.keys() & pod.keys()
+    assert pod["restartPolicy"] == "Never"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_outlives_a_run_lies_in_a_volume(kind: str) -> None:
+    dockerfile = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
+    assert "CATDOG_HOME=/var/lib/catdog " in dockerfile
+    assert "/var/lib/catdog" in json.dumps(job(kind))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_server_takes_the_pool_and_its_deployments(
+    prefect_server: Server, kind: str, tmp_path: Path
+) -> None:
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_work_pool(kind)
+        except ObjectNotFound:
+            pool = WorkPoolCreate(name=kind, type=kind, base_job_template=template(kind))
+            client.create_work_pool(pool)
+    environment = {**prefect_server.environment, "PREFECT_API_URL": prefect_server.url}
+    environment["CATDOG_REPOSITORY"] = "https://example.com/catdog.git"
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file"]
+    done = subprocess.run(
+        [*command, f"flows/infrastructure/{kind}.yaml"],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    with get_client(sync_client=True) as client:
+        for flow in ("pipeline", "stage"):
+            there = client.read_deployment_by_name(f"{flow}/{kind}")
+            assert there.work_pool_name == kind
+            given = there.job_variables["env"]["CATDOG_REPOSITORY"]
+            assert given == "https://example.com/catdog.git"
+            assert there.pull_steps == PULL
+
+
+PULL = [{"prefect.deployments.steps.set_working_directory": {"directory": "/catdog"}}]
+
+
+def test_a_pod_asks_for_no_slot_of_a_device_since_the_cluster_gives_it_one() -> None:
+    text = (FOLDER / "kubernetes.yaml").read_text(encoding="utf-8")
+    variables = yaml.safe_load(text)["definitions"]["kubernetes"]["job_variables"]
+    assert variables["env"]["CATDOG_DEVICE_SLOTS"] == "off"
+
+
+def test_the_compose_file_puts_the_server_on_postgresql() -> None:
+    services = yaml.safe_load((FOLDER / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    variables = services["server"]["environment"]
+    assert variables["PREFECT_SERVER_DATABASE_CONNECTION_URL"].startswith("postgresql+asyncpg://")
+    assert services["server"]["depends_on"]["database"] == {"condition": "service_healthy"}
+    # Prefect asks nobody for a password, so it is this machine's only unless somebody says so.
+    assert services["server"]["ports"] == ["${LISTEN:-127.0.0.1}:4200:4200"]

@@ -1,0 +1,54 @@
+"""Results that git keeps go to the remote too, and a remote that does not take them is told of."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.runs.stages import UNCACHED
+from tests.helpers import tiny_project
+from tests.helpers.small_disk import on_a_small_disk, small_disks_can_be_made
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project whose stages have run, with a default remote."""
+    project = tiny_project.create(tmp_path / "project")
+    tiny_project.dvc_says(project, "remote", "add", "--default", "store", str(tmp_path / "store"))
+    tiny_project.dvc_says(project, "repro", "-q")
+    return project
+
+
+def push(project: Path, before: Sequence[str] = ()) -> tuple[int, list[str]]:
+    """Return the exit code and the lines of the command."""
+    command = [*before, sys.executable, str(UNCACHED)]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout.splitlines()
+
+
+def place_of_metrics(project: Path) -> Path:
+    """Return where the remote keeps metrics.json."""
+    lock = yaml.safe_load((project / "dvc.lock").read_text())
+    (metrics,) = lock["stages"]["evaluate"]["outs"]
+    md5: str = metrics["md5"]
+    return project.parent / "store/files/md5" / md5[:2] / md5[2:]
+
+
+def test_what_git_keeps_is_pushed(project: Path) -> None:
+    assert push(project) == (0, ["1 results that git keeps are in the remote too"])
+    assert place_of_metrics(project).read_text() == (project / "metrics.json").read_text()
+
+
+@pytest.mark.skipif(not small_disks_can_be_made(), reason="needs user namespaces")
+def test_remote_that_is_full_is_an_error_and_nothing_else_is_said(project: Path) -> None:
+    store = project.parent / "store"
+    store.mkdir()
+    fill = ["sh", "-c", 'head -c 100000 /dev/zero > "$0/filler"; exec "$@"', str(store)]
+    code, lines = push(project, before=[*on_a_small_disk(store), *fill])
+    assert code == 1
+    assert lines == [
+        "ERROR: failed to push the results that git keeps: the remote did not take 1 of 1"
+    ]

@@ -1,0 +1,147 @@
+"""Where runs come from, and where they leave what they make."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flows.errors import FlowError
+from flows.runs.repository import CHECKOUT, Repository, git, home, repository
+from tests.helpers import tiny_project
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git repository with one commit; that it is no DVC project does not matter here."""
+    folder = tmp_path_factory.mktemp("template") / "project"
+    folder.mkdir()
+    tiny_project.start_git(folder)
+    (folder / "file").write_text("first\n")
+    tiny_project.commit(folder, "first")
+    return folder
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("CATDOG_HOME", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = shutil.copytree(template, tmp_path / "project")
+    monkeypatch.setenv("CATDOG_REPOSITORY", str(folder))
+    return folder
+
+
+def test_runs_come_from_the_checkout_of_the_flows_unless_one_is_named(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # from wherever they are started
+    assert repository().folder == project
+    monkeypatch.delenv("CATDOG_REPOSITORY")
+    assert home() == CHECKOUT / ".catdog" / "flows"
+
+
+def test_checkout_is_used_itself_from_any_folder_in_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "sub").mkdir()
+    monkeypatch.setenv("CATDOG_REPOSITORY", str(project / "sub"))
+    ours = repository()
+    assert (ours.source, ours.folder, ours.is_checkout) == (str(project), project, True)
+    assert ours.home == project / ".catdog" / "flows"
+
+
+def test_home_can_be_named(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CATDOG_HOME", str(tmp_path / "elsewhere"))
+    assert repository().home == home() == tmp_path / "elsewhere"
+
+
+def test_url_is_mirrored_with_its_experiments_and_brought_up_to_date(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = tiny_project.git(project, "rev-parse", "HEAD")
+    tiny_project.git(project, "update-ref", f"refs/exps/{head[:2]}/{head[2:]}/x", head)
+    monkeypatch.setenv("CATDOG_REPOSITORY", project.as_uri())
+    ours = repository()
+    assert (ours.source, ours.is_checkout) == (project.as_uri(), False)
+    assert ours.home == tmp_path / "cache" / "catdog"
+    assert ours.folder.is_relative_to(ours.home)
+    assert git(ours.folder, "for-each-ref", "refs/exps").endswith("/x")
+
+    (project / "file").write_text("second\n")
+    new = tiny_project.commit(project, "second")
+    assert git(repository(fetch=False).folder, "rev-parse", "HEAD") == head
+    assert git(repository().folder, "rev-parse", "HEAD") == new
+
+
+def test_head_of_a_url_follows_its_default_branch(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CATDOG_REPOSITORY", project.as_uri())
+    repository()
+    tiny_project.git(project, "checkout", "-q", "-b", "next")
+    (project / "file").write_text("second\n")
+    new = tiny_project.commit(project, "second")
+    assert git(repository().folder, "rev-parse", "HEAD") == new
+
+
+def test_bare_repository_is_used_like_a_url(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_project.git(tmp_path, "clone", "-q", "--bare", str(project), "bare.git")
+    monkeypatch.setenv("CATDOG_REPOSITORY", str(tmp_path / "bare.git"))
+    ours = repository()
+    assert (ours.source, ours.is_checkout) == (str(tmp_path / "bare.git"), False)
+
+
+def test_url_that_cannot_be_reached_is_said_in_one_line_and_leaves_no_half_mirror(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"file://{tmp_path}/none.git"
+    monkeypatch.setenv("CATDOG_REPOSITORY", url)
+    with pytest.raises(FlowError) as refused:
+        repository()
+    assert str(refused.value).startswith(f"{url}: cannot be read; git clone failed in ")
+    assert str(refused.value).endswith("does not appear to be a git repository")
+    assert "\n" not in str(refused.value)
+    assert [path.suffix for path in (home() / "mirrors").iterdir()] == [".lock"]
+
+
+def test_folder_that_is_no_repository_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CATDOG_REPOSITORY", str(tmp_path))
+    with pytest.raises(FlowError, match=r"git cannot use it .*not a git repository"):
+        repository()
+    monkeypatch.setenv("CATDOG_REPOSITORY", str(tmp_path / "none"))
+    with pytest.raises(FlowError, match="no such folder"):
+        repository()
+
+
+def test_repository_of_a_git_hook_is_not_mistaken_for_ours(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = tiny_project.git(project, "rev-parse", "HEAD")
+    tiny_project.git(tmp_path, "init", "-q", "other")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    assert git(repository().folder, "rev-parse", "HEAD") == head
+
+
+def test_failed_git_command_gives_gits_reason(project: Path) -> None:
+    with pytest.raises(FlowError) as failed:
+        git(project, "checkout", "none")
+    assert str(failed.value) == (
+        f"git checkout failed in {project}: pathspec 'none' did not match any file(s) known to git"
+    )
+
+
+@pytest.mark.parametrize(
+    ("is_checkout", "taken_over", "removed"),
+    [
+        (True, "dvc exp apply owl", "dvc exp remove owl"),
+        (False, "dvc exp pull origin owl && dvc exp apply owl", "dvc exp remove -g origin owl"),
+    ],
+)
+def test_an_experiment_of_a_url_is_said_to_be_there(
+    tmp_path: Path, is_checkout: bool, taken_over: str, removed: str
+) -> None:
+    ours = Repository("url", tmp_path, tmp_path, is_checkout)
+    assert (ours.taking_over("owl"), ours.removing("owl")) == (taken_over, removed)

@@ -1,0 +1,262 @@
+"""What a run may be asked to do, and that a wrong request is refused before anything is copied."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from flows.errors import FlowError
+from flows.runs.repository import Repository, repository
+from flows.runs.request import RunRequest, baseline_of, check, experiments, make_request
+from tests.helpers import tiny_project
+from tests.helpers.tiny_project import git
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_project.create(tmp_path_factory.mktemp("template") / "project")
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = shutil.copytree(template, tmp_path / "project")
+    monkeypatch.setenv("CATDOG_REPOSITORY", str(folder))
+    monkeypatch.setenv("CATDOG_HOME", str(tmp_path / "home"))
+    return folder
+
+
+@pytest.fixture
+def ours(project: Path) -> Repository:
+    return repository()
+
+
+def make_experiment(project: Path, name: str, baseline: str) -> str:
+    """Store the baseline's files as one of its experiments, as DVC would; return its commit."""
+    tree = git(project, "rev-parse", f"{baseline}^{{tree}}")
+    commit = git(project, "commit-tree", tree, "-p", baseline, "-m", name)
+    git(project, "update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}", commit)
+    return commit
+
+
+def refusal(request: RunRequest, ours: Repository) -> str:
+    with pytest.raises(FlowError) as refused:
+        check(request, ours)
+    return str(refused.value)
+
+
+def test_commit_branch_and_tag_are_resolved_to_the_full_commit(
+    project: Path, ours: Repository
+) -> None:
+    first = git(project, "rev-parse", "HEAD")
+    git(project, "tag", "-a", "v1", "-m", "first")
+    git(project, "branch", "feature/old")
+    (project / "train.py").write_text("pass\n")
+    second = tiny_project.commit(project, "second")
+    wanted = {"HEAD": second, "HEAD~1": first, "v1": first, "feature/old": first, first[:8]: first}
+    assert {name: check(RunRequest(revision=name), ours) for name in wanted} == wanted
+
+
+def test_name_of_an_experiment_is_a_revision(project: Path, ours: Repository) -> None:
+    head = git(project, "rev-parse", "HEAD")
+    commit = make_experiment(project, "lr=0.1", head)
+    assert check(RunRequest(revision="lr=0.1"), ours) == commit
+    assert baseline_of(commit, ours) == head
+    assert baseline_of(head, ours) == head
+
+
+def test_of_experiments_with_one_name_the_one_of_the_head_is_meant(
+    project: Path, ours: Repository
+) -> None:
+    first = git(project, "rev-parse", "HEAD")
+    (project / "train.py").write_text("pass\n")
+    second = tiny_project.commit(project, "second")
+    for head, commit in [(each, make_experiment(project, "x", each)) for each in (first, second)]:
+        git(project, "checkout", "-q", head)
+        assert check(RunRequest(revision="x"), ours) == commit
+    git(project, "commit", "-q", "--allow-empty", "-m", "third")
+    assert "2 experiments are named 'x'" in refusal(RunRequest(revision="x"), ours)
+
+
+def test_unknown_revision_is_refused(project: Path, ours: Repository) -> None:
+    reason = refusal(RunRequest(revision="v9"), ours)
+    assert reason == (
+        f"revision: 'v9' is no commit, branch, tag or experiment of {project.resolve()}"
+    )
+
+
+@pytest.mark.parametrize("missing", ["dvc.yaml", ".dvc"])
+def test_revision_that_is_no_dvc_project_is_refused(
+    project: Path, ours: Repository, missing: str
+) -> None:
+    git(project, "rm", "-q", "-r", "--cached", missing)
+    git(project, "commit", "-q", "-m", "without")
+    assert f"has no {missing} at its top" in refusal(RunRequest(), ours)
+
+
+def test_recipe_is_looked_for_in_the_revision_not_in_the_folder(
+    project: Path, ours: Repository
+) -> None:
+    check(RunRequest(recipe="slow"), ours)
+    (project / "recipes" / "new.yaml").write_text("a: 1\n")
+    reason = refusal(RunRequest(recipe="new"), ours)
+    assert "has no recipes/new.yaml; it has slow" in reason
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optimizer.lr=0.5",
+        "optimizer.lr=1e-5",
+        "optimizer.lr=null",
+        "optimizer.name='two words'",
+        "train.sizes=[1,2,3]",
+        "train.epochs=7",
+    ],
+)
+def test_override_that_fits_the_params_is_taken(ours: Repository, override: str) -> None:
+    check(RunRequest(overrides=(override,)), ours)
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("optimizer.rate=1", "params.yaml has no optimizer.rate"),
+        ("optimiser.lr=1", "params.yaml has no optimiser.lr"),
+        ("optimizer.lr.x=1", "params.yaml has no optimizer.lr.x"),
+        ("optimizer.lr=O.1", "optimizer.lr is a number in params.yaml, and 'O.1' is none"),
+        ("optimizer.lr=", "optimizer.lr is a number in params.yaml, and '' is none"),
+        ("optimizer=3", "optimizer is a section in params.yaml, and '3' is none"),
+        ("train.sizes=3", "train.sizes is a list in params.yaml, and '3' is none"),
+        ("optimizer.lr=0.1,0.2", "several values are a sweep's; a run takes one"),
+        ("optimizer.lr=range(1,4)", "several values are a sweep's; a run takes one"),
+        ("train.sizes=[1,2", "no viable alternative at input '[1,2'"),
+        ("optimizer.lr=${x}", "Interpolation key 'x' not found"),
+    ],
+)
+def test_override_that_does_not_fit_is_refused(
+    ours: Repository, override: str, reason: str
+) -> None:
+    said = refusal(RunRequest(overrides=("train.epochs=3", override)), ours)
+    assert said.startswith("overrides: ")
+    assert said.endswith(reason)
+    assert "\n" not in said
+
+
+def test_overrides_change_the_recipe_if_there_is_one(project: Path, ours: Repository) -> None:
+    (project / "recipes" / "bare.yaml").write_text("train:\n  seed: 1\n")
+    tiny_project.commit(project, "A recipe with other keys")
+    check(RunRequest(recipe="bare", overrides=("train.seed=2",)), ours)
+    reason = refusal(RunRequest(recipe="bare", overrides=("optimizer.lr=2",)), ours)
+    assert reason.endswith("recipes/bare.yaml has no optimizer.lr")
+
+
+def test_name_of_an_experiment_is_free_once_a_commit(project: Path, ours: Repository) -> None:
+    head = git(project, "rev-parse", "HEAD")
+    make_experiment(project, "x", head)
+    reason = refusal(RunRequest(experiment="x"), ours)
+    assert reason.startswith(f"experiment: 'x' exists at {head[:7]}")
+    assert reason.endswith("dvc exp remove x")
+    git(project, "commit", "-q", "--allow-empty", "-m", "next")
+    check(RunRequest(experiment="x"), ours)
+
+
+def test_refusal_leaves_nothing_behind(project: Path, ours: Repository) -> None:
+    for request in (
+        RunRequest(revision="v9"),
+        RunRequest(recipe="none"),
+        RunRequest(overrides=("a.b=1",)),
+    ):
+        refusal(request, ours)
+    assert not ours.home.exists()
+    assert git(project, "status", "--porcelain") == ""
+
+
+def test_commit_that_only_origin_has_is_fetched(project: Path, tmp_path: Path) -> None:
+    git(tmp_path, "clone", "-q", str(project), "elsewhere")
+    (project / "train.py").write_text("pass\n")
+    new = tiny_project.commit(project, "After the clone")
+    elsewhere = Repository(str(tmp_path / "elsewhere"), tmp_path / "elsewhere", tmp_path, True)
+    assert check(RunRequest(revision=new), elsewhere) == new
+    assert "is no commit" in refusal(RunRequest(revision="0" * 40), elsewhere)
+
+
+def test_only_refs_of_experiments_are_experiments(project: Path, ours: Repository) -> None:
+    head = git(project, "rev-parse", "HEAD")
+    commit = make_experiment(project, "x", head)
+    git(project, "update-ref", "refs/exps/exec/EXEC_HEAD", head)
+    git(project, "update-ref", "refs/exps/exec/of/another", head)
+    git(project, "update-ref", "refs/exps/stash", head)
+    assert experiments(ours) == [(head, "x", commit)]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"revision": "feature/a-b.c"},
+        {"revision": "main@{yesterday}"},
+        {"revision": "HEAD^2~3"},
+        {"recipe": "real-photos_2"},
+        {"overrides": ["a.b.0=[1, 2]", "seed=", "a=b=c"]},
+        {"experiment": "example-lr=0.03-batch_size=64-seed=1"},
+        {"experiment": "1e+3"},
+    ],
+)
+def test_well_formed_values_are_taken(values: dict[str, object]) -> None:
+    RunRequest.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"revision": ""},
+        {"revision": "--upload-pack=x"},
+        {"revision": "a b"},
+        {"revision": "HEAD:params.yaml"},
+        {"recipe": "../params"},
+        {"recipe": "quick.yaml"},
+        {"overrides": ["lr 3"]},
+        {"overrides": ["+a.b=1"]},
+        {"overrides": ["~a.b"]},
+        {"overrides": ["a=1\nb=2"]},
+        {"experiment": "a/b"},
+        {"experiment": "-n"},
+        {"experiment": "a..b"},
+        {"experiment": "a.lock"},
+        {"experiment": "two words"},
+        {"experiment": "x" * 101},
+        {"recipe_name": "quick"},
+    ],
+)
+def test_ill_formed_values_are_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        RunRequest.model_validate(values)
+
+
+def test_refusal_of_a_value_names_it_and_shows_a_right_one() -> None:
+    with pytest.raises(FlowError) as refused:
+        make_request(recipe="quick.yaml", overrides=["optimizer.lr 0.1"])
+    assert str(refused.value) == (
+        "recipe: 'quick.yaml' is none. NAME of recipes/NAME.yaml in that revision, which takes"
+        " params.yaml's place. For example: quick; overrides: 'optimizer.lr 0.1' is none."
+        " A change to the params, as section.key=value. For example: optimizer.lr=0.1"
+    )
+
+
+def test_request_is_made_of_what_is_given() -> None:
+    assert make_request("main", "quick", ["a=1"], "x") == RunRequest(
+        revision="main", recipe="quick", overrides=("a=1",), experiment="x"
+    )
+
+
+@pytest.mark.parametrize("file", ["params.yaml", "recipes/broken.yaml"])
+def test_committed_params_that_are_no_yaml_are_named(
+    project: Path, ours: Repository, file: str
+) -> None:
+    (project / file).write_text("optimizer: {lr: 0.1\ntrain: [\n")
+    head = tiny_project.commit(project, "Broken")
+    recipe = "broken" if "broken" in file else None
+    reason = refusal(RunRequest(recipe=recipe, overrides=("optimizer.lr=1",)), ours)
+    assert reason.startswith(f"{head[:7]}:{file}: is no YAML: ")
+    assert "\n" not in reason
+    assert "/tmp" not in reason

@@ -1,0 +1,78 @@
+"""What benchmarks/orchestration.py promises: it runs, and its figures are of what it says."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import orchestration
+from catdog.errors import CatdogError
+from tests.helpers.prefect_server import Server
+from tests.helpers.tiny_project import dvc, git
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> orchestration.Project:
+    return orchestration.tiny(tmp_path / "project")
+
+
+@pytest.mark.slow
+def test_it_prints_what_flows_cost_and_what_workers_get_through() -> None:
+    command = [sys.executable, "-m", "benchmarks.orchestration"]
+    settings = ["--trials", "1", "--workers", "2", "--runs", "3"]
+    done = subprocess.run(
+        [*command, *settings], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cores; torch" in done.stdout.splitlines()[0]
+    words = ("tiny project, 1 trials", "flow, no server", "flow, server", "full", "no-op")
+    more = ("pipelines of empty stages, 3 for each row", "runs/minute", "server's CPU s/run")
+    assert [word for word in (*words, *more) if word not in done.stdout] == []
+
+
+def test_every_full_run_runs_all_three_stages_and_a_no_op_none(
+    project: orchestration.Project, tmp_path: Path
+) -> None:
+    server = Server(tmp_path / "server")  # not started: bare dvc needs none
+    ways = orchestration.contenders(project, server, tmp_path / "home")
+    log = project.folder / "runs.log"
+    for _ in range(2):
+        log.unlink(missing_ok=True)
+        ways[orchestration.FULL, orchestration.DVC]()
+        assert log.read_text().split() == ["prepare", "train", "evaluate"]
+    log.unlink()
+    ways[orchestration.NO_OP, orchestration.DVC]()
+    assert not log.exists()
+
+
+def test_a_command_that_fails_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "print('first'); raise SystemExit('no photos')"]
+    with pytest.raises(CatdogError, match=r"^[^\n]*exit code 1: no photos$"):
+        orchestration._run(command, tmp_path, {})
+
+
+def test_the_sample_is_a_clone_with_its_photos(tmp_path: Path) -> None:
+    project = orchestration.sample(tmp_path / "sample")
+    assert (project.folder / "data" / "raw").is_dir()
+    assert git(project.folder, "status", "--porcelain") == ""
+    assert dvc(project.folder, "status", "--quiet", "data/raw.dvc") == 0
+
+
+def test_workers_whose_runs_fail_fail_the_benchmark_and_take_no_other_figure_with_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def throughput(project: Any, server: Any, home: Any, workers: int, *more: Any) -> Any:
+        if workers == 4:
+            raise CatdogError("run odd-owl ended Failed: no memory")
+        return orchestration.Throughput(7.5 + workers, 1.5, 2.0)
+
+    monkeypatch.setattr(orchestration, "throughput", throughput)
+    server = Server(tmp_path / "server")
+    with pytest.raises(CatdogError, match=r"^with 4 workers: run odd-owl ended Failed: no memory$"):
+        orchestration.show_throughput(server, tmp_path, [1, 4, 16], runs=2)
+    shown = capsys.readouterr().out
+    assert "8.5" in shown and "23.5" in shown

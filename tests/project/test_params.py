@@ -1,0 +1,330 @@
+"""params.yaml: what is refused, in which words, and what DVC makes of it."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dvc.utils.hydra import apply_overrides
+from pydantic import ValidationError
+
+from catdog import params
+from catdog.errors import CatdogError
+
+ROOT = Path(__file__).resolve().parents[2]
+SEED = ROOT / "recipes/seed.yaml"
+FILES = [ROOT / "params.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))]
+
+
+def values(**changes: object) -> dict[str, Any]:
+    """The seed's recipe, with changes by `section__key`; Ellipsis removes a key."""
+    found: dict[str, Any] = params.read_yaml(SEED)
+    for name, value in changes.items():
+        *sections, key = name.split("__")
+        place = found
+        for section in sections:
+            place = place[section]
+        place[key] = value
+        if value is ...:
+            del place[key]
+    return found
+
+
+def refusal(**changes: object) -> str:
+    """The one line that refuses the seed's recipe with changes."""
+    with pytest.raises(CatdogError) as refused:
+        params.parse(values(**changes), "params.yaml")
+    line = str(refused.value)
+    assert "\n" not in line
+    assert line.startswith("params.yaml: ")
+    return line
+
+
+def test_params_yaml_is_valid() -> None:
+    params.load(ROOT / "params.yaml")
+
+
+def test_an_unknown_key_is_named() -> None:
+    line = refusal(optimizer__lrr=0.1)
+    assert "optimizer.lrr is not a known key" in line
+    assert "unknown.nested" not in line
+    assert "extra is not a known key" in refusal(extra={"nested": 1})
+
+
+@pytest.mark.parametrize(
+    ("changes", "near"),
+    [
+        ({"optimizer__lrr": 0.1}, "optimizer.lrr is not a known key (nearest: optimizer.lr)"),
+        ({"train__lr": 0.1}, "train.lr is not a known key (nearest: optimizer.lr)"),
+        ({"model__width": 8}, "model.width is not a known key (nearest: model.residual.width, "),
+        (
+            {"schedule__step": 0.5},
+            "schedule.step is not a known key (nearest: schedule.step_every)",
+        ),
+        ({"batch_sise": 8}, "batch_sise is not a known key (nearest: train.batch_size)"),
+        ({"optimiser": {"lr": 0.1}}, "optimiser is not a known key (nearest: optimizer)"),
+    ],
+)
+def test_an_unknown_key_comes_with_the_nearest_ones(changes: dict[str, Any], near: str) -> None:
+    assert near in refusal(**changes)
+
+
+def test_an_unknown_key_says_where_all_keys_are() -> None:
+    line = refusal(optimizer__xyz=0.1)
+    assert "optimizer.xyz is not a known key; docs/params.md has all of them" in line
+    assert (ROOT / "docs/params.md").is_file()
+
+
+def test_a_missing_key_is_named() -> None:
+    assert "model.seed.dropout is missing" in refusal(model__seed__dropout=...)
+    assert "schedule is missing" in refusal(schedule=...)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("train__epochs", "many", "integer"),
+        ("train__epochs", True, "integer"),
+        ("train__epochs", 1.0, "integer"),
+        ("train__epochs", None, "integer"),
+        ("optimizer__lr", "0.1", "number"),
+        ("optimizer__lr", True, "number"),
+        ("optimizer__lr", [0.1], "number"),
+        ("optimizer__nesterov", "yes", "boolean"),
+        ("optimizer__nesterov", 1, "boolean"),
+        ("optimizer__name", "lion", "'sgd', 'adam', 'adamw' or 'muon'"),
+        ("optimizer__name", True, "'sgd', 'adam', 'adamw' or 'muon'"),
+        ("model__name", True, "string"),
+        ("model__torchvision__weights", None, "string"),
+        ("model__seed__kernel_size", True, "integer"),
+        ("model__seed__kernel_size", 3.0, "integer"),
+        ("model__seed__kernel_size", "3", "integer"),
+        ("evaluate", 7, "dictionary"),
+        ("normalization__mean", 0.5, "list"),
+    ],
+)
+def test_a_wrong_type_is_named_with_what_is_allowed(key: str, value: object, allowed: str) -> None:
+    line = refusal(**{key: value})
+    assert f"{key.replace('__', '.')} is {value!r}, but: " in line
+    assert allowed in line
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("prepare__image_size", 15, "greater than or equal to 16"),
+        ("prepare__image_size", 1025, "less than or equal to 1024"),
+        ("prepare__test_share", 0.0, "greater than 0"),
+        ("prepare__val_share", 1.0, "less than 1"),
+        ("augmentation__crop_scale_min", 0.0, "greater than 0"),
+        ("augmentation__crop_aspect", 0.9, "greater than or equal to 1"),
+        ("augmentation__flip", 1.5, "less than or equal to 1"),
+        ("augmentation__rotation", -1.0, "greater than or equal to 0"),
+        ("augmentation__brightness", 1.0, "less than 1"),
+        ("model__seed__conv_layers", 0, "greater than or equal to 1"),
+        ("model__seed__kernel_size", 11, "less than or equal to 9"),
+        ("model__residual__width", 4, "greater than or equal to 8"),
+        ("model__torchvision__backbone_lr", 0.0, "greater than 0"),
+        ("model__torchvision__freeze_epochs", -1, "greater than or equal to 0"),
+        ("optimizer__lr", 0.0, "greater than 0"),
+        ("optimizer__lr", float("nan"), "finite"),
+        ("optimizer__lr", float("inf"), "finite"),
+        ("optimizer__momentum", 1.0, "less than 1"),
+        ("train__seed", 2**31, "less than 2147483648"),
+        ("train__batch_size", 0, "greater than or equal to 1"),
+        ("evaluate__calibration_bins", 1, "greater than or equal to 2"),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_what_is_allowed(
+    key: str, value: object, allowed: str
+) -> None:
+    line = refusal(**{key: value})
+    assert f"{key.replace('__', '.')} is {value!r}, but: " in line
+    assert allowed in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (
+            {"prepare__val_share": 0.5, "prepare__test_share": 0.6},
+            ("prepare", "val_share (0.5)", "test_share (0.6)", "below 1"),
+        ),
+        ({"normalization__source": "given"}, ("normalization", "source: given", "three numbers")),
+        (
+            {"normalization__mean": [0.1, 0.2, 0.3]},
+            ("normalization", "mean and std must be empty", "source: imagenet"),
+        ),
+        (
+            {
+                "normalization__source": "given",
+                "normalization__mean": [0.5, 0.5, 0.5],
+                "normalization__std": [0.5, 0.0, 0.5],
+            },
+            ("normalization", "std", "[0.5, 0.0, 0.5]", "above 0"),
+        ),
+        (
+            {"augmentation__crop_scale_min": 0.9, "augmentation__crop_scale_max": 0.8},
+            ("augmentation", "crop_scale_min (0.9)", "crop_scale_max (0.8)"),
+        ),
+        ({"optimizer__nesterov": True}, ("optimizer", "nesterov", "momentum", "above 0")),
+        (
+            {"train__image_size": 48},
+            ("train", "start_image_size (128)", "image_size (48)"),
+        ),
+        (
+            {"train__grow_from": 0.8, "train__grow_until": 0.7},
+            ("train", "grow_from (0.8)", "grow_until (0.7)"),
+        ),
+        (
+            {"train__eval_image_size": 160},
+            ("train.eval_image_size", "prepare.image_size (128)", "160"),
+        ),
+        (
+            {"train__start_image_size": 64},
+            ("model.name: seed", "start_image_size (64)", "train.image_size (128)", "equal"),
+        ),
+        ({"train__image_size": 15}, ("train.image_size", "must be 0", "at least 16", "15")),
+        (
+            {"model__seed__conv_layers": 8},
+            ("model.seed.conv_layers: 8", "128 pixels"),
+        ),
+    ],
+)
+def test_keys_that_do_not_fit_together_are_named_with_their_values(
+    changes: dict[str, object], named: tuple[str, ...]
+) -> None:
+    line = refusal(**changes)
+    for part in named:
+        assert part in line
+
+
+def test_filters_have_an_odd_side() -> None:
+    assert refusal(model__seed__kernel_size=4).endswith("kernel_size: must be odd, not 4")
+    assert params.parse(values(model__seed__kernel_size=7)).model.seed.kernel_size == 7
+
+
+def test_of_several_problems_the_others_are_counted() -> None:
+    line = refusal(train__epochs=0, train__batch_size=0)
+    assert "train.epochs is 0" in line
+    assert "; train.batch_size is 0" in line
+    assert "more)" not in line
+    sections = ("optimizer__lr", "schedule__warmup", "train__ema", "train__seed", "train__epochs")
+    line = refusal(**dict.fromkeys(sections, -1.0), train__batch_size=0)
+    assert line.endswith("(and 2 more)")
+    assert "train.batch_size" not in line
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just text\n"])
+def test_a_file_without_sections_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(CatdogError, match=r"params\.yaml: must hold sections"):
+        params.load(tmp_path / "params.yaml")
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(CatdogError, match=r"^.*none\.yaml: no such file; copy one from recipes/$"):
+        params.load(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"train:\n  seed: [1\n", r"not valid YAML in line \d"),
+        (b"train:\n\tseed: 1\n", "not valid YAML in line 2"),
+        (b"train: {a: 1}}\n", "not valid YAML in line 1"),
+        (b"train: \x00\n", "not valid YAML"),
+        (b"train: \xff\xfe\n", "cannot be read"),
+        (b"train: !!python/object:os.system {}\n", "not valid YAML in line 1"),
+    ],
+)
+def test_broken_yaml_is_one_line_that_says_where(
+    content: bytes, reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "params.yaml").write_bytes(content)
+    with pytest.raises(CatdogError, match=reason) as refused:
+        params.load(tmp_path / "params.yaml")
+    assert "\n" not in str(refused.value)
+    assert str(refused.value).startswith(str(tmp_path / "params.yaml"))
+
+
+def test_a_whole_number_stands_for_a_float() -> None:
+    lr = params.parse(values(optimizer__lr=1)).optimizer.lr
+    assert lr == 1.0
+    assert isinstance(lr, float)
+
+
+def test_params_cannot_be_changed() -> None:
+    settings = params.load(SEED)
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.train.epochs = 3
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.train = settings.train
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def test_no_leaf_has_a_name_that_dvcs_run_cache_overlooks() -> None:
+    names = {key.split(".")[-1] for key, _ in leaves(values())}
+    assert not names & {"size", "nfiles"}
+
+
+@pytest.fixture(params=FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def copy(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A copy of a params file, for `-S` to change."""
+    path = tmp_path / "params.yaml"
+    path.write_bytes(request.param.read_bytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [("0.00001", 1e-5), ("1e-05", 1e-5), ("1e-5", 1e-5), ("1.5e-06", 1.5e-6), ("3", 3.0)],
+)
+def test_a_small_number_written_by_dvc_is_a_float(
+    written: str, number: float, tmp_path: Path
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(SEED.read_bytes())
+    apply_overrides(path, [f"optimizer.lr={written}"])
+    lr = params.load(path).optimizer.lr
+    assert (type(lr), lr) == (float, number)
+
+
+def test_dvc_changes_just_the_line_that_is_set(copy: Path) -> None:
+    before = copy.read_text().splitlines()
+    apply_overrides(copy, ["optimizer.lr=0.0123", "augmentation.rotation=17"])
+    after = copy.read_text().splitlines()
+    assert len(after) == len(before)
+    changed = [line for old, line in zip(before, after, strict=True) if old != line]
+    assert changed == ["  rotation: 17 # degrees", "  lr: 0.0123"]
+    assert params.load(copy).optimizer.lr == 0.0123
+
+
+def test_dvc_would_write_every_key_as_it_stands(copy: Path) -> None:
+    before = copy.read_bytes()
+    found = dict(leaves(yaml.safe_load(before)))
+    apply_overrides(
+        copy, [f"{key}={'null' if value is None else value}" for key, value in found.items()]
+    )
+    assert copy.read_bytes() == before
+
+
+def test_every_key_says_what_it_is() -> None:
+    def undescribed(section: type[params.Section], prefix: str = "") -> Iterator[str]:
+        for name, field in section.model_fields.items():
+            kind = field.annotation
+            if isinstance(kind, type) and issubclass(kind, params.Section):
+                yield from undescribed(kind, f"{prefix}{name}.")
+            elif not re.search(r"\w", field.description or ""):
+                yield f"{prefix}{name}"
+
+    assert list(undescribed(params.Params)) == []

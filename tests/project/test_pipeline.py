@@ -1,0 +1,266 @@
+"""The whole walk, with real git and real DVC: a fresh clone, reruns, experiments, diffs.
+
+The clone is a copy of the files that git knows here, with a training that takes seconds.
+"""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("prepare", "train", "evaluate")
+
+pytestmark = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the git repository")
+
+
+class Project:
+    """A working copy in which commands run with this environment's dvc and catdog."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, *command: str, code: int = 0) -> str:
+        """Run a command; return what it printed; fail unless it exits with `code`."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {
+            **os.environ,
+            "PATH": path,
+            "DVC_NO_ANALYTICS": "1",
+            "DVC_SITE_CACHE_DIR": str(self.folder.parent / "site"),
+            "GIT_CONFIG_GLOBAL": os.devnull,
+        }
+        for name in ("AUTHOR", "COMMITTER"):
+            environment |= {f"GIT_{name}_NAME": "t", f"GIT_{name}_EMAIL": "t@localhost"}
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        assert done.returncode == code, f"{command}: {done.returncode}\n{done.stdout}"
+        return done.stdout
+
+    def set(self, **changes: object) -> None:
+        """Change params.yaml; keys are `section__key`."""
+        file = self.folder / "params.yaml"
+        values = yaml.safe_load(file.read_text())
+        for name, value in changes.items():
+            section, key = name.split("__")
+            values[section][key] = value
+        file.write_text(yaml.safe_dump(values, sort_keys=False))
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", message)
+
+    def clone(self, name: str) -> "Project":
+        self.run("git", "clone", "--quiet", str(self.folder), str(self.folder.parent / name))
+        return Project(self.folder.parent / name)
+
+
+def ran(output: str) -> list[str]:
+    """Return the stages that `dvc repro` ran, or would run."""
+    return [stage for stage in STAGES if f"Running stage '{stage}'" in output]
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """What a stranger would clone: the files that git knows here, with a tiny training."""
+    folder = tmp_path_factory.mktemp("origin") / "catdog"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    (folder / "metrics.json").unlink(missing_ok=True)
+    project = Project(folder)
+    project.run("git", "init", "--quiet", "--initial-branch", "main")
+    project.set(
+        prepare__image_size=32,
+        train__start_image_size=16,
+        train__image_size=32,
+        train__eval_image_size=32,
+        train__epochs=2,
+        train__precision="float32",
+    )
+    project.run("git", "add", "--all", "--force")  # data/store keeps new files out of git
+    project.commit("sample")
+    return project
+
+
+@pytest.fixture(scope="module")
+def project(origin: Project) -> Project:
+    """A fresh clone in which `dvc repro --pull` ran once, its results committed."""
+    clone = origin.clone("clone")
+    output = clone.run("dvc", "repro", "--pull")
+    assert ran(output) == list(STAGES)
+    clone.commit("results")
+    return clone
+
+
+def test_a_fresh_clone_brings_its_photos_and_gives_metrics(project: Project) -> None:
+    metrics = json.loads((project.folder / "metrics.json").read_text())
+    assert 0 <= metrics["accuracy_low"] <= metrics["accuracy"] <= metrics["accuracy_high"] <= 1
+    with (project.folder / "reports/evaluate/predictions.csv").open() as stream:
+        assert len(list(csv.DictReader(stream))) == metrics["photos"]
+    assert (project.folder / "reports/evaluate/report.html").is_file()
+
+
+def test_of_what_the_stages_make_git_sees_the_lock_and_the_metrics_alone(project: Project) -> None:
+    added = project.run("git", "show", "--format=", "--name-only").split()
+    assert added == ["dvc.lock", "metrics.json"]
+
+
+def test_a_second_repro_runs_nothing(project: Project) -> None:
+    output = project.run("dvc", "repro")
+    assert ran(output) == []
+    assert "Data and pipelines are up to date" in output
+
+
+def test_training_again_changes_no_byte_of_the_lock(project: Project) -> None:
+    before = (project.folder / "dvc.lock").read_bytes()
+    project.run("dvc", "repro", "--force")
+    assert (project.folder / "dvc.lock").read_bytes() == before
+    assert project.run("git", "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"optimizer__lr": 0.05}, ["train", "evaluate"]),
+        ({"augmentation__rotation": 20}, ["train", "evaluate"]),
+        ({"normalization__source": "half"}, ["train", "evaluate"]),
+        ({"evaluate__calibration_bins": 12}, ["evaluate"]),
+        ({"prepare__test_share": 0.3}, ["prepare", "train", "evaluate"]),
+    ],
+    ids=["optimizer", "augmentation", "normalization", "evaluate", "prepare"],
+)
+def test_a_changed_section_reruns_what_depends_on_it(
+    project: Project, changes: dict[str, object], expected: list[str]
+) -> None:
+    project.set(**changes)
+    try:
+        assert ran(project.run("dvc", "repro", "--dry")) == expected
+    finally:
+        project.run("git", "checkout", "--quiet", "params.yaml")
+
+
+def test_an_unknown_key_is_refused_before_any_work(project: Project) -> None:
+    project.run("dvc", "exp", "run", "-S", "optimizer.speed=1", code=255)
+    project.set(train__speed=1)
+    try:
+        output = project.run("dvc", "repro", code=255)
+        assert "train.speed is not a known key" in output
+        assert "Traceback" not in output
+    finally:
+        project.run("git", "checkout", "--quiet", "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def experiment(project: Project) -> Project:
+    """The project after `dvc exp run -S optimizer.lr=…`."""
+    output = project.run("dvc", "exp", "run", "-n", "slower", "-S", "optimizer.lr=0.00001")
+    assert ran(output) == ["train", "evaluate"]
+    return project
+
+
+def test_params_diff_shows_just_the_changed_param(experiment: Project) -> None:
+    changed = json.loads(experiment.run("dvc", "params", "diff", "--json"))
+    assert list(changed) == ["params.yaml"]
+    assert list(changed["params.yaml"]) == ["optimizer.lr"]
+    assert changed["params.yaml"]["optimizer.lr"]["new"] == 1e-05
+
+
+def test_metrics_diff_shows_the_accuracy_before_and_after(experiment: Project) -> None:
+    difference = json.loads(experiment.run("dvc", "metrics", "diff", "--json", "--all"))
+    loss = difference["metrics.json"]["loss"]
+    assert loss["diff"] == pytest.approx(loss["new"] - loss["old"])
+    assert {"accuracy", "roc_auc", "calibration_error"} <= set(difference["metrics.json"])
+
+
+def test_exp_show_lists_the_experiment_with_its_params(experiment: Project) -> None:
+    rows = list(csv.DictReader(experiment.run("dvc", "exp", "show", "--csv").splitlines()))
+    row = next(row for row in rows if row["Experiment"] == "slower")
+    assert float(row["optimizer.lr"]) == 1e-05
+    assert row["accuracy"]
+
+
+def test_plots_diff_lays_both_revisions_over_each_other(experiment: Project) -> None:
+    experiment.run("dvc", "plots", "diff", "HEAD", "--out", "plots")
+    page = (experiment.folder / "plots/index.html").read_text()
+    shutil.rmtree(experiment.folder / "plots")
+    for name in ("Loss per epoch", "Accuracy per epoch", "Confusion", "ROC", "Calibration"):
+        assert name in page
+    assert "val_loss" in page
+    assert '"rev": "HEAD"' in page
+    assert '"rev": "workspace"' in page
+
+
+def test_a_clone_without_any_cache_still_shows_and_compares_metrics(experiment: Project) -> None:
+    experiment.run("git", "branch", "--force", "second")
+    fresh = experiment.clone("fresh")
+    shown = json.loads(fresh.run("dvc", "metrics", "show", "--json"))
+    assert shown[""]["data"]["metrics.json"]["data"]["accuracy"] > 0
+    fresh.set(optimizer__lr=0.3)
+    assert "optimizer.lr" in fresh.run("dvc", "params", "diff")
+    assert "optimizer.lr" in fresh.run("dvc", "exp", "show", "--csv")
+    assert fresh.run("dvc", "metrics", "diff") == ""  # nothing was run, so nothing differs
+
+
+def test_a_setting_changed_back_is_taken_from_the_cache(experiment: Project) -> None:
+    """By make's commands: with --pull, and no default remote, DVC would fail here."""
+    experiment.run("git", "checkout", "--quiet", "params.yaml", "dvc.lock", "metrics.json")
+    experiment.run("dvc", "repro")
+    output = experiment.run("dvc", "exp", "run", "-S", "optimizer.lr=0.00001")
+    assert ran(output) == []
+    assert "Stage 'train' is cached" in output
+
+
+def test_pull_of_the_photos_alone_works_on_a_fresh_clone(origin: Project) -> None:
+    fresh = origin.clone("pulled")
+    fresh.run("dvc", "pull", "data/raw.dvc")
+    assert len(list((fresh.folder / "data/raw").glob("*/*.jpg"))) >= 600
+
+
+def test_own_photos_never_go_into_the_store_of_the_sample(
+    origin: Project, tmp_path: Path, make_photos: Callable[[Path, int], Path]
+) -> None:
+    fresh = origin.clone("own")
+    make_photos(tmp_path / "own" / "ant", 60)
+    make_photos(tmp_path / "own" / "bee", 60)
+    stored = sorted((fresh.folder / "data/store").rglob("*"))
+    output = fresh.run("catdog", "fetch", "--archive", str(tmp_path / "own"), "--replace")
+    assert "data/raw.dvc" in output
+    assert "remote" not in (fresh.folder / "data/raw.dvc").read_text()
+    refused = fresh.run("dvc", "push", "data/raw.dvc", code=1)
+    assert "no remote specified" in refused
+    assert sorted((fresh.folder / "data/store").rglob("*")) == stored
+    assert "prepare" in ran(fresh.run("dvc", "repro", "--pull", "prepare"))
+
+
+def test_own_photos_added_by_hand_do_not_reach_git(
+    origin: Project, make_photos: Callable[[Path, int], Path]
+) -> None:
+    """`dvc add` by hand keeps the sample's remote, but git ignores what comes new into it."""
+    fresh = origin.clone("by_hand")
+    fresh.run("dvc", "pull", "data/raw.dvc")
+    make_photos(fresh.folder / "data/raw/cat", 2)
+    fresh.run("dvc", "add", "data/raw")
+    fresh.run("dvc", "push", "data/raw.dvc")
+    fresh.run("git", "add", "--all")
+    staged = fresh.run("git", "diff", "--cached", "--name-only").split()
+    assert staged == ["data/raw.dvc"]

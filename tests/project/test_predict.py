@@ -1,0 +1,227 @@
+"""A trained model on new photos: the same answer as evaluate's, and a row for every file."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from catdog import params, predict
+from catdog.dataset.splits import read_split
+from catdog.errors import CatdogError
+from catdog.model import networks, saved
+from catdog.model.card import ModelCard, versions
+from catdog.predict import run_predict
+from catdog.preparation.prepare import prepare
+
+ROOT = Path(__file__).resolve().parents[2]
+PARAMS = params.load(ROOT / "params.yaml")
+SIDE = 32
+
+
+def make_photo(file: Path, seed: int) -> None:
+    """Write blurred noise larger than SIDE, as photos are."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((210, 150), Image.Resampling.BICUBIC).save(file, quality=90)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    settings = PARAMS.model.model_copy(
+        update={"residual": PARAMS.model.residual.model_copy(update={"width": 8})}
+    )
+    torch.manual_seed(1)
+    network = networks.build(settings, 2, SIDE)
+    with torch.no_grad():  # an untrained network says nearly the same of all photos
+        network.state_dict()["classifier.weight"].mul_(10_000)
+    card = ModelCard(
+        model=settings,
+        classes=["cat", "dog"],
+        stored_image_size=SIDE,
+        image_size=24,
+        flip=True,
+        mean=[0.5, 0.5, 0.5],
+        std=[0.5, 0.5, 0.5],
+        precision="float32",
+        epoch=1,
+        weights=networks.count_weights(network),
+        pflop=0.0,
+        versions=versions(),
+    )
+    saved.save(folder, network, card)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Return a folder of two photos and, between them, a broken one."""
+    folder = tmp_path / "photos"
+    make_photo(folder / "a.jpg", 1)
+    make_photo(folder / "c" / "deep, [red].jpg", 2)
+    (folder / "b.jpg").write_bytes((folder / "a.jpg").read_bytes()[:400])
+    return folder
+
+
+def run(paths: list[Path], models: Path, format: predict.Format) -> tuple[int, str]:
+    stream = io.StringIO()
+    return run_predict(paths, models, format, stream), stream.getvalue()
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def test_a_raw_photo_gets_the_probabilities_that_evaluate_sees(
+    tmp_path: Path, models: Path
+) -> None:
+    raw = tmp_path / "raw"
+    for index in range(30):
+        make_photo(raw / ("cat" if index % 2 else "dog") / f"{index:02}.jpg", index)
+    settings = params.Prepare(image_size=SIDE, val_share=0.3, test_share=0.4)
+    prepare(settings, raw, tmp_path / "prepared", workers=1)
+    split = read_split(tmp_path / "prepared", "test")
+    model = saved.load(models)
+    expected = model.probabilities(split.photos)
+    assert np.ptp(expected[:, 0]) > 0.05
+    found = predict.predict([raw / row["path"] for row in split.rows], model)
+    for row, prediction in zip(expected, found, strict=True):
+        assert prediction.probabilities == dict(zip(["cat", "dog"], row.tolist(), strict=True))
+        assert prediction.prediction == ["cat", "dog"][row.argmax()]
+
+
+def test_batches_keep_the_order_and_each_files_own_answer(
+    photos: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = saved.load(models)
+    paths = sorted(file for file in photos.rglob("*") if file.is_file()) * 3
+    whole = list(predict.predict(paths, model))
+    monkeypatch.setattr(predict, "BATCH_SIZE", 2)
+    small = list(predict.predict(paths, model))
+    assert [row.path for row in small] == [row.path for row in whole] == paths
+    for one, other in zip(small, whole, strict=True):
+        assert (one.prediction, one.error) == (other.prediction, other.error)
+        if one.probabilities and other.probabilities:
+            assert one.probabilities == pytest.approx(other.probabilities, abs=1e-6)
+
+
+def test_at_most_two_batches_are_read_ahead(
+    photos: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    decode = predict._decode
+
+    def spy(path: Path, image_size: int) -> Any:
+        opened.append(path)
+        return decode(path, image_size)
+
+    monkeypatch.setattr(predict, "_decode", spy)
+    monkeypatch.setattr(predict, "BATCH_SIZE", 2)
+    next(predict.predict([photos / "a.jpg"] * 12, saved.load(models)))
+    assert 2 <= len(opened) <= 4
+
+
+def test_csv_has_a_row_for_each_file_and_an_error_for_a_broken_one(
+    photos: Path, models: Path
+) -> None:
+    errors, text = run([photos], models, "csv")
+    assert errors == 1
+    assert text.splitlines()[0] == "path,prediction,probability_cat,probability_dog,error"
+    good, broken, deep = rows_of(text)
+    assert broken["path"] == str(photos / "b.jpg")
+    assert broken["error"]
+    assert str(photos) not in broken["error"]
+    assert broken["prediction"] == broken["probability_cat"] == broken["probability_dog"] == ""
+    assert deep["path"] == str(photos / "c" / "deep, [red].jpg")
+    for row in (good, deep):
+        cat, dog = float(row["probability_cat"]), float(row["probability_dog"])
+        assert cat + dog == pytest.approx(1, abs=2e-6)
+        assert row["prediction"] == ("cat" if cat > dog else "dog")
+        assert row["error"] == ""
+
+
+def test_json_says_the_same_as_csv(photos: Path, models: Path) -> None:
+    errors, text = run([photos], models, "json")
+    values = json.loads(text)
+    assert errors == 1
+    for value, row in zip(values, rows_of(run([photos], models, "csv")[1]), strict=True):
+        assert value["path"] == row["path"]
+        assert value["prediction"] == (row["prediction"] or None)
+        assert value["error"] == (row["error"] or None)
+        if value["probabilities"] is None:
+            assert value["error"]
+        else:
+            for name, share in value["probabilities"].items():
+                assert f"{share:.6f}" == row[f"probability_{name}"]
+
+
+def test_json_of_no_rows_is_an_empty_list() -> None:
+    stream = io.StringIO()
+    predict.write_json([], ["cat", "dog"], stream)
+    assert json.loads(stream.getvalue()) == []
+
+
+def test_the_table_shows_paths_as_they_are_and_errors(photos: Path, models: Path) -> None:
+    errors, text = run([photos], models, "table")
+    assert errors == 1
+    assert "[red].jpg" in "".join(text.split()).replace("│", "")
+    assert "error: " in text
+    assert "%" in text
+
+
+def test_no_errors_are_counted_as_none(photos: Path, models: Path) -> None:
+    assert run([photos / "a.jpg"], models, "csv")[0] == 0
+
+
+def test_only_broken_files_still_get_rows(photos: Path, models: Path) -> None:
+    errors, text = run([photos / "b.jpg"], models, "csv")
+    assert errors == len(rows_of(text)) == 1
+
+
+def test_an_empty_folder_is_refused_before_anything_is_written(
+    tmp_path: Path, models: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    stream = io.StringIO()
+    for paths in ([], [tmp_path / "empty"]):
+        with pytest.raises(CatdogError, match="no photos to judge"):
+            run_predict(paths, models, "csv", stream)
+    assert stream.getvalue() == ""
+
+
+def test_a_missing_model_is_refused_before_anything_is_written(
+    photos: Path, tmp_path: Path
+) -> None:
+    stream = io.StringIO()
+    with pytest.raises(CatdogError, match="no trained model here"):
+        run_predict([photos], tmp_path / "models", "csv", stream)
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_who_reads_a_part_only_is_no_photo_that_could_not_be_read(
+    photos: Path, models: Path, form: str
+) -> None:
+    """As in `catdog predict … | head`: exit code 1 would say that of a file."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "catdog", "predict", str(photos), "--model", str(models)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with os.fdopen(write, "w") as gone:
+        done = subprocess.run(
+            [*command, "--format", form],
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            env=environment,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (141, b"")

@@ -1,0 +1,78 @@
+"""Signals that ask a training to stop: the first is noted, the second ends the process."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from catdog.support.stop_signals import SIGNALS, stop_request
+
+each_signal = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+
+
+@each_signal
+def test_a_signal_is_noted_and_what_runs_goes_on(number: signal.Signals) -> None:
+    with stop_request() as stop:
+        assert not stop
+        os.kill(os.getpid(), number)
+        assert stop
+
+
+@each_signal
+def test_the_handlers_from_before_come_back(number: signal.Signals) -> None:
+    before = [signal.getsignal(each) for each in SIGNALS]
+    with pytest.raises(ZeroDivisionError), stop_request():
+        os.kill(os.getpid(), number)
+        _ = 1 / 0
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+def test_one_request_does_not_see_the_signal_of_another() -> None:
+    with stop_request():
+        os.kill(os.getpid(), signal.SIGTERM)
+    with stop_request() as stop:
+        assert not stop
+
+
+SIGNALLED_TWICE = """
+import os, sys
+from catdog.support.stop_signals import stop_request
+number, patient = int(sys.argv[1]), sys.argv[2] == "patient"
+with stop_request(patient) as stop:
+    os.kill(os.getpid(), number)
+    print("one", bool(stop), flush=True)
+    os.kill(os.getpid(), number)
+    print("two", bool(stop), flush=True)
+"""
+
+
+@each_signal
+@pytest.mark.parametrize("patient", [False, True])
+def test_the_second_signal_ends_the_process_at_once_unless_it_is_patient(
+    number: signal.Signals, patient: bool
+) -> None:
+    arguments = [str(int(number)), "patient" if patient else "impatient"]
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED_TWICE, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == (0 if patient else -number)
+    assert done.stdout.splitlines() == ["one True"] + ["two True"] * patient
+
+
+def test_in_another_thread_nothing_is_caught() -> None:
+    before, seen = [signal.getsignal(each) for each in SIGNALS], []
+
+    def run() -> None:
+        with stop_request() as stop:
+            seen.append((bool(stop), [signal.getsignal(each) for each in SIGNALS]))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [(False, before)]

@@ -1,0 +1,208 @@
+"""What `catdog train --devices` promises: one line for a failure, no process left, exact resume."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from catdog.errors import CatdogError
+from catdog.model import devices
+from catdog.support.process_pool import usable_cores
+from tests.helpers.small_training import (
+    LONG,
+    checkpoints,
+    end,
+    outs,
+    place,
+    ranks,
+    read_until,
+    run_in,
+    start,
+    train,
+    wait_for_checkpoint,
+    wait_until_gone,
+)
+
+TWO = ("--devices", "2")
+WHOLE = {"photos": 200, "train__epochs": 3}
+TORCHRUN = ("-m", "torch.distributed.run")
+
+
+@pytest.fixture
+def long(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Two processes in the midst of a training that would not end soon, with a checkpoint."""
+    launcher = start(place(tmp_path / "long", train__epochs=LONG), *TWO)
+    wait_for_checkpoint(tmp_path / "long")
+    yield launcher
+    if launcher.poll() is None:
+        for rank in ranks(launcher):
+            rank.kill()
+        launcher.kill()
+    launcher.communicate()
+
+
+def one_line(err: str) -> str:
+    """Return the line on standard error, which must be the only one."""
+    assert len(err.splitlines()) == 1, err
+    return err.strip()
+
+
+def test_a_killed_process_ends_the_others_with_one_sentence(
+    long: "subprocess.Popen[str]", tmp_path: Path
+) -> None:
+    first, second = ranks(long)
+    second.kill()
+    code, _, err = end(long)
+    assert code == 1
+    line = one_line(err)
+    assert line.startswith(f"catdog: process 2 of 2 (pid {second.pid}) was killed by SIGKILL")
+    assert "the same command goes on from the last checkpoint" in line
+    wait_until_gone([first])
+    assert checkpoints(tmp_path / "long")
+
+
+def test_a_signal_to_the_group_saves_once_and_leaves_with_75(
+    long: "subprocess.Popen[str]", tmp_path: Path
+) -> None:
+    both = ranks(long)
+    for process in both:  # a supervisor that signals all of them, and the launcher does it again
+        process.terminate()
+    os.killpg(long.pid, signal.SIGTERM)
+    code, _, err = end(long)
+    assert code == 75
+    line = one_line(err)
+    assert line.startswith("catdog: stopped after epoch")
+    assert "all saved" in line
+    wait_until_gone(both)
+    assert not list((tmp_path / "long").rglob("*.tmp"))
+
+
+def test_processes_whose_launcher_is_killed_save_and_end(
+    long: "subprocess.Popen[str]", tmp_path: Path
+) -> None:
+    both = ranks(long)
+    long.kill()
+    wait_until_gone(both)
+    assert checkpoints(tmp_path / "long")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where two processes have trained, and nothing stopped them."""
+    folder = place(tmp_path_factory.mktemp("whole") / "a", **WHOLE)  # type: ignore[arg-type]
+    train(folder, *TWO)
+    return folder
+
+
+def stop_and_go_on(folder: Path, count: str) -> None:
+    """Train there in so many processes, stopped by Ctrl-C after an epoch and started again."""
+    launcher = start(folder, "--devices", count)
+    read_until(launcher, "epoch 1/3")
+    launcher.send_signal(signal.SIGINT)
+    code, _, err = end(launcher)
+    assert code == 75, err
+    assert "all saved" in one_line(err)
+    assert "going on after epoch" in train(folder, "--devices", count)
+    assert not checkpoints(folder)
+
+
+def test_a_stopped_training_ends_with_the_bytes_of_one_that_was_not(
+    whole: Path, tmp_path: Path
+) -> None:
+    stopped = place(tmp_path / "stopped", **WHOLE)  # type: ignore[arg-type]
+    stop_and_go_on(stopped, "2")
+    assert outs(stopped) == outs(whole)
+
+
+@pytest.mark.slow
+def test_the_bytes_are_the_same_where_the_order_of_sums_matters(tmp_path: Path) -> None:
+    """A sum of three numbers depends on their order, a sum of two does not."""
+    whole, stopped = (place(tmp_path / name, **WHOLE) for name in ("whole", "stopped"))  # type: ignore[arg-type]
+    train(whole, "--devices", "3")
+    stop_and_go_on(stopped, "3")
+    assert outs(stopped) == outs(whole)
+
+
+def test_torchrun_trains_as_devices_does(whole: Path, tmp_path: Path) -> None:
+    """And --devices starts nothing more in its processes."""
+    folder = place(tmp_path / "a", **WHOLE)  # type: ignore[arg-type]
+    words = ("--standalone", "--nproc-per-node", "2", "-m", "catdog", "train", *TWO)
+    code, out, err = end(run_in(folder, *TORCHRUN, *words))
+    assert code == 0, err
+    assert out.count("epoch 1/3") == 1
+    assert outs(folder) == outs(whole)
+
+
+@pytest.mark.slow
+def test_two_machines_train_as_two_devices_do(whole: Path, tmp_path: Path) -> None:
+    """Two torchruns that meet at an address, as on two machines; each has locks of its own."""
+    folder = place(tmp_path / "a", **WHOLE)  # type: ignore[arg-type]
+    address = ("--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(free_port()))
+    machines = [
+        run_in(
+            folder,
+            *(*TORCHRUN, *address, "--node-rank", rank, "--nproc-per-node", "1"),
+            *("-m", "catdog", "train"),
+            CATDOG_LOCKS=str(tmp_path / f"locks{rank}"),
+        )
+        for rank in ("0", "1")
+    ]
+    for code, _, err in map(end, machines):
+        assert code == 0, err
+    assert outs(folder) == outs(whole)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def diverged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str, str]:
+    """Where both processes fail alike, on all cores: folder, exit code, output, errors."""
+    changes = {"optimizer__lr": 100.0, "schedule__name": "constant", "train__batch_size": 4}
+    folder = place(tmp_path_factory.mktemp("diverged") / "a", "seed", **changes)  # type: ignore[arg-type]
+    return folder, *end(start(folder, *TWO, OMP_NUM_THREADS=None))
+
+
+def test_an_error_in_all_processes_is_shown_once(diverged: tuple[Path, int, str, str]) -> None:
+    folder, code, _, err = diverged
+    assert code == 1
+    assert one_line(err).startswith("catdog: training diverged in epoch 1")
+    assert not (folder / "models").exists()
+
+
+def test_the_cores_are_shared_among_the_processes(diverged: tuple[Path, int, str, str]) -> None:
+    share = max(1, usable_cores() // 2)
+    assert f"device cpu ({share} threads) and 1 more" in diverged[2]
+
+
+def test_all_cuda_devices_are_used_and_not_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CATDOG_DEVICE", "cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert devices.how_many() == 4
+    assert devices.how_many(3) == 3
+    with pytest.raises(CatdogError, match=r"--devices 5: device cuda can be had 4 times"):
+        devices.how_many(5)
+
+
+def test_a_device_that_is_named_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setenv("CATDOG_DEVICE", "cuda:1")
+    assert devices.how_many() == 1
+    with pytest.raises(CatdogError, match="--devices 2: device cuda:1 can be had 1 time"):
+        devices.how_many(2)
+
+
+def test_a_cpu_is_one_device_that_more_processes_can_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CATDOG_DEVICE", "cpu")
+    assert devices.how_many() == 1
+    assert devices.how_many(2) == 2

@@ -1,0 +1,254 @@
+"""Optimizers and schedules by name, against numbers computed by hand."""
+
+import itertools
+from collections.abc import Iterable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from catdog.model import networks
+from catdog.params import Optimizer, ResidualNetwork, Schedule, SeedNetwork
+from catdog.training import optimizers
+
+SGD = Optimizer(
+    name="sgd",
+    lr=0.1,
+    rest_lr=0.05,
+    momentum=0.9,
+    nesterov=True,
+    weight_decay=0.01,
+    decay_norm_and_bias=False,
+)
+
+
+def network() -> networks.Residual:
+    return networks.Residual(ResidualNetwork(width=8, blocks=1, dropout=0.0), 2)
+
+
+def build(net: nn.Module | None = None, **changes: object) -> torch.optim.Optimizer:
+    """The only optimizer of the settings with changes."""
+    (optimizer,) = optimizers.build_optimizers(SGD.model_copy(update=changes), net or network())
+    return optimizer
+
+
+def by_memory(built: Iterable[torch.optim.Optimizer], key: str) -> dict[int, float]:
+    """What a group says of each of its weights, by the place of the weight in memory."""
+    return {
+        weight.data_ptr(): group[key]
+        for optimizer in built
+        for group in optimizer.param_groups
+        for weight in group["params"]
+    }
+
+
+def test_sgd_is_sgd_with_its_settings() -> None:
+    optimizer = build()
+    assert type(optimizer) is torch.optim.SGD
+    for group in optimizer.param_groups:
+        assert (group["lr"], group["momentum"], group["nesterov"]) == (0.1, 0.9, True)
+
+
+def test_sgd_without_momentum_is_the_plain_rule() -> None:
+    weights = nn.Linear(2, 2)
+    optimizer = build(weights, momentum=0.0, nesterov=False, weight_decay=0.0)
+    before = weights.weight.detach().clone()
+    for _ in range(2):
+        weights.weight.grad = torch.ones(2, 2)
+        optimizer.step()
+    torch.testing.assert_close(weights.weight.detach(), before - 2 * 0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
+)
+def test_adams_are_adams_with_their_settings(name: str, kind: type) -> None:
+    optimizer = build(name=name, lr=0.002, momentum=0.8)
+    assert type(optimizer) is kind
+    for group in optimizer.param_groups:
+        assert (group["lr"], group["betas"]) == (0.002, (0.8, 0.999))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_norms_and_biases_are_not_decayed(name: str) -> None:
+    net = network()
+    decay = by_memory([build(net, name=name)], "weight_decay")
+    norms = {
+        f"{name}.{part}"
+        for name, module in net.named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+        for part in ("weight", "bias")
+    }
+    for full_name, weight in net.named_parameters():
+        spared = full_name in norms or full_name.endswith("bias")
+        assert decay[weight.data_ptr()] == (0 if spared else 0.01), full_name
+
+
+def test_norms_and_biases_are_decayed_if_asked() -> None:
+    optimizer = build(decay_norm_and_bias=True)
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01}
+
+
+@pytest.mark.parametrize("decay_norm_and_bias", [True, False])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "muon"])
+def test_every_weight_is_trained_once(name: str, decay_norm_and_bias: bool) -> None:
+    net = network().to(memory_format=torch.channels_last)
+    changes = {"name": name, "decay_norm_and_bias": decay_norm_and_bias}
+    built = optimizers.build_optimizers(SGD.model_copy(update=changes), net, [net.classifier.bias])
+    trained = [
+        weight.data_ptr()
+        for optimizer in built
+        for group in optimizer.param_groups
+        for weight in group["params"]
+    ]
+    assert sorted(trained) == sorted(weight.data_ptr() for weight in net.parameters())
+
+
+@pytest.mark.parametrize("name", ["sgd", "muon"])
+def test_the_backbone_goes_by_a_factor_of_the_rate(name: str) -> None:
+    net = network()
+    slow = [weight for part, weight in net.named_parameters() if not part.startswith("classifier")]
+    settings = SGD.model_copy(update={"name": name})
+    whole, slower = (
+        by_memory(optimizers.build_optimizers(settings, net, slow, factor), "lr")
+        for factor in (1, 0.2)
+    )
+    slow_ones = {weight.data_ptr() for weight in slow}
+    for weight, rate in whole.items():
+        assert slower[weight] == pytest.approx(rate * (0.2 if weight in slow_ones else 1))
+
+
+MUON = SGD.model_copy(update={"name": "muon", "lr": 0.02})
+
+
+def test_muon_leaves_first_and_last_layer_norms_and_biases_to_sgd_at_rest_lr() -> None:
+    net = network()
+    muon, sgd = optimizers.build_optimizers(MUON, net)
+    assert (type(muon), type(sgd)) == (optimizers.ConvMuon, torch.optim.SGD)
+    hidden = {
+        f"{name}.weight"
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Conv2d) and module.in_channels > 3
+    }
+    assert len(hidden) == 7
+    rates, decays = by_memory([muon, sgd], "lr"), by_memory([muon, sgd], "weight_decay")
+    taken = by_memory([muon], "lr")
+    for name, weight in net.named_parameters():
+        place = weight.data_ptr()
+        assert (place in taken) == (name in hidden), name
+        assert (rates[place], decays[place]) == ((0.02, 0.01) if name in hidden else (0.05, 0))
+    for group in sgd.param_groups:
+        assert (group["momentum"], group["nesterov"]) == (0.9, True)
+
+
+def test_muon_takes_the_linear_layers_between_the_first_and_the_last_too() -> None:
+    settings = SeedNetwork(kernel_size=3, conv_layers=2, width=4, hidden_width=8, dropout=0.0)
+    net = networks.build_seed(settings, 2, 16)
+    layers = [layer for layer in net if isinstance(layer, nn.Conv2d | nn.Linear)]
+    expected = [layer.weight for layer in layers[1:-1]]
+    assert [type(layer) for layer in layers[1:-1]] == [nn.Conv2d, nn.Linear]
+    assert list(map(id, optimizers.hidden_matrices(net))) == list(map(id, expected))
+
+
+SHAPES = [(8, 4, 3, 3), (4, 8, 3, 3), (8, 4, 1, 1), (8, 1, 3, 3), (6, 10)]
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+def laid_out(shape: tuple[int, ...], layout: torch.memory_format, seed: int) -> Tensor:
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return values.contiguous(memory_format=layout) if values.ndim == 4 else values
+
+
+def matrix(weight: Tensor, layout: torch.memory_format) -> Tensor:
+    """A copy of a weight as the matrix that Muon is made for, columns in the order of memory."""
+    if weight.ndim == 4 and layout == torch.channels_last:
+        weight = weight.permute(0, 2, 3, 1)
+    return weight.detach().reshape(len(weight), -1).clone()
+
+
+@pytest.mark.parametrize("of_gradients", LAYOUTS, ids=["gradients", "gradients channels-last"])
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["contiguous", "channels-last"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_conv_muon_steps_weights_as_torchs_muon_steps_flattened_copies(
+    shape: tuple[int, ...], layout: torch.memory_format, of_gradients: torch.memory_format
+) -> None:
+    weight = nn.Parameter(laid_out(shape, layout, 0))
+    copy = nn.Parameter(matrix(weight, layout))
+    ours = optimizers.ConvMuon([{"params": [weight], "lr": 0.1, "weight_decay": 0.01}], 0.9)
+    torchs = torch.optim.Muon([copy], lr=0.1, weight_decay=0.01, momentum=0.9, nesterov=True)
+    before = weight.detach().clone()
+    for step in range(3):
+        weight.grad = laid_out(shape, of_gradients, step + 1)
+        copy.grad = matrix(weight.grad, layout)
+        ours.step()
+        torchs.step()  # type: ignore[no-untyped-call]
+    assert torch.equal(matrix(weight, layout), copy.detach())
+    assert not torch.equal(weight, before)
+
+
+def test_muon_leaves_weights_without_a_gradient_alone() -> None:
+    frozen, learning = (nn.Parameter(laid_out(SHAPES[0], LAYOUTS[1], 0)) for _ in range(2))
+    learning.grad = torch.ones_like(learning)
+    before = frozen.detach().clone()
+    optimizers.ConvMuon([{"params": [frozen, learning], "weight_decay": 0.1}], 0.9).step()
+    assert torch.equal(frozen, before)
+    assert not torch.equal(learning, before)
+
+
+def schedule(name: str, **changes: object) -> Schedule:
+    values = {"name": name, "warmup": 0.2, "final": 0.1, "step_every": 0.3}
+    return Schedule.model_validate({**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("name", "factors"),
+    [
+        # at the start, half the warmup, its end, the middle of what is left, the end
+        ("constant", (1, 1, 1, 1, 1)),
+        ("one_cycle", (0, 0.5, 1, 0.55, 0.1)),
+        ("cosine", (0, 0.5, 1, 0.55, 0.1)),
+    ],
+)
+def test_schedules_at_their_corners(name: str, factors: tuple[float, ...]) -> None:
+    settings = schedule(name)
+    corners = (0, 0.1, 0.2, 0.6, 1)
+    assert [optimizers.lr_factor(settings, at) for at in corners] == pytest.approx(factors)
+
+
+def test_one_cycle_falls_in_a_line_and_cosine_in_half_a_cosine() -> None:
+    # A quarter of the way down: 1 - 0.9/4, and 0.1 + 0.9 · (1 + cos 45°)/2.
+    assert optimizers.lr_factor(schedule("one_cycle"), 0.4) == pytest.approx(0.775)
+    assert optimizers.lr_factor(schedule("cosine"), 0.4) == pytest.approx(0.868198)
+
+
+def test_steps_divide_by_ten_at_their_shares() -> None:
+    settings = schedule("step", step_every=0.25)
+    progress = (0, 0.24, 0.25, 0.49, 0.5, 0.75, 0.99)
+    factors = [optimizers.lr_factor(settings, at) for at in progress]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.001, 0.001])
+
+
+def test_a_step_of_one_never_steps() -> None:
+    assert optimizers.lr_factor(schedule("step", step_every=1.0), 0.999) == 1
+
+
+@pytest.mark.parametrize("name", ["one_cycle", "cosine"])
+@pytest.mark.parametrize("warmup", [0.0, 0.2, 0.9])
+def test_schedules_have_no_jumps(name: str, warmup: float) -> None:
+    settings = schedule(name, warmup=warmup)
+    factors = [optimizers.lr_factor(settings, at / 1000) for at in range(1001)]
+    assert max(abs(a - b) for a, b in itertools.pairwise(factors)) < 0.02
+    assert max(factors) == pytest.approx(1, abs=1e-2)
+    assert min(factors) >= 0
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_set_lr_sets_each_rate_to_a_share_of_its_highest(name: str) -> None:
+    net = network()
+    settings = SGD.model_copy(update={"name": name})
+    built = optimizers.build_optimizers(settings, net, [net.classifier.bias], 0.1)
+    highest = by_memory(built, "lr")
+    for factor in (0.5, 0.2):
+        optimizers.set_lr(built, factor)
+        rates = by_memory(built, "lr")
+        assert rates == pytest.approx({place: rate * factor for place, rate in highest.items()})
