@@ -166,13 +166,13 @@ def _model_folder(model: str) -> Path:
     folder = Path(model)
     if folder.is_dir() or folder == MODELS:
         return folder
-    from catdog.experiments import revisions
+    from catdog.experiments import outputs, revisions
 
     try:
         commit = revisions.resolve(model)
     except CatdogError as error:
         raise CatdogError(f"--model {error}; nor is it a folder") from None
-    return revisions.fetch(commit, str(MODELS))
+    return outputs.fetch(commit, str(MODELS))
 
 
 @app.command()
@@ -238,9 +238,13 @@ def champion(
     if revision is None and force is not None:
         raise CatdogError("--force needs the revision that is to be the champion")
     from catdog.experiments import registry
-    from catdog.experiments.champion import crown
 
-    now = crown(revision, force) if revision else registry.current()
+    if revision:
+        from catdog.experiments.champion import promote
+
+        now: registry.Champion | None = promote(revision, force)
+    else:
+        now = registry.current()
     if now is None:
         typer.echo("no champion yet; `catdog champion REVISION` makes one")
     else:

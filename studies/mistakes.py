@@ -25,7 +25,7 @@ from benchmarks import measure
 from catdog import params
 from catdog.dataset import splits
 from catdog.dataset.splits import Split
-from catdog.experiments import revisions
+from catdog.experiments import outputs, revisions
 from catdog.model import inference, saved
 from catdog.model.inference import BATCH_SIZE, TrainedModel
 from catdog.model.inputs import to_inputs
@@ -48,10 +48,10 @@ def case_of(revision: str) -> Case:
     commit = revisions.resolve(revision)
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "params.yaml"
-        file.write_text(revisions.read(commit, "params.yaml"), encoding="utf-8")
+        file.write_text(revisions.read_text(commit, "params.yaml"), encoding="utf-8")
         settings = params.load(file)
-    split = splits.read_split(revisions.fetch(commit, "data/prepared"), "test")
-    return Case(saved.load(revisions.fetch(commit, "models")), split, settings.augmentation)
+    split = splits.read_split(outputs.fetch(commit, "data/prepared"), "test")
+    return Case(saved.load(outputs.fetch(commit, "models")), split, settings.augmentation)
 
 
 def accuracy(case: Case) -> float:

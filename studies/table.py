@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 
 from benchmarks import measure
 from catdog.errors import CatdogError
-from catdog.experiments.compare import Setting, compare, judge
+from catdog.experiments.compare import compare, compare_results
+from catdog.experiments.replicates import Setting
 from catdog.experiments.significance import ALPHA, Difference, holm
 from flows.sweeps.study import parse, points
 
@@ -49,7 +50,7 @@ def lines_of(file: Path) -> list[Line]:
         names.setdefault(point.label, point.name)
     settings = compare(list(names.values()), seeds=True).settings
     first, *others = (
-        _line(label, setting, judge([settings[0], setting]).difference)
+        _line(label, setting, compare_results([settings[0], setting]).difference)
         for label, setting in zip(names, settings, strict=True)
     )
     return with_verdicts([replace(first, difference=None), *others])

@@ -1,10 +1,17 @@
-"""Revisions side by side: what differs, whether a difference is real, and which model is in use.
+"""Compare revisions: what differs, whether it is significant, and which model is the champion.
 
-revisions.py          a commit by any name, and what DVC keeps of it
-run_results.py        params, metrics and predictions of a revision's run
-compare.py            compare revisions, or settings with several seeds
-significance.py       the statistical tests
-comparison_report.py  a comparison as table, markdown or JSON
-champion.py           promote a model, if it is better
-registry.py           the champion in git tags (GTO)
+revisions.py           a name of a commit, branch, tag or experiment → its commit
+snapshots.py           the files of a commit or of the workspace, read through DVC
+dvc_lock.py            dvc.lock: the params used, the hashes of what was read and written
+recovery.py            the commands that bring back outputs which the cache lacks
+outputs.py             an output of a commit as a folder on disk
+run_results.py         the results of a revision's run
+consistency.py         whether its metrics belong to its params, code, photos and predictions
+replicates.py          the runs that differ in the seed alone
+significance.py        the statistical tests
+compare.py             compare revisions, or settings with several seeds
+comparison_summary.py  the verdict and sections of a comparison as text
+comparison_report.py   the output formats: table, Markdown, JSON
+champion.py            promote a model if it is better
+registry.py            the champion in git tags (GTO)
 """

@@ -1,57 +1,60 @@
-"""Who becomes the champion, the model that is in use: only one that `compare` calls better."""
+"""Promote a model to champion, the model in use, only if it is significantly better."""
 
 from catdog.errors import CatdogError
-from catdog.experiments import compare, registry, revisions
+from catdog.experiments import compare, outputs, registry, revisions
 from catdog.experiments.registry import Champion
 from catdog.experiments.significance import Difference
 from catdog.paths import MODELS
 
 
-def crown(revision: str, force: str | None = None) -> Champion:
-    """Make the model of a revision the champion if `compare` says that it is better; return it.
+def promote(revision: str, force: str | None = None) -> Champion:
+    """Make the model of a revision the champion if `compare` finds it better; return it.
 
-    The first champion has nobody to beat. The tag's message says what the comparison found, and
-    `force`, the reason to crown it whatever was found. Raises CatdogError, and leaves the tags as
-    they were, if it is not better, if it is the champion already, or if its model cannot be had.
+    The first champion is promoted without a comparison. `force` is a reason to promote the model
+    whatever the comparison finds. The message of the git tag records both. Raises CatdogError, and
+    leaves the tags unchanged, if the model is not better, is the champion already, or cannot be
+    fetched.
     """
     commit, present = revisions.resolve(revision), registry.current()
     if present and present.commit == commit:
-        raise CatdogError(f"{revision}: is the champion already, as {present.version}")
-    revisions.fetch(commit, str(MODELS))  # a champion that nobody can fetch is none
+        raise CatdogError(f"{revision}: already the champion, as {present.version}")
+    outputs.fetch(commit, str(MODELS))  # raises if the model cannot be fetched
     return registry.assign(commit, _reason(revision, commit, present, force))
 
 
 def _reason(revision: str, commit: str, present: Champion | None, force: str | None) -> str:
-    """Return what the tag is to say; CatdogError if the revision may not be the champion."""
+    """Return the message for the tag; CatdogError if the revision may not be promoted."""
     if force is not None and not force.strip():
-        raise CatdogError("--force needs a reason, which stays in the tag")
+        raise CatdogError("--force: a reason is required; the tag records it")
     if present is None:
-        return f"Forced: {force}" if force else "The first champion: there was none to compare with"
+        return f"Forced: {force}" if force else "The first champion; no other to compare with"
     try:
         comparison = compare.compare([present.commit, commit])
     except CatdogError as error:
         if force is None:
             raise
         return f"Forced: {force} (not compared with {present.version}: {error})"
-    verdict, doubts = comparison.difference, "; ".join(comparison.notes)
-    assert verdict is not None  # they are two
-    found = in_words(verdict, present.version) + (f"; doubtful: {doubts}" if doubts else "")
+    difference, doubts = comparison.difference, "; ".join(comparison.notes)
+    assert difference is not None  # two revisions
+    found = describe(difference, present.version) + (f"; doubtful: {doubts}" if doubts else "")
     if force is not None:
         return f"Forced: {force} ({found})"
-    if doubts or verdict.kind != "better":
+    if doubts or difference.kind != "better":
         raise CatdogError(
-            f"{revision} is not the champion: {found}; --force REASON makes it so nevertheless"
+            f"{revision}: not promoted: {found}; use --force REASON to promote it anyway"
         )
     return found[0].upper() + found[1:]
 
 
-def in_words(verdict: Difference, champion: str) -> str:
-    """Return the verdict on a candidate against the champion's version, with its numbers."""
-    kind = {"no difference": "no difference that these photos can show from"}.get(
-        verdict.kind, f"{verdict.kind} than"
+def describe(difference: Difference, champion: str) -> str:
+    """Return the result of a comparison with the champion's version, with its numbers."""
+    kind = {"no difference": "not significantly different from"}.get(
+        difference.kind, f"{difference.kind} than"
     )
-    points = [f"{100 * share:+.1f}" for share in (verdict.difference, verdict.low, verdict.high)]
+    points, low, high = (
+        f"{100 * share:+.1f}" for share in (difference.difference, difference.low, difference.high)
+    )
     return (
-        f"{kind} {champion} on the same {verdict.photos:,} test photos: {points[0]} points of "
-        f"accuracy ({points[1]} to {points[2]}), McNemar p = {verdict.p:.2g}"
+        f"{kind} {champion} on the same {difference.photos:,} test photos: accuracy {points} "
+        f"percentage points (95 % interval {low} to {high}), McNemar p = {difference.p:.2g}"
     )

@@ -1,7 +1,7 @@
-"""Which version of the model is the champion: git tags of GTO (https://dvc.org/doc/gto).
+"""The champion's version and commit, kept in git tags by GTO (https://dvc.org/doc/gto).
 
-`catdog@v0.0.1` names a version of the model, `catdog#champion#1` says which version is the
-champion. Both are tags, so `git push --tags` hands them on, and CI can react to them.
+`catdog@v0.0.1` is a version of the model, `catdog#champion#1` assigns the stage champion to a
+version. Both are tags: `git push --tags` publishes them, and CI can react to them.
 """
 
 from operator import itemgetter
@@ -17,7 +17,7 @@ ARTIFACT, STAGE = "catdog", "champion"
 
 
 class Champion(NamedTuple):
-    """The champion: its version, its commit, and why it is the champion."""
+    """The champion: its version, its commit, and the reason for its promotion."""
 
     version: str
     commit: str
@@ -25,7 +25,7 @@ class Champion(NamedTuple):
 
 
 def current() -> Champion | None:
-    """Return the present champion; None if there is none.
+    """Return the current champion; None if there is no champion.
 
     Raises CatdogError if the tags cannot be read.
     """
@@ -37,40 +37,42 @@ def current() -> Champion | None:
         return None
     except (GTOException, SCMError) as error:
         raise CatdogError(
-            f"champion: {_line(error)}; it is kept in git tags of this folder"
+            f"champion: {_first_line(error)}; run this in a git repository with readable tags"
         ) from None
-    found = [
-        (_number(assigned["tag"]), version, assigned)
+    assignments = [
+        (_number(assignment["tag"]), version, assignment)
         for version in versions
         for stage in version["stages"]
         if stage["stage"] == STAGE and stage["is_active"]
-        for assigned in stage["assignments"]
+        for assignment in stage["assignments"]
     ]
-    if not found:
+    if not assignments:
         return None
-    _, version, last = max(found, key=itemgetter(0))
+    _, version, last = max(assignments, key=itemgetter(0))
     return Champion(version["version"], version["commit_hexsha"], last["message"])
 
 
 def assign(commit: str, reason: str) -> Champion:
-    """Make a commit's model the champion, for a reason that stays in the tag; return it.
+    """Make a commit's model the champion, with `reason` as the message of the tag; return it.
 
-    Raises CatdogError if git cannot be given the tag.
+    Raises CatdogError if the tag cannot be created.
     """
     try:
-        # force: a former champion may become it again
+        # force: by default GTO refuses a version that had the stage before, which a former champion
+        # has (iterative/gto#272).
         api.assign(".", ARTIFACT, STAGE, ref=commit, message=reason, force=True)
     except (GTOException, SCMError) as error:
-        raise CatdogError(f"{commit[:7]}: git cannot be given the tag: {_line(error)}") from None
+        message = f"{commit[:7]}: cannot create the git tag: {_first_line(error)}"
+        raise CatdogError(message) from None
     champion = current()
     assert champion is not None
     return champion
 
 
 def _number(tag: str) -> int:
-    """Return N of the tag `catdog#champion#N`: times would not tell two of one second apart."""
+    """Return N of the tag `catdog#champion#N`; GTO's times have a resolution of one second."""
     return int(tag.rpartition("#")[2])
 
 
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

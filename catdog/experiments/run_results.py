@@ -1,46 +1,44 @@
-"""What a revision's own run left behind: params, metrics, predictions, photos, code.
-
-It is read from git and from DVC's cache by the hashes in the revision's dvc.lock. Nothing is
-checked out, and nothing written.
-"""
+"""The results of a revision's run: params, metrics, predictions, photos and code."""
 
 import csv
-import hashlib
 import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from catdog import paths
 from catdog.errors import CatdogError
-from catdog.experiments import revisions
-from catdog.support.atomic_files import load_yaml, no_yaml
+from catdog.experiments import dvc_lock
+from catdog.experiments.consistency import find_inconsistencies
+from catdog.experiments.recovery import recovery_advice
+from catdog.experiments.snapshots import Project, Snapshot
 
-WORKSPACE = "workspace"
 SEED = "train.seed"
-RAW, METRICS, PREPARED = str(paths.RAW), str(paths.METRICS), str(paths.PREPARED)
-EVALUATED, HISTORY, TIMING = str(paths.REPORTS), str(paths.HISTORY), str(paths.TIMING)
+METRICS, PREPARED, REPORTS = str(paths.METRICS), str(paths.PREPARED), str(paths.REPORTS)
+HISTORY, TIMING = str(paths.HISTORY), str(paths.TIMING)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model said of one test photo."""
+    """What a model predicts for one test photo."""
 
     path: str
     actual: str
     predicted: str
 
+    @property
+    def correct(self) -> bool:
+        """Whether the predicted class is the actual one."""
+        return self.predicted == self.actual
+
 
 @dataclass(frozen=True)
-class Revision:
-    """What a revision's own run left behind."""
+class RunResults:
+    """The results of a revision's run."""
 
     name: str
     params: dict[str, Any]
-    """by dotted key, as the run used them (dvc.lock); not what params.yaml says by now"""
+    """by dotted key, as the run used them: from dvc.lock, since params.yaml may have changed"""
     metrics: dict[str, Any]
     predictions: dict[str, Prediction]
     """by content hash"""
@@ -49,279 +47,104 @@ class Revision:
     raw: str
     """DVC's hash of data/raw"""
     code: dict[str, str]
-    """hashes of the files of code that computed it"""
+    """DVC's hashes of the folders and files of code that the stages depend on, by path"""
     minutes: float | None
-    """of the training; only the workspace knows them, as times are no DVC out"""
+    """duration of the training; None for a commit, since times are not a DVC output"""
     notes: tuple[str, ...]
-    """what makes its figures doubtful, and how to mend it"""
+    """reasons to doubt the metrics, each with what to do"""
 
     @property
     def setting(self) -> str:
-        """What its replicates share: params but the seed, photos and code."""
+        """What runs that differ in the seed alone have in common: other params, photos, code."""
         params = {key: value for key, value in self.params.items() if key != SEED}
         return json.dumps([params, self.raw, self.code], sort_keys=True)
 
 
 class NotCachedError(CatdogError):
-    """An output of a revision that DVC's cache lacks."""
+    """DVC's cache lacks an output of a revision."""
 
 
-class Project:
-    """The repository of the current folder, read through git and DVC."""
-
-    def __init__(self) -> None:
-        from dvc.exceptions import NotDvcRepoError  # noqa: PLC0415 (takes seconds)
-        from dvc.repo import Repo  # noqa: PLC0415
-
-        try:
-            self._repo = Repo(".")
-        except NotDvcRepoError:
-            raise CatdogError("not in a DVC repository: change to a clone of catdog") from None
-        self.root = Path(self._repo.root_dir)
-        self._commits: dict[str, str | None] = {WORKSPACE: None}
-        self._locks: dict[str | None, dict[str, Any]] = {}
-
-    @cached_property
-    def experiments(self) -> set[str]:
-        """Names of the experiments."""
-        return {name for _, name, _ in revisions.experiments()}
-
-    def commit(self, name: str) -> str | None:
-        """Return the commit that a name stands for, None for the workspace."""
-        if name not in self._commits:
-            self._commits[name] = revisions.resolve(name)
-        return self._commits[name]
-
-    def stages(self, commit: str | None) -> dict[str, Any]:
-        """Return the stages in a commit's dvc.lock, empty if it has none. To parse one is slow."""
-        if commit not in self._locks:
-            text = self.tracked(commit, "dvc.lock")
-            self._locks[commit] = dict(_yaml(text, "dvc.lock").get("stages", {})) if text else {}
-        return self._locks[commit]
-
-    def names(self) -> Iterator[str]:
-        """Yield HEAD, branches, tags, experiments, each by a name that is its own; then workspace.
-
-        That comes last since its files need not be those of its dvc.lock.
-        """
-        yield from ("HEAD", *self._repo.scm.list_branches())
-        yield from self._repo.scm.list_tags()
-        found = revisions.experiments()
-        names = [name for _, name, _ in found]
-        # Experiments of several commits may share a name: those go by their own commits.
-        for _, name, commit in found:
-            own = name if names.count(name) == 1 else commit[:10]
-            self._commits.setdefault(own, commit)
-            yield own
-        yield WORKSPACE
-
-    def tracked(self, commit: str | None, path: str) -> bytes | None:
-        """Return a file as it is in a commit, or in the workspace; None if it is not there."""
-        try:
-            if commit is None:
-                return (self.root / path).read_bytes()
-            inside = self.root.relative_to(self._repo.scm.root_dir) / path
-            with self._repo.scm.get_fs(commit).open(inside.as_posix(), mode="rb") as stream:
-                return bytes(stream.read())
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return None
-
-    def cached(self, md5: str) -> bytes | None:
-        """Return the content of an object in DVC's cache; None if it is not there."""
-        if not md5:  # the revision has no such output
-            return None
-        try:
-            return Path(self._repo.cache.local.oid_to_path(md5)).read_bytes()
-        except FileNotFoundError:
-            return None
-
-    def ways_to_get(self, name: str, out: str) -> str:
-        """Return the commands that bring an output of a revision into the cache."""
-        if name == WORKSPACE:
-            first = ""
-        elif (commit := self.commit(name)) == self.commit("HEAD"):
-            first = "git stash && "
-        elif commit and (name in self.experiments or name == revisions.CHAMPION):
-            # `dvc exp apply` fails where the cache lacks outputs; an experiment is a commit, too.
-            first = f"git checkout {commit[:10]} && "
-        else:
-            first = f"git checkout {name} && "
-        # Another kind of processor may compute other bytes than those that the revision names.
-        command = f"`{first}{revisions.run_again(self.commit(name), self.root)}`"
-        again = f"{command} computes it again: name the experiment `again` instead"
-        if not self._repo.config["core"].get("remote"):
-            return again
-        return f"`{first}dvc pull {out}` brings it if the remote has it, {again}"
-
-
-def read(project: Project, name: str) -> Revision:
-    """Return what the run of a revision left behind.
+def read_results(project: Project, name: str) -> RunResults:
+    """Return the results of a revision's run.
 
     Raises NotCachedError, with the command that helps, if the cache lacks its predictions, and
-    CatdogError if nothing was run there.
+    CatdogError if the revision has not been evaluated or one of its files is invalid.
     """
     commit = project.commit(name)
-    lock, metrics = read_lock(project, name, commit), project.tracked(commit, METRICS)
-    if metrics is None:
+    snapshot, stages = project.snapshot(commit), evaluated_stages(project, name)
+    content = snapshot.read(METRICS)
+    if content is None:
         raise CatdogError(
-            f"{name}: has no {METRICS}, so nothing was evaluated there; "
-            f"{project.ways_to_get(name, EVALUATED)}"
+            f"{name}: not evaluated: it has no {METRICS}; "
+            f"{recovery_advice(project, name, commit, REPORTS)}"
         )
-    predictions = _rows(project, name, commit, lock, EVALUATED, "predictions.csv")
-    if predictions is None:
+    rows = _read_csv(snapshot, f"{REPORTS}/predictions.csv")
+    if rows is None:
         raise NotCachedError(
-            f"{name}: DVC's cache lacks its {EVALUATED}/predictions.csv; "
-            f"{project.ways_to_get(name, EVALUATED)}"
+            f"{name}: DVC's cache lacks its {REPORTS}/predictions.csv; "
+            f"{recovery_advice(project, name, commit, REPORTS)}"
         )
-    found = Revision(
+    predictions = {
+        row["sha256"]: Prediction(row["path"], row["class"], row["prediction"]) for row in rows
+    }
+    metrics = _parse_json(content, name)
+    correct = [prediction.correct for prediction in predictions.values()]
+    return RunResults(
         name=name,
-        params=params_of(lock),
-        metrics=_json(metrics, name),
-        predictions={
-            row["sha256"]: Prediction(row["path"], row["class"], row["prediction"])
-            for row in predictions
-        },
-        photos=_photos(_rows(project, name, commit, lock, PREPARED, "photos.csv")),
-        raw=_hashes(lock, "deps").get(RAW, ""),
-        code={path: md5 for path, md5 in _hashes(lock, "deps").items() if path.endswith(".py")},
-        minutes=_minutes(project.tracked(commit, TIMING), project.tracked(commit, HISTORY)),
-        notes=tuple(_doubts(project, name, commit, lock)),
+        params=dvc_lock.params_used(stages),
+        metrics=metrics,
+        predictions=predictions,
+        photos=_read_photos(snapshot),
+        raw=dvc_lock.hashes(stages, "deps").get(dvc_lock.RAW, ""),
+        code=dvc_lock.code_hashes(stages),
+        minutes=_read_minutes(snapshot) if commit is None else None,
+        notes=tuple(find_inconsistencies(project, name, metrics, correct)),
     )
-    return _with_figures_that_agree(found)
 
 
-def read_lock(project: Project, name: str, commit: str | None) -> dict[str, Any]:
-    """Return the stages of a revision's dvc.lock; CatdogError if none of them evaluated."""
-    stages = project.stages(commit)
+def evaluated_stages(project: Project, name: str) -> dvc_lock.Stages:
+    """Return the stages in a revision's dvc.lock; CatdogError if `evaluate` is not among them."""
+    commit = project.commit(name)
+    stages = project.snapshot(commit).stages
     if "evaluate" not in stages:
         raise CatdogError(
-            f"{name}: its dvc.lock has no stage evaluate, so nothing was evaluated there; "
-            f"{project.ways_to_get(name, EVALUATED)}"
+            f"{name}: not evaluated: its dvc.lock has no stage evaluate; "
+            f"{recovery_advice(project, name, commit, REPORTS)}"
         )
     return stages
 
 
-def _hashes(lock: dict[str, Any], kind: str) -> dict[str, str]:
-    """Return the hashes of all deps or outs, by path."""
-    return {
-        entry["path"]: entry.get("md5", "")
-        for stage in lock.values()
-        for entry in stage.get(kind, [])
-    }
-
-
-def params_of(lock: dict[str, Any]) -> dict[str, Any]:
-    """Return the params that the stages of a dvc.lock used, by dotted key."""
-    values: dict[str, Any] = {}
-    for stage in lock.values():
-        values |= stage.get("params", {}).get("params.yaml", {})
-    return dict(_leaves(values))
-
-
-def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _rows(
-    project: Project, name: str, commit: str | None, lock: dict[str, Any], out: str, file: str
-) -> list[dict[str, str]] | None:
-    """Return a table inside a DVC out; None if neither workspace nor cache has it."""
-    content = project.tracked(None, f"{out}/{file}") if commit is None else None
-    if content is None:
-        listing = project.cached(_hashes(lock, "outs").get(out, ""))
-        entries = json.loads(listing) if listing else []
-        md5 = next((entry["md5"] for entry in entries if entry["relpath"] == file), None)
-        content = project.cached(md5) if md5 else None
+def _read_csv(snapshot: Snapshot, path: str) -> list[dict[str, str]] | None:
+    """Return the rows of a table, None if it is missing."""
+    content = snapshot.read(path)
     if content is None:
         return None
     return list(csv.DictReader(io.StringIO(content.decode("utf-8"), newline="")))
 
 
-def _photos(rows: list[dict[str, str]] | None) -> dict[str, tuple[str, str]] | None:
+def _read_photos(snapshot: Snapshot) -> dict[str, tuple[str, str]] | None:
+    rows = _read_csv(snapshot, f"{PREPARED}/photos.csv")
     if rows is None:
         return None
     return {row["sha256"]: (row["class"], row["split"]) for row in rows if row["split"]}
 
 
-def _json(content: bytes, name: str) -> dict[str, Any]:
+def _parse_json(content: bytes, name: str) -> dict[str, Any]:
     try:
         return dict(json.loads(content))
     except ValueError as error:
         raise CatdogError(f"{name}: {METRICS} is not valid JSON ({error})") from None
 
 
-def _minutes(timing: bytes | None, history: bytes | None) -> float | None:
-    """Return how long a training took; None if the times are not of the training of the history.
+def _read_minutes(workspace: Snapshot) -> float | None:
+    """Return the duration of a training; None if the recorded times are of another training.
 
-    Times are no DVC out: when DVC takes a training from its cache, those of the last one stay.
+    Times are not a DVC output: if DVC takes a training from its cache, timing.csv stays that of the
+    last training which ran here. Both tables hold the losses, so they tell whether they match.
     """
-    if timing is None or history is None:
+    times, epochs = _read_csv(workspace, TIMING), _read_csv(workspace, HISTORY)
+    if times is None or epochs is None:
         return None
-    times, epochs = (
-        list(csv.DictReader(io.StringIO(table.decode("utf-8"), newline="")))
-        for table in (timing, history)
-    )
     if [row.get("train_loss") for row in times] != [row.get("train_loss") for row in epochs]:
         return None
     return round(sum(float(row["seconds"]) for row in times) / 60, 2)
-
-
-def _doubts(project: Project, name: str, commit: str | None, lock: dict[str, Any]) -> Iterator[str]:
-    """Yield a note if params, code or photos have changed since the revision's results.
-
-    Or the model: `dvc repro train` leaves the figures of the model before.
-    """
-    changed = []
-    if (text := project.tracked(commit, "params.yaml")) is not None:
-        now = dict(_leaves(_yaml(text, "params.yaml")))
-        used = params_of(lock)
-        changed += [f"params.yaml ({key})" for key in used if now.get(key) != used[key]]
-    for path, md5 in _hashes(lock, "deps").items():
-        if path.endswith((".py", ".j2")):
-            content = project.tracked(commit, path)
-            if content is None or hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-                changed.append(path)
-    pointer = project.tracked(commit, f"{RAW}.dvc")
-    if pointer and _photos_of(pointer.decode("utf-8")) != _hashes(lock, "deps").get(RAW):
-        changed.append(RAW)
-    made = _hashes(lock, "outs")
-    read_by_evaluate = _hashes({"evaluate": lock["evaluate"]}, "deps")
-    changed += [path for path, md5 in read_by_evaluate.items() if made.get(path, md5) != md5]
-    if changed:
-        yield (
-            f"{name}: its figures are older than its {', '.join(changed)}; "
-            f"{project.ways_to_get(name, EVALUATED)}"
-        )
-
-
-def _photos_of(pointer: str) -> str | None:
-    """Return the hash that data/raw.dvc names."""
-    outs: list[dict[str, str]] = load_yaml(pointer, f"{RAW}.dvc").get("outs") or [{}]
-    return outs[0].get("md5")
-
-
-def _yaml(text: bytes, path: str) -> dict[str, Any]:
-    """Return a YAML file as DVC reads it: 1e-05 is a number, which PyYAML takes for text."""
-    from dvc.utils.serialize import YAMLFileCorruptedError, parse_yaml  # noqa: PLC0415
-
-    try:
-        return dict(parse_yaml(text.decode("utf-8"), path) or {})
-    except YAMLFileCorruptedError as error:
-        raise no_yaml(path, error.__cause__ or error) from None
-
-
-def _with_figures_that_agree(found: Revision) -> Revision:
-    """Add a note if metrics.json is not of the same evaluation as the predictions."""
-    right = sum(one.actual == one.predicted for one in found.predictions.values())
-    said = found.metrics.get("correct"), found.metrics.get("photos")
-    if said == (right, len(found.predictions)):
-        return found
-    note = (
-        f"{found.name}: {METRICS} is not of the evaluation that wrote {EVALUATED}, of which "
-        f"{right} of {len(found.predictions)} are right; `dvc repro` mends it"
-    )
-    return replace(found, notes=(*found.notes, note))

@@ -1,4 +1,4 @@
-"""The champion: only a better model takes its place; `predict` can use any revision's model."""
+"""The champion is replaced by a better model only; `predict` can use any revision's model."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ import pytest
 
 from catdog import params
 from catdog.errors import CatdogError
-from catdog.experiments import champion, compare, comparison_report, registry, revisions
+from catdog.experiments import champion, compare, comparison_summary, registry, revisions
 from catdog.model import networks, saved
 from catdog.model.card import ModelCard, versions
 from tests.helpers import tiny_project
@@ -29,7 +29,7 @@ stages:
     metrics:
     - metrics.json: {cache: false}
 """
-# 200 test photos, of which the first `right` are right; the model is one of two trained ones.
+# The first `right` of 200 test photos are classified correctly; the model is one of two.
 EVALUATE = """\
 import json, os, shutil
 from pathlib import Path
@@ -40,8 +40,8 @@ shutil.copytree(Path(os.environ["TRAINED"]) / run["model"], "models")
 Path("reports/evaluate").mkdir(parents=True)
 rows = ["sha256,path,class,prediction,probability_cat,probability_dog"]
 for index in range(200):
-    said, cat = ("cat", 0.9) if index < run["right"] else ("dog", 0.1)
-    rows.append(f"{run['photos']}{index:060d},cat/{index}.jpg,cat,{said},{cat},{1 - cat}")
+    predicted, cat = ("cat", 0.9) if index < run["right"] else ("dog", 0.1)
+    rows.append(f"{run['photos']}{index:060d},cat/{index}.jpg,cat,{predicted},{cat},{1 - cat}")
 Path("reports/evaluate/predictions.csv").write_text("\\n".join(rows) + "\\n")
 right = run["right"]
 metrics = {"accuracy": right / 200, "photos": 200, "correct": right}
@@ -51,7 +51,7 @@ Path("metrics.json").write_text(json.dumps(metrics))
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two trained models, which tell cats from dogs and ants from bees."""
+    """A folder with two models: a classifier of cats and dogs, and one of ants and bees."""
     folder = tmp_path_factory.mktemp("models")
     settings = params.load(ROOT / "recipes/sample.yaml").model
     small = settings.residual.model_copy(update={"width": 8})
@@ -78,7 +78,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Path:
-    """A project with tags for models that get 100, 103 and 150 of 200 test photos right."""
+    """A project with tags for models that classify 100, 103 and 150 of 200 photos correctly."""
     folder = tmp_path_factory.mktemp("champion") / "project"
     folder.mkdir()
     tiny_project.start_git(folder)
@@ -88,7 +88,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Path:
     (folder / "evaluate.py").write_text(EVALUATE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRAINED", str(models))
-        add(folder, "none-yet", run=False)
+        add(folder, "not-run", run=False)
         add(folder, "poor", right=100)
         add(folder, "same", right=103)
         add(folder, "good", right=150, model="insects")
@@ -127,156 +127,160 @@ def message(project: Path, tag: str) -> str:
     return git(project, "tag", "--list", tag, "--format=%(contents)")
 
 
-def refused(revision: str, force: str | None = None) -> str:
-    """Return the one line of a revision that must not become champion."""
+def promotion_error(revision: str, force: str | None = None) -> str:
+    """Return the error, one line, of a revision that must not become the champion."""
     with pytest.raises(CatdogError) as error:
-        champion.crown(revision, force)
+        champion.promote(revision, force)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
-def test_the_first_champion_has_nobody_to_beat(project: Path) -> None:
+def test_the_first_champion_is_promoted_without_a_comparison(project: Path) -> None:
     assert registry.current() is None
-    crowned = champion.crown("poor")
-    assert crowned == registry.current()
-    assert crowned.commit == git(project, "rev-parse", "poor^{commit}")
-    assert tags(project) == ["catdog#champion#1", f"catdog@{crowned.version}"]
-    assert "none to compare with" in message(project, "catdog#champion#1")
+    promoted = champion.promote("poor")
+    assert promoted == registry.current()
+    assert promoted.commit == git(project, "rev-parse", "poor^{commit}")
+    assert tags(project) == ["catdog#champion#1", f"catdog@{promoted.version}"]
+    assert "no other to compare with" in message(project, "catdog#champion#1")
 
 
-def test_a_better_model_becomes_champion_and_its_tag_has_the_numbers(project: Path) -> None:
-    first = champion.crown("poor")
-    second = champion.crown("good")
+def test_a_better_model_is_promoted_and_the_tag_records_the_numbers(project: Path) -> None:
+    first = champion.promote("poor")
+    second = champion.promote("good")
     assert second.commit == git(project, "rev-parse", "good^{commit}")
     assert second.version != first.version
-    said = message(project, "catdog#champion#2")
-    assert f"Better than {first.version} on the same 200 test photos: +25.0 points" in said
-    assert "McNemar p = " in said
+    text = message(project, "catdog#champion#2")
+    assert f"Better than {first.version} on the same 200 test photos: accuracy +25.0" in text
+    assert "McNemar p = " in text
 
 
 @pytest.mark.parametrize(
     ("first", "second", "words"),
     [
-        ("poor", "same", ("no difference", "+1.5 points", "200 test photos", "p = 0.25")),
-        ("good", "poor", ("worse than v0.0.1", "-25.0 points", "200 test photos")),
+        (
+            "poor",
+            "same",
+            ("not significantly different", "+1.5 perc", "200 test photos", "p = 0.25"),
+        ),
+        ("good", "poor", ("worse than v0.0.1", "-25.0 percentage", "200 test photos")),
     ],
 )
-def test_a_model_that_is_not_better_is_refused_with_the_numbers(
+def test_a_model_that_is_not_better_is_not_promoted(
     project: Path, first: str, second: str, words: tuple[str, ...]
 ) -> None:
-    champion.crown(first)
+    champion.promote(first)
     before = tags(project)
-    line = refused(second)
-    assert all(word in line for word in (*words, "--force REASON"))
+    line = promotion_error(second)
+    assert all(word in line for word in (*words, "use --force REASON to promote it anyway"))
     assert tags(project) == before
 
 
-def test_figures_that_are_not_of_the_model_crown_nobody(project: Path) -> None:
+def test_a_model_with_metrics_older_than_its_params_is_not_promoted(project: Path) -> None:
     git(project, "checkout", "-q", "good")
     add(project, "stale", right=199, model="insects", run=False)
-    champion.crown("poor")
-    assert "its figures are older than its params.yaml (run.right)" in refused("stale")
-    champion.crown("stale", force="looked at by eye")
-    said = message(project, "catdog#champion#2")
-    assert said.startswith(
-        "Forced: looked at by eye (better than v0.0.1 on the same 200 test photos"
+    champion.promote("poor")
+    assert "metrics are older than params.yaml (run.right)" in promotion_error("stale")
+    champion.promote("stale", force="inspected manually")
+    text = message(project, "catdog#champion#2")
+    assert text.startswith(
+        "Forced: inspected manually (better than v0.0.1 on the same 200 test photos"
     )
-    assert "doubtful: " in said and "figures are older" in said
+    assert "doubtful: " in text and "metrics are older" in text
 
 
-def test_force_leaves_its_reason_and_the_numbers_in_the_tag(project: Path) -> None:
-    champion.crown("good")
-    crowned = champion.crown("poor", force="it is a tenth of the size")
-    assert registry.current() == crowned
-    said = message(project, "catdog#champion#2")
-    assert said.startswith("Forced: it is a tenth of the size (worse than v0.0.1")
-    assert "-25.0 points" in said
+def test_the_tag_records_the_reason_for_force_and_the_numbers(project: Path) -> None:
+    champion.promote("good")
+    promoted = champion.promote("poor", force="it is a tenth of the size")
+    assert registry.current() == promoted
+    text = message(project, "catdog#champion#2")
+    assert text.startswith("Forced: it is a tenth of the size (worse than v0.0.1")
+    assert "-25.0 percentage points" in text
 
 
-def test_an_empty_reason_is_none(project: Path) -> None:
-    assert "needs a reason" in refused("poor", force=" ")
+def test_an_empty_reason_is_refused(project: Path) -> None:
+    assert "a reason is required" in promotion_error("poor", force=" ")
     assert tags(project) == []
 
 
-def test_other_test_photos_cannot_be_compared_but_forced(project: Path) -> None:
-    champion.crown("good")
+def test_a_model_with_other_test_photos_can_only_be_forced(project: Path) -> None:
+    champion.promote("good")
     before = tags(project)
-    assert "no test photo in common" in refused("elsewhere")
+    assert "no test photos in common" in promotion_error("elsewhere")
     assert tags(project) == before
-    champion.crown("elsewhere", force="new photos")
+    champion.promote("elsewhere", force="new photos")
     assert "new photos (not compared with" in message(project, "catdog#champion#2")
 
 
-def test_the_champion_itself_cannot_take_its_own_place(project: Path) -> None:
-    champion.crown("good")
-    assert "is the champion already" in refused("good", force="again")
+def test_the_champion_cannot_be_promoted_again(project: Path) -> None:
+    champion.promote("good")
+    assert "already the champion" in promotion_error("good", force="again")
 
 
 def test_a_former_champion_keeps_its_version(project: Path) -> None:
-    first = champion.crown("poor")
-    champion.crown("same", force="to try it")
-    back = champion.crown("poor", force="it was better after all")
+    first = champion.promote("poor")
+    champion.promote("same", force="a trial")
+    back = champion.promote("poor", force="better after all")
     assert (back.version, back.commit) == (first.version, first.commit)
 
 
-def test_the_champion_is_a_name_for_compare_too(project: Path) -> None:
+def test_compare_accepts_the_name_champion(project: Path) -> None:
     git(project, "checkout", "-q", "poor")
-    champion.crown("good")
+    champion.promote("good")
     found = compare.compare(["champion", "HEAD"])
-    assert comparison_report.verdict(found) == (
-        "HEAD is worse than champion, by 25.0 points on 200 photos."
+    assert comparison_summary.verdict(found) == (
+        "HEAD is significantly worse than champion, by 25.0 percentage points on 200 photos."
     )
-    assert "is the champion already, as v0.0.1" in refused("champion")
+    assert "already the champion, as v0.0.1" in promotion_error("champion")
 
 
-def test_a_branch_of_that_name_comes_before_the_champion(project: Path) -> None:
-    champion.crown("good")
+def test_a_branch_named_champion_takes_precedence(project: Path) -> None:
+    champion.promote("good")
     git(project, "branch", "champion", "poor")
     assert revisions.resolve("champion") == git(project, "rev-parse", "poor^{commit}")
 
 
-def test_without_a_champion_the_name_says_how_to_make_one(project: Path) -> None:
-    with pytest.raises(CatdogError, match=r"^champion: there is none yet; `catdog champion REV"):
+def test_without_a_champion_the_error_says_how_to_promote_one(project: Path) -> None:
+    with pytest.raises(CatdogError, match=r"^champion: no champion yet; `catdog champion REV"):
         compare.compare(["champion", "HEAD"])
 
 
-def test_a_champion_that_the_cache_lacks_is_brought_by_a_commit_that_git_knows(
+def test_a_champion_missing_in_the_cache_is_named_by_its_commit(
     project: Path,
 ) -> None:
-    commit = champion.crown("good").commit
+    commit = champion.promote("good").commit
     shutil.rmtree(project / ".dvc/cache")
     with pytest.raises(CatdogError, match=f"champion: .*`git checkout {commit[:10]} && dvc exp"):
         compare.compare(["champion", "workspace"])
 
 
-def test_a_revision_without_a_model_is_refused(project: Path) -> None:
-    assert "has no dvc.lock" in refused("none-yet", force="why not")
-    assert "no commit, branch, tag or experiment" in refused("nothing")
+def test_a_revision_without_a_model_cannot_be_promoted(project: Path) -> None:
+    assert "has no dvc.lock" in promotion_error("not-run", force="why not")
+    assert "unknown revision" in promotion_error("nothing")
     assert tags(project) == []
 
 
-def test_a_model_that_is_nowhere_is_refused(project: Path) -> None:
+def test_a_model_missing_in_cache_and_remote_cannot_be_promoted(project: Path) -> None:
     shutil.rmtree(project / ".dvc/cache")
-    assert "neither DVC's cache nor a remote" in refused("poor", force="why not")
+    assert "in neither DVC's cache nor a remote" in promotion_error("poor", force="why not")
     assert tags(project) == []
 
 
-def test_half_a_model_is_refused_each_time(project: Path) -> None:
+def test_an_incomplete_model_cannot_be_promoted(project: Path) -> None:
     cached = [path for path in (project / ".dvc/cache/files").rglob("*") if path.is_file()]
     max(cached, key=lambda path: path.stat().st_size).unlink()  # the weights
     for _ in range(2):
-        assert "neither DVC's cache nor a remote" in refused("poor", force="why not")
+        assert "in neither DVC's cache nor a remote" in promotion_error("poor", force="why not")
     assert tags(project) == []
 
 
-def test_an_experiment_can_be_champion(
+def test_an_experiment_can_be_promoted(
     project: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRAINED", str(models))
     run = ("exp", "run", "--temp", "-q", "-n", "tried", "-S", "run.right=190")
     assert tiny_project.dvc(project, *run, "-S", "run.photos=cafe") == 0
-    champion.crown("poor")
-    assert champion.crown("tried").commit == revisions.resolve("tried")
+    champion.promote("poor")
+    assert champion.promote("tried").commit == revisions.resolve("tried")
 
 
 Predict = Callable[[str], "subprocess.CompletedProcess[str]"]
@@ -284,7 +288,7 @@ Predict = Callable[[str], "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def predict(project: Path, make_photos: Callable[[Path, int], Path]) -> Predict:
-    """Return a function that judges a photo with the model of a name, in a process of its own."""
+    """Return a function that runs `catdog predict` on a photo with the given model."""
     make_photos(project.parent / "photos", 1)
 
     def run(model: str) -> "subprocess.CompletedProcess[str]":
@@ -302,21 +306,23 @@ def predict(project: Path, make_photos: Callable[[Path, int], Path]) -> Predict:
     return run
 
 
-def test_predict_uses_the_champions_model_or_any_revisions(project: Path, predict: Predict) -> None:
-    champion.crown("good")
+def test_predict_uses_the_model_of_the_champion_or_of_any_revision(
+    project: Path, predict: Predict
+) -> None:
+    champion.promote("good")
     shutil.rmtree(project / "models")
     assert "probability_bee" in predict("champion").stdout
     assert "probability_dog" in predict("poor").stdout
     assert not (project / "models").exists()
-    # Once fetched it is there without the cache.
+    # A model that was fetched before is used without the cache.
     shutil.rmtree(project / ".dvc/cache")
     assert "probability_bee" in predict("champion").stdout
 
 
-def test_predict_brings_the_model_from_the_remote(project: Path, predict: Predict) -> None:
+def test_predict_fetches_the_model_from_the_remote(project: Path, predict: Predict) -> None:
     remote = str(project.parent / "remote")
     assert tiny_project.dvc(project, "remote", "add", "-q", "-d", "store", remote) == 0
-    tiny_project.commit(project, "A remote that is younger than the models")
+    tiny_project.commit(project, "A remote that is newer than the models")
     git(project, "checkout", "-q", "good")
     assert tiny_project.dvc(project, "remote", "add", "-q", "-d", "store", remote) == 0
     assert tiny_project.dvc(project, "push", "-q") == 0
@@ -329,12 +335,12 @@ def test_predict_brings_the_model_from_the_remote(project: Path, predict: Predic
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ("champion", "champion: there is none yet; `catdog champion REVISION` makes one"),
-        ("nothing", "--model nothing: no commit, branch, tag or experiment"),
-        ("none-yet", "has no dvc.lock"),
+        ("champion", "champion: no champion yet; `catdog champion REVISION` promotes one"),
+        ("nothing", "--model nothing: unknown revision"),
+        ("not-run", "has no dvc.lock"),
     ],
 )
-def test_predict_says_in_one_line_that_there_is_no_such_model(
+def test_predict_reports_an_unknown_model_in_one_line(
     predict: Predict, model: str, words: str
 ) -> None:
     done = predict(model)

@@ -15,8 +15,9 @@ import yaml
 from rich.console import Console
 
 from catdog.errors import CatdogError
-from catdog.experiments import compare, comparison_report, revisions
+from catdog.experiments import compare, comparison_report, comparison_summary, revisions
 from catdog.experiments.run_results import NotCachedError
+from catdog.experiments.significance import Difference
 from studies import table
 from tests.helpers import tiny_project
 from tests.helpers.tiny_project import git
@@ -25,19 +26,20 @@ ROOT = Path(__file__).resolve().parents[2]
 DVC_YAML = """\
 stages:
   prepare:
-    cmd: python prepare.py
-    deps: [prepare.py, data/raw]
+    cmd: python code/prepare/prepare.py
+    deps: [code/prepare, data/raw]
     params: [prepare]
     outs: [data/prepared]
   evaluate:
-    cmd: python evaluate.py
-    deps: [evaluate.py, data/prepared]
+    cmd: python code/evaluate/evaluate.py
+    deps: [code/evaluate, data/prepared]
     params: [prepare, train]
     outs: [reports/evaluate]
     metrics:
     - metrics.json: {cache: false}
 """
-# Photos are lines of data/raw/photos.txt, in one of two classes; the first `test` are test photos.
+# A photo is a line CLASS/NUMBER of data/raw/photos.txt; those with a number below `test` are test
+# photos.
 PREPARE = """\
 from pathlib import Path
 import yaml
@@ -51,7 +53,7 @@ for line in Path("data/raw/photos.txt").read_text().split():
     rows.append(f"{line}.jpg,{label},{split},{int(number):064d},9,9,")
 Path("data/prepared/photos.csv").write_text("\\n".join(rows) + "\\n")
 """
-# A run gets `right` photos of 200 right; each seed moves which ones by one.
+# Of 200 test photos, `right` are classified correctly: those from number `seed` on.
 EVALUATE = """\
 import csv, json
 from pathlib import Path
@@ -80,25 +82,29 @@ Path("metrics.json").write_text(json.dumps({
 """
 
 
+EVALUATE_FILE = "code/evaluate/evaluate.py"
+
+
 def _photos(numbers: range) -> str:
     return "\n".join(f"{'dog' if number % 2 else 'cat'}/{number}" for number in numbers) + "\n"
 
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project that ran with 150 of 200 right, and its experiments.
+    """A project whose HEAD classifies 150 of 200 photos correctly, and its experiments.
 
-    `good`, `good2` and `good3` get 180 right with the seeds 1 to 3, `seed2` and `seed3` the same as
-    HEAD with other seeds, `close` 152.
+    `good`, `good2` and `good3`: 180 correct with the seeds 1 to 3; `seed2` and `seed3`: HEAD's
+    params with the seeds 2 and 3; `close`: 152 correct.
     """
     folder = tmp_path_factory.mktemp("compare") / "project"
     tiny_project.create(folder)
-    for name in ("train.py", "prepare.py", "recipes/slow.yaml"):
+    for name in ("train.py", "prepare.py", "evaluate.py", "recipes/slow.yaml"):
         (folder / name).unlink()
     (folder / ".gitignore").write_text("/data/prepared\n/reports\n/.catdog\n/out.json\n")
     (folder / "dvc.yaml").write_text(DVC_YAML)
-    (folder / "prepare.py").write_text(PREPARE)
-    (folder / "evaluate.py").write_text(EVALUATE)
+    for name, text in (("prepare", PREPARE), ("evaluate", EVALUATE)):
+        (folder / f"code/{name}").mkdir(parents=True)
+        (folder / f"code/{name}/{name}.py").write_text(text)
     (folder / "params.yaml").write_text(
         "prepare:\n  test: 200\ntrain:\n  seed: 1\n  right: 150\n  lr: 1e-05\n"
     )
@@ -120,7 +126,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fresh copy of it, which is the current folder."""
+    """A copy of the template as the current folder."""
     copy = shutil.copytree(template, tmp_path / "project")
     monkeypatch.chdir(copy)
     return copy
@@ -151,32 +157,40 @@ def catdog(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+def difference_between(first: str, second: str) -> Difference:
+    """Return the difference of the second revision to the first."""
+    found = compare.compare([first, second]).difference
+    assert found is not None
+    return found
+
+
 def empty_cache(folder: Path) -> None:
     shutil.rmtree(folder / ".dvc/cache")
     shutil.rmtree(folder / "reports")
 
 
-def forget_predictions(folder: Path) -> None:
-    """Remove the predictions from folder and cache; photos and the rest stay."""
+def remove_predictions(folder: Path) -> None:
+    """Remove the predictions from the workspace and from the cache, and nothing else."""
     shutil.rmtree(folder / "reports")
     for path in (folder / ".dvc/cache/files").rglob("*"):
         if path.is_file() and path.read_text().startswith("sha256,path"):
             path.unlink()
 
 
-def test_a_better_experiment_is_called_better_and_a_worse_one_worse(project: Path) -> None:
+def test_a_better_experiment_is_better_and_a_worse_one_is_worse(project: Path) -> None:
     found = compare.compare(["HEAD", "good"]).difference
     assert found is not None
     assert (found.kind, found.only_first, found.only_second) == ("better", 0, 30)
     assert found.difference == pytest.approx(0.15) and found.low > 0
-    assert compare.verdict("good", "HEAD").kind == "worse"
+    assert difference_between("good", "HEAD").kind == "worse"
 
 
-def test_a_small_difference_is_none_and_says_what_would_show_one(project: Path) -> None:
-    said = comparison_report.verdict(compare.compare(["main", "close"]))
-    assert said == (
-        "No difference between main and close that 200 photos can show "
-        "(to show one of this size takes about 780 photos)."
+def test_a_small_difference_is_not_significant_and_the_sample_size_it_needs_is_named(
+    project: Path,
+) -> None:
+    assert comparison_summary.verdict(compare.compare(["main", "close"])) == (
+        "No significant difference between main and close on 200 photos; "
+        "detecting a difference of this size needs about 780 photos."
     )
 
 
@@ -184,37 +198,39 @@ def test_only_the_params_that_differ_are_shown(project: Path) -> None:
     assert compare.compare(["HEAD", "good"]).params == {"train.right": [150, 180]}
 
 
-def test_the_photos_that_changed_are_named(project: Path) -> None:
+def test_the_photos_with_a_changed_outcome_are_listed(project: Path) -> None:
     found = compare.compare(["good", "HEAD"])
     assert [photo.path for photo in found.right_to_wrong][:2] == ["dog/151.jpg", "cat/152.jpg"]
     assert len(found.right_to_wrong) == 30 and not found.wrong_to_right
 
 
 @pytest.mark.parametrize("names", [[], ["HEAD"], ["workspace"], ["HEAD", "workspace"]])
-def test_without_a_second_it_is_the_workspace_against_head(project: Path, names: list[str]) -> None:
+def test_one_name_is_compared_with_the_workspace_and_the_workspace_with_head(
+    project: Path, names: list[str]
+) -> None:
     dvc(project, "exp", "apply", "-q", "good")
     found = compare.compare(names)
     assert [setting.name for setting in found.settings] == ["HEAD", "workspace"]
     assert found.difference is not None and found.difference.kind == "better"
 
 
-def test_commits_branches_tags_and_experiments_have_names(project: Path) -> None:
+def test_a_revision_is_a_commit_branch_tag_or_experiment(project: Path) -> None:
     git(project, "tag", "first")
     git(project, "branch", "other")
     commit = git(project, "rev-parse", "HEAD")
     for name in ("first", "other", commit, commit[:8], "HEAD", "main"):
-        assert compare.verdict(name, "good").kind == "better"
+        assert difference_between(name, "good").kind == "better"
 
 
-def test_a_commit_is_shown_by_its_first_digits(project: Path) -> None:
+def test_a_commit_is_shown_with_ten_digits(project: Path) -> None:
     commit = git(project, "rev-parse", "HEAD")
-    said = comparison_report.verdict(compare.compare([commit, "good"]))
-    assert said.startswith(f"good is better than {commit[:10]},")
+    text = comparison_summary.verdict(compare.compare([commit, "good"]))
+    assert text.startswith(f"good is significantly better than {commit[:10]},")
 
 
-def test_a_revision_is_not_compared_with_itself(project: Path) -> None:
-    with pytest.raises(CatdogError, match="good is named 2 times: there is nothing to compare"):
-        compare.verdict("good", "good")
+def test_a_revision_cannot_be_compared_with_itself(project: Path) -> None:
+    with pytest.raises(CatdogError, match="good: named 2 times; name two different revisions"):
+        difference_between("good", "good")
 
 
 def test_comparing_changes_nothing(project: Path) -> None:
@@ -241,12 +257,12 @@ def test_photos_added_removed_moved_and_relabelled_are_counted(project: Path) ->
         compare.DataChange("data", added=20, removed=10, relabelled=1, moved={"train → test": 10})
     ]
     assert found.photos == 190
-    assert "20 added, 10 removed, 1 in another class, 10 moved train → test" in (
+    assert "20 added, 10 removed, 1 relabelled, 10 moved train → test" in (
         comparison_report.as_markdown(found)
     )
 
 
-def test_a_photo_whose_class_changed_is_not_judged(project: Path) -> None:
+def test_a_photo_whose_class_changed_does_not_count(project: Path) -> None:
     lines = _photos(range(300)).replace("cat/20\n", "dog/20\n")
     (project / "data/raw/photos.txt").unlink()
     (project / "data/raw/photos.txt").write_text(lines)
@@ -255,7 +271,7 @@ def test_a_photo_whose_class_changed_is_not_judged(project: Path) -> None:
     assert compare.compare([]).photos == 199
 
 
-def test_without_the_photo_table_other_photos_are_still_not_silent(project: Path) -> None:
+def test_changed_photos_are_reported_without_the_photo_table_too(project: Path) -> None:
     run(project, "splits", "prepare.test=150")
     back(project)
     (project / "data/raw/photos.txt").unlink()
@@ -271,16 +287,16 @@ def test_without_the_photo_table_other_photos_are_still_not_silent(project: Path
     assert all("lacks data/prepared/photos.csv" in change.unknown for change in changes)
 
 
-def test_a_project_without_a_table_of_photos_is_compared_all_the_same(project: Path) -> None:
+def test_a_project_without_a_photo_table_can_be_compared(project: Path) -> None:
     for name in ("dvc.yaml", "dvc.lock"):
         text = (project / name).read_text()
         (project / name).write_text(text.replace("data/prepared", "data/elsewhere"))
     shutil.rmtree(project / "data/prepared")
     tiny_project.commit(project, "Another folder")
-    assert compare.verdict("HEAD", "workspace").photos == 200
+    assert difference_between("HEAD", "workspace").photos == 200
 
 
-def test_no_photo_in_common_is_refused(project: Path) -> None:
+def test_revisions_without_a_common_photo_cannot_be_compared(project: Path) -> None:
     (project / "data/raw/photos.txt").unlink()
     (project / "data/raw/photos.txt").write_text(_photos(range(1000, 1300)))
     (project / "params.yaml").write_text(
@@ -288,11 +304,11 @@ def test_no_photo_in_common_is_refused(project: Path) -> None:
     )
     dvc(project, "add", "-q", "data/raw")
     dvc(project, "repro", "-q")
-    with pytest.raises(CatdogError, match="no test photo in common"):
+    with pytest.raises(CatdogError, match="no test photos in common"):
         compare.compare([])
 
 
-def test_one_photo_in_common_says_nothing_of_settings(project: Path) -> None:
+def test_one_common_photo_is_not_enough_to_compare_settings(project: Path) -> None:
     for seed in (1, 2):
         values = f"prepare:\n  test: 300\ntrain:\n  seed: {seed}\n  right: 200\n  lr: 1e-05\n"
         (project / "params.yaml").write_text(values)
@@ -300,19 +316,19 @@ def test_one_photo_in_common_says_nothing_of_settings(project: Path) -> None:
         (project / "data/raw/photos.txt").write_text(_photos(range(199, 299)))
         dvc(project, "add", "-q", "data/raw")
         dvc(project, "repro", "-q")
-        tiny_project.commit(project, f"One photo of before, seed {seed}")
+        tiny_project.commit(project, f"One photo in common, seed {seed}")
         git(project, "tag", f"one{seed}")
-    with pytest.raises(CatdogError, match="one test photo in common"):
+    with pytest.raises(CatdogError, match="only one test photo in common"):
         compare.compare(["good", "one1"], seeds=True)
 
 
-def test_results_of_a_model_before_are_said_to_be(project: Path) -> None:
+def test_metrics_of_an_earlier_model_are_noted(project: Path) -> None:
     lock = yaml.safe_load((project / "dvc.lock").read_text())
     [model] = [dep for dep in lock["stages"]["evaluate"]["deps"] if dep["path"] == "data/prepared"]
     model["md5"] = "0" * 32 + ".dir"
     (project / "dvc.lock").write_text(yaml.safe_dump(lock))
     [note] = compare.compare([]).notes
-    assert "workspace: its figures are older than its data/prepared" in note
+    assert "workspace: metrics are older than data/prepared" in note
 
 
 def test_an_accuracy_without_bounds_has_no_interval(project: Path) -> None:
@@ -323,21 +339,21 @@ def test_an_accuracy_without_bounds_has_no_interval(project: Path) -> None:
     assert "75.0 % (75.0 to 75.0) | 75.0 % |" in shown
 
 
-def test_results_older_than_the_params_are_said_to_be(project: Path) -> None:
+def test_metrics_older_than_the_params_are_noted(project: Path) -> None:
     text = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(text.replace("right: 150", "right: 20"))
     [note] = compare.compare([]).notes
-    assert "workspace: its figures are older than its params.yaml (train.right)" in note
+    assert "workspace: metrics are older than params.yaml (train.right)" in note
 
 
 def test_metrics_of_another_evaluation_are_noted(project: Path) -> None:
     metrics = json.loads((project / "metrics.json").read_text())
     (project / "metrics.json").write_text(json.dumps({**metrics, "correct": 199}))
     [note] = compare.compare([]).notes
-    assert "workspace: metrics.json is not of the evaluation that wrote reports/evaluate" in note
+    assert "workspace: metrics.json and reports/evaluate are not from the same evaluation" in note
 
 
-def test_an_output_that_the_cache_lacks_comes_with_the_command_that_makes_it(
+def test_an_output_missing_in_the_cache_is_recomputed_by_the_command_in_the_error(
     project: Path,
 ) -> None:
     empty_cache(project)
@@ -350,13 +366,13 @@ def test_an_output_that_the_cache_lacks_comes_with_the_command_that_makes_it(
     assert compare.compare(["again", "workspace"]).photos == 200
 
 
-def test_computed_anew_it_is_from_its_own_photos(project: Path) -> None:
+def test_a_revision_is_recomputed_from_its_own_photos(project: Path) -> None:
     first = git(project, "rev-parse", "HEAD")
     (project / "data/raw/photos.txt").unlink()
     (project / "data/raw/photos.txt").write_text(_photos(range(250)))
     dvc(project, "add", "-q", "data/raw")
     tiny_project.commit(project, "Fewer photos")
-    forget_predictions(project)
+    remove_predictions(project)
     with pytest.raises(NotCachedError) as caught:
         compare.compare([first, "workspace"])
     command = str(caught.value).split("`")[1]
@@ -364,11 +380,14 @@ def test_computed_anew_it_is_from_its_own_photos(project: Path) -> None:
     for step in command.split(" && "):
         tool, *arguments = step.split()
         {"git": git, "dvc": dvc}[tool](project, *arguments)
-    assert revisions.read("HEAD", "data/raw.dvc") == (project / "data/raw.dvc").read_text().strip()
+    assert (
+        revisions.read_text("HEAD", "data/raw.dvc")
+        == (project / "data/raw.dvc").read_text().strip()
+    )
 
 
-def test_without_photos_the_command_that_computes_anew_brings_them(project: Path) -> None:
-    forget_predictions(project)
+def test_the_command_that_recomputes_pulls_missing_photos(project: Path) -> None:
+    remove_predictions(project)
     shutil.rmtree(project / "data/raw")
     with pytest.raises(
         NotCachedError, match=r"`git stash && dvc pull data/raw\.dvc && dvc exp run"
@@ -376,7 +395,7 @@ def test_without_photos_the_command_that_computes_anew_brings_them(project: Path
         compare.compare(["workspace"])
 
 
-def test_an_output_that_only_the_remote_has_comes_by_the_dvc_pull_that_it_names(
+def test_an_output_in_the_remote_alone_is_fetched_by_the_dvc_pull_in_the_error(
     project: Path, tmp_path: Path
 ) -> None:
     dvc(project, "remote", "add", "-q", "-d", "store", str(tmp_path / "store"))
@@ -387,18 +406,19 @@ def test_an_output_that_only_the_remote_has_comes_by_the_dvc_pull_that_it_names(
         compare.compare(["workspace"])
     assert "`git stash && dvc pull reports/evaluate`" in str(caught.value)
     dvc(project, "pull", "-q", "reports/evaluate")
-    assert compare.verdict("HEAD", "workspace").kind == "no difference"
+    assert difference_between("HEAD", "workspace").kind == "no difference"
 
 
-def test_with_seeds_the_settings_are_judged_over_all_their_runs(project: Path) -> None:
+def test_with_seeds_settings_are_compared_over_all_their_runs(project: Path) -> None:
     found = compare.compare(["HEAD", "good"], seeds=True)
     seeds = [[run.params["train.seed"] for run in setting.runs] for setting in found.settings]
     assert seeds == [[1, 2, 3], [1, 2, 3]]
     assert found.difference is not None and found.difference.kind == "better"
     assert "min F'" in found.difference.test
-    assert (
-        comparison_report.verdict(found)
-    ) == "good is better than HEAD, by 15.0 points on 200 photos and 3 seeds."
+    assert comparison_summary.verdict(found) == (
+        "good is significantly better than HEAD, by 15.0 percentage points on 200 photos and "
+        "3 seeds."
+    )
     assert "75.0 ± 0.0 %" in comparison_report.as_markdown(found)
 
 
@@ -410,8 +430,8 @@ def test_seeds_are_found_where_experiments_of_two_commits_share_a_name(project: 
     assert [run.params["train.seed"] for run in found.settings[1].runs] == [1, 2, 3, 4]
 
 
-def test_of_runs_of_one_seed_a_clean_one_counts_and_a_doubtful_one_never(project: Path) -> None:
-    """A branch that was checked out without its DVC outputs; one that was changed and not run."""
+def test_runs_with_doubtful_metrics_do_not_count_as_replicates(project: Path) -> None:
+    """A branch checked out without its DVC outputs, and one whose params changed after its run."""
     params = "prepare:\n  test: 200\ntrain:\n  seed: {}\n  right: 160\n  lr: 1e-05\n"
     for seed in (1, 2, 4, 3):
         git(project, "checkout", "-q", "-b", f"s{seed}", "main")
@@ -420,17 +440,19 @@ def test_of_runs_of_one_seed_a_clean_one_counts_and_a_doubtful_one_never(project
         if seed == 4:
             (project / "params.yaml").write_text(params.format(5))
         tiny_project.commit(project, f"Seed {seed}")
-    git(project, "checkout", "-q", "s2")  # and no `dvc checkout`: the predictions of s3 lie there
+    git(
+        project, "checkout", "-q", "s2"
+    )  # without `dvc checkout`: reports/ holds the predictions of s3
     found = compare.compare(["s1", "good"], seeds=True)
-    first_right = [
-        min(int(key) for key, one in run.predictions.items() if one.actual == one.predicted)
+    first_correct = [
+        min(int(sha256) for sha256, found in run.predictions.items() if found.correct)
         for run in found.settings[0].runs
     ]
-    assert first_right == [1, 2, 3]  # as the seeds say
-    assert any(note.startswith("left out: s4: its figures are older") for note in found.notes)
+    assert first_correct == [1, 2, 3]  # the seeds
+    assert any(note.startswith("skipped: s4: metrics are older") for note in found.notes)
 
 
-def test_a_file_that_is_no_yaml_is_one_clear_line(project: Path) -> None:
+def test_an_invalid_yaml_file_is_reported_in_one_line(project: Path) -> None:
     lock = (project / "dvc.lock").read_text()
     (project / "dvc.lock").write_text(f"<<<<<<< HEAD\n{lock}=======\n")
     done = catdog(project)
@@ -440,8 +462,8 @@ def test_a_file_that_is_no_yaml_is_one_clear_line(project: Path) -> None:
 
 
 @pytest.mark.parametrize("stale", [False, True])
-def test_minutes_are_of_the_training_whose_results_are_there(project: Path, stale: bool) -> None:
-    """Times are no DVC out: those of the last training stay when DVC brings back another."""
+def test_minutes_are_those_of_the_training_in_the_workspace(project: Path, stale: bool) -> None:
+    """Times are not a DVC output: a training restored from the cache leaves those of the last."""
     (project / "reports/train").mkdir()
     losses = ("0.5", "0.4")
     rows = "".join(f"{epoch},{loss}\n" for epoch, loss in enumerate(losses, 1))
@@ -452,32 +474,89 @@ def test_minutes_are_of_the_training_whose_results_are_there(project: Path, stal
     assert run.minutes == (None if stale else 1.5)
 
 
-def test_a_setting_with_one_seed_is_told_how_to_get_a_second(project: Path) -> None:
+def test_a_setting_with_one_seed_gets_the_command_for_a_second(project: Path) -> None:
     with pytest.raises(CatdogError, match=r"dvc exp run -S train.seed=2"):
         compare.compare(["HEAD", "close"], seeds=True)
 
 
-def test_two_seeds_of_one_setting_are_no_two_settings(project: Path) -> None:
-    with pytest.raises(CatdogError, match="one setting"):
+def test_two_seeds_of_one_setting_cannot_be_compared_with_seeds(project: Path) -> None:
+    with pytest.raises(CatdogError, match="the same setting"):
         compare.compare(["good", "good2"], seeds=True)
 
 
-def test_runs_of_other_code_are_no_replicates(project: Path) -> None:
-    (project / "evaluate.py").write_text(EVALUATE + "# another version\n")
+def test_runs_of_other_code_are_not_replicates(project: Path) -> None:
+    (project / EVALUATE_FILE).write_text(EVALUATE + "# another version\n")
     dvc(project, "repro", "-q")
     tiny_project.commit(project, "Other code")
-    with pytest.raises(CatdogError, match="one seed only"):
+    with pytest.raises(CatdogError, match="only one seed"):
         compare.compare(["HEAD", "good"], seeds=True)
-    assert compare.compare(["HEAD~1", "HEAD"]).code == ["evaluate.py"]
+    found = compare.compare(["HEAD~1", "HEAD"])
+    assert found.code == ["code/evaluate"]
+    assert found.notes == []
+    assert "code that differs: code/evaluate" in comparison_report.as_markdown(found)
 
 
-def test_more_than_two_are_ordered_with_those_as_good_as_the_best(project: Path) -> None:
+@pytest.mark.parametrize("committed", [False, True])
+def test_metrics_older_than_a_folder_of_code_are_noted(project: Path, committed: bool) -> None:
+    (project / "code/evaluate/helpers.py").write_text("# imported by evaluate.py\n")
+    if committed:
+        tiny_project.commit(project, "Edited and not run")
+    name = "HEAD" if committed else "workspace"
+    [note] = compare.compare(["HEAD", "good"] if committed else []).notes
+    assert f"{name}: metrics are older than code/evaluate; " in note
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_commits_whose_dependencies_are_files_are_checked_too(project: Path, edited: bool) -> None:
+    """Commits from before the dependencies became folders."""
+    text = (project / "dvc.yaml").read_text()
+    for stage in ("prepare", "evaluate"):
+        text = text.replace(f"[code/{stage},", f"[code/{stage}/{stage}.py,")
+    (project / "dvc.yaml").write_text(text)
+    dvc(project, "repro", "-q")
+    tiny_project.commit(project, "Files as dependencies")
+    if edited:
+        (project / EVALUATE_FILE).write_text(EVALUATE + "# another version\n")
+        tiny_project.commit(project, "Edited and not run")
+    found = compare.compare(["HEAD", "good"])
+    assert any("code/evaluate/evaluate.py; " in note for note in found.notes) == edited
+    assert "code/evaluate" in found.code and "code/evaluate/evaluate.py" in found.code
+
+
+def test_code_that_dvc_ignores_does_not_count(project: Path) -> None:
+    (project / ".dvcignore").write_text("__pycache__\n")
+    tiny_project.commit(project, "Bytecode is not code")
+    (project / "code/evaluate/__pycache__").mkdir()
+    (project / "code/evaluate/__pycache__/evaluate.pyc").write_bytes(b"bytecode")
+    assert compare.compare([]).notes == []
+
+
+def test_an_invalid_dvc_yaml_is_reported_in_one_line(project: Path) -> None:
+    (project / "dvc.yaml").write_text("stages: none\n")
+    with pytest.raises(CatdogError, match=r"^workspace: DVC cannot read the pipeline: ") as caught:
+        compare.compare([])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_project_in_a_subfolder_of_a_repository_can_be_compared(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_project.start_git(tmp_path)
+    (project / ".git").rename(tmp_path / "git-of-the-project")
+    tiny_project.commit(tmp_path, "A project in a subfolder")
+    monkeypatch.chdir(project)
+    shutil.rmtree(project / "reports")
+    assert difference_between("HEAD", "workspace").photos == 200
+
+
+def test_more_than_two_are_ranked(project: Path) -> None:
     found = compare.compare(["HEAD", "good", "close", "good2"])
     names = [found.settings[row.index].name for row in found.standings]
     assert names == ["good", "good2", "close", "HEAD"]
     assert [row.among_best for row in found.standings] == [True, True, False, False]
-    assert comparison_report.verdict(found) == (
-        "good, good2: no difference that 200 photos can show; 2 are worse than good."
+    assert comparison_summary.verdict(found) == (
+        "No significant difference between good, good2 on 200 photos; "
+        "2 others are significantly worse than good."
     )
 
 
@@ -494,39 +573,43 @@ def test_markdown_and_json_hold_the_same_verdict(project: Path) -> None:
     assert forms["table"].startswith(values["verdict"])
 
 
-def test_names_and_paths_are_no_markup(project: Path) -> None:
+def test_names_and_paths_are_not_markup(project: Path) -> None:
     found = compare.compare(["HEAD", "good"])
     name, path = "[red]a|b_c~1", "cat/[bold]`d|e_f`.jpg"
     first, second = found.settings
     photo = replace(found.wrong_to_right[0], path=path)
     found = replace(found, settings=[first, replace(second, name=name)], wrong_to_right=[photo])
     page = comparison_report.as_markdown(found)
-    assert page.startswith("**\\[red\\]a\\|b\\_c\\~1 is better than HEAD")
+    assert page.startswith("**\\[red\\]a\\|b\\_c\\~1 is significantly better than HEAD")
     assert "| cat/\\[bold\\]`d\\|e_f`.jpg |" in page
     assert not any(text in page for text in ("[red]", "a|b", "d|e"))
     with StringIO() as text:
         comparison_report.write(found, "table", Console(file=text, width=200))
         lines = text.getvalue().splitlines()
-    assert lines[0].startswith(f"{name} is better than HEAD")
-    assert any("each on its own test photos" in line and name in line for line in lines)
+    assert lines[0].startswith(f"{name} is significantly better than HEAD")
+    assert any("metric" in line and name in line for line in lines)
     assert any("wrong to right" in line and path in line for line in lines)
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
-    [("nowhere", "no commit, branch, tag or experiment"), ("empty", "nothing was evaluated")],
+    ("name", "message"),
+    [("nowhere", "unknown revision"), ("empty", "not evaluated")],
 )
-def test_a_wrong_name_is_one_clear_line(project: Path, name: str, says: str) -> None:
+def test_an_unusable_revision_is_reported_in_one_line(
+    project: Path, name: str, message: str
+) -> None:
     git(project, "checkout", "-q", "--orphan", "empty")
     git(project, "rm", "-q", "-f", "dvc.lock")
     git(project, "commit", "-q", "-m", "Nothing run")
     git(project, "checkout", "-q", "main")
     done = catdog(project, name, "good")
     assert done.returncode == 1 and done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1 and name in done.stderr and says in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and name in done.stderr and message in done.stderr
 
 
-def test_outside_a_project_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_a_project_the_error_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CatdogError, match="not in a DVC repository"):
         compare.compare([])
@@ -560,12 +643,12 @@ def test_the_steps_of_the_ci_workflow_compare_a_branch_with_its_base(
         command = ["bash", "-e", "-c", steps[name]["run"]]
         subprocess.run(command, cwd=tmp_path / "clone", env=environment, check=True)
     summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
-    names = f"{head[:10]} is better than {base[:10]}"
-    assert summary.startswith(f"**{names}, by 15.0 points on 200 photos.**")
+    names = f"{head[:10]} is significantly better than {base[:10]}"
+    assert summary.startswith(f"**{names}, by 15.0 percentage points on 200 photos.**")
     assert summary == (tmp_path / "clone/comparison.md").read_text(encoding="utf-8")
 
 
-def test_the_table_of_a_study_has_what_compare_says_of_each_setting(
+def test_the_table_of_a_study_agrees_with_compare(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for old, new in (("good", "good-seed=1"), ("good2", "good-seed=2"), ("good3", "good-seed=3")):
@@ -579,8 +662,8 @@ def test_the_table_of_a_study_has_what_compare_says_of_each_setting(
     base, good = table.lines_of(file)
     assert (base.label, base.accuracies, base.difference) == ("base", [0.75] * 3, None)
     assert (good.label, good.accuracies, good.pflop) == ("good", [0.9] * 3, 0.18)
-    said = compare.compare(["HEAD", "study-good-seed=1"], seeds=True).difference
-    assert good.difference == said
+    difference = compare.compare(["HEAD", "study-good-seed=1"], seeds=True).difference
+    assert good.difference == difference
     assert good.verdict == "better"
     table.draw([base, good], "A study", project / "study.png")
     assert (project / "study.png").read_bytes().startswith(b"\x89PNG")

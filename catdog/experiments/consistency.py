@@ -1,0 +1,49 @@
+"""Whether a revision's metrics belong to its params, code, photos and predictions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flatten_dict import flatten
+
+from catdog import paths
+from catdog.experiments.dvc_lock import load_yaml, params_used
+from catdog.experiments.recovery import recovery_advice
+from catdog.experiments.snapshots import Project, Snapshot
+
+METRICS, REPORTS = str(paths.METRICS), str(paths.REPORTS)
+
+
+def find_inconsistencies(
+    project: Project, name: str, metrics: dict[str, Any], correct: Sequence[bool]
+) -> list[str]:
+    """Return a note for each reason to doubt the metrics of a revision, with what to do.
+
+    `correct` says of each prediction in the revision's predictions.csv whether it is correct.
+    Raises CatdogError if one of the files to check is invalid.
+    """
+    commit, notes = project.commit(name), []
+    if changed := changes_since_run(project.snapshot(commit)):
+        notes.append(
+            f"{name}: metrics are older than {', '.join(changed)}; "
+            f"{recovery_advice(project, name, commit, REPORTS)}"
+        )
+    if (metrics.get("correct"), metrics.get("photos")) != (sum(correct), len(correct)):
+        notes.append(
+            f"{name}: {METRICS} and {REPORTS} are not from the same evaluation: in {REPORTS} "
+            f"{sum(correct)} of {len(correct)} predictions are correct; run `dvc repro`"
+        )
+    return notes
+
+
+def changes_since_run(snapshot: Snapshot) -> list[str]:
+    """Return the params, code, photos and outputs that have changed since they were evaluated.
+
+    An output has changed, for instance, after `dvc repro train` alone: the metrics are still those
+    of the model before.
+    """
+    changed = []
+    if (text := snapshot.read("params.yaml")) is not None:
+        params = flatten(load_yaml(text, "params.yaml"), reducer="dot")
+        used = params_used(snapshot.stages)
+        changed += [f"params.yaml ({key})" for key in used if params.get(key) != used[key]]
+    return changed + snapshot.changed_code() + snapshot.changed_data()

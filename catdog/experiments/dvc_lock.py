@@ -1,0 +1,50 @@
+"""The record of a run in dvc.lock: the params it used, the hashes of what it read and wrote."""
+
+from typing import Any
+
+from dvc.utils.serialize import YAMLFileCorruptedError, parse_yaml
+from flatten_dict import flatten
+
+from catdog import paths
+from catdog.support.atomic_files import no_yaml
+
+RAW = str(paths.RAW)
+Stages = dict[str, Any]  # the content of dvc.lock under `stages`
+
+
+def load_yaml(text: bytes, path: str) -> dict[str, Any]:
+    """Return the content of a YAML file as DVC reads it; CatdogError if it is not valid YAML.
+
+    DVC reads YAML 1.2, in which 1e-05 is a number. PyYAML reads YAML 1.1, and takes it for a string
+    (treeverse/dvc#5971).
+    """
+    try:
+        return dict(parse_yaml(text.decode("utf-8"), path) or {})
+    except YAMLFileCorruptedError as error:
+        raise no_yaml(path, error.__cause__ or error) from None
+
+
+def params_used(stages: Stages) -> dict[str, Any]:
+    """Return the params that the stages used, by dotted key."""
+    values: dict[str, Any] = {}
+    for stage in stages.values():
+        values |= stage.get("params", {}).get("params.yaml", {})
+    return dict(flatten(values, reducer="dot"))
+
+
+def hashes(stages: Stages, kind: str) -> dict[str, str]:
+    """Return the hashes of all `deps` or `outs`, by path."""
+    return {
+        entry["path"]: entry.get("md5", "")
+        for stage in stages.values()
+        for entry in stage.get(kind, [])
+    }
+
+
+def code_hashes(stages: Stages) -> dict[str, str]:
+    """Return the hashes of the folders and files of code, by path.
+
+    These are the dependencies that are neither the photos nor the output of a stage.
+    """
+    data = {RAW, *hashes(stages, "outs")}
+    return {path: md5 for path, md5 in hashes(stages, "deps").items() if path not in data}

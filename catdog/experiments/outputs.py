@@ -1,0 +1,52 @@
+"""An output of a commit as a folder on disk, fetched once."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from catdog.errors import CatdogError
+from catdog.experiments import recovery, revisions
+from catdog.paths import FETCHED
+from catdog.support.atomic_files import load_yaml
+
+
+def fetch(commit: str, path: str) -> Path:
+    """Return a folder with the content of the DVC output `path` of a commit.
+
+    It comes from DVC's cache or else from the remote, and is kept in .catdog/fetched under its
+    hash. Raises CatdogError if the commit has no such output, or if it is in neither.
+    """
+    fetched = FETCHED / _hash_of(commit, path)
+    if fetched.is_dir():
+        return fetched
+    from catdog.experiments.snapshots import Project  # noqa: PLC0415 (DVC takes a second to import)
+
+    FETCHED.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".", dir=FETCHED) as folder:
+        download = Path(folder) / "output"
+        try:
+            Project().download(commit, path, download)
+        except CatdogError as error:
+            raise CatdogError(
+                f"{path} of {commit[:7]}: in neither DVC's cache nor a remote that can be reached "
+                f"({error}); run `dvc push --all-commits` where it was computed, or compute it "
+                f"again: `git checkout {commit[:7]} && {recovery.rerun_command(commit)}`, "
+                "which names the experiment `again`"
+            ) from None
+        try:
+            download.rename(fetched)
+        except OSError:  # another process has fetched it at the same time
+            if not fetched.is_dir():
+                raise
+    return fetched
+
+
+def _hash_of(commit: str, path: str) -> str:
+    """Return the hash of an output in the commit's dvc.lock, without the suffix .dir."""
+    lock = load_yaml(revisions.read_text(commit, "dvc.lock"), f"{commit[:7]}: dvc.lock")
+    for stage in lock.get("stages", {}).values():
+        for out in stage.get("outs", []):
+            if out["path"] == path:
+                return str(out["md5"]).removesuffix(".dir")
+    raise CatdogError(
+        f"{commit[:7]}: {path} is missing in dvc.lock; run `dvc repro` there and commit"
+    )
