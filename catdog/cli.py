@@ -107,17 +107,17 @@ def evaluate() -> None:
     """Stage 3: judge the trained model on the test photos."""
     settings = _load_params()
     from catdog.evaluation.evaluate import evaluate as run
-    from catdog.evaluation.report import in_words
+    from catdog.evaluation.report import format_accuracy
 
     metrics = run(settings, PREPARED, MODELS, METRICS, REPORTS, HISTORY)
-    words = in_words(metrics, "accuracy_low", "accuracy_high")
+    words = format_accuracy(metrics, "accuracy_low", "accuracy_high")
     typer.echo(f"accuracy {words}; `catdog results` says more")
 
 
 @app.command()
 def results() -> None:
     """Print the metrics of the last evaluation, and where its pictures lie."""
-    from catdog.evaluation.report import results_table
+    from catdog.evaluation.report import metrics_table
 
     try:
         metrics = json.loads(METRICS.read_text(encoding="utf-8"))
@@ -125,7 +125,7 @@ def results() -> None:
         raise CatdogError(f"{METRICS}: nothing evaluated yet; run `dvc repro`") from None
     except ValueError as error:
         raise CatdogError(f"{METRICS}: not valid JSON ({error}); run `dvc repro`") from None
-    _print(results_table(metrics))
+    _print(metrics_table(metrics))
     page = REPORTS / "report.html"
     if page.is_file():
         Console().print(f"Pictures: {REPORTS}/*.png, all on one page: {page}")

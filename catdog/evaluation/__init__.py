@@ -1,6 +1,8 @@
-"""Stage 3: a model and the test split become metrics and a report.
+"""Stage 3: evaluate a model on the test split, and report its metrics.
 
-evaluate.py  the stage
-metrics.py   accuracy, loss, ROC, calibration
-report.py    plots, report.html and the results table
+evaluate.py     the stage
+metrics.py      accuracy, loss, ROC, calibration
+plots.py        the PNG files
+report.py       report.html and the metrics as text
+report.html.j2  the template of report.html
 """

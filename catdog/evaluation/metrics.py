@@ -1,7 +1,8 @@
-"""What the figures mean: accuracy with its interval, loss, ROC and calibration.
+"""The metrics: accuracy with its interval, loss, ROC and calibration.
 
-Everywhere `labels` are (N,) integers, indices into the sorted `classes`, and `probabilities` are
-(N, classes) whose rows sum to 1. The prediction is the class of the highest probability.
+Throughout, `labels` are integers of shape (N,), indices into the sorted `classes`, and
+`probabilities` have the shape (N, classes), with rows that sum to 1. The predicted class is the one
+with the highest probability.
 """
 
 from dataclasses import dataclass
@@ -15,13 +16,13 @@ from sklearn.metrics import confusion_matrix, log_loss, roc_auc_score, roc_curve
 Labels = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.floating[Any]]
 
-DIGITS = 6  # of every figure, so that a diff of metrics.json reads well
-ROC_POINTS = 500  # of each curve: more than a plot can show
+DIGITS = 6  # of every metric: a diff of metrics.json stays readable
+ROC_POINTS = 500  # per curve: more than a plot can show
 
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """The photos whose confidence falls into one bin."""
+    """The photos whose confidence falls into one bin: mean confidence, accuracy, count."""
 
     confidence: float
     accuracy: float
@@ -30,7 +31,10 @@ class CalibrationBin:
 
 @dataclass(frozen=True)
 class RocPoint:
-    """One point of a ROC curve; `threshold` is infinite where nothing is called positive."""
+    """A point of the ROC curve of the class `positive`.
+
+    `threshold` is infinite where no photo is predicted positive.
+    """
 
     positive: str
     fpr: float
@@ -41,11 +45,11 @@ class RocPoint:
 def summarize(
     labels: Labels, probabilities: Probabilities, classes: list[str], bins: int
 ) -> dict[str, Any]:
-    """Return all figures as nested plain values, ready for JSON.
+    """Return all metrics as nested plain values, ready for JSON.
 
     `loss` is the mean negative log-likelihood. `roc_auc` is that of the last class against the
-    first, or with more than two classes the mean over one class against the rest. A figure without
-    photos to compute it from (the recall of a class that is not there) is None.
+    first; with more than two classes it is the macro average of one-vs-rest. A metric without
+    photos to compute it from (the recall of a missing class) is None.
     """
     counts = confusion(labels, probabilities, classes)
     photos, correct = len(labels), sum(counts[name][name] for name in classes)
@@ -67,7 +71,7 @@ def summarize(
 def confusion(
     labels: Labels, probabilities: Probabilities, classes: list[str]
 ) -> dict[str, dict[str, int]]:
-    """Return how many photos of each actual class have each prediction."""
+    """Return the confusion matrix: `counts[actual][predicted]` is a number of photos."""
     predicted = probabilities.argmax(axis=1)
     matrix = confusion_matrix(labels, predicted, labels=np.arange(len(classes)))
     return {
@@ -77,7 +81,7 @@ def confusion(
 
 
 def wilson(correct: int, photos: int) -> tuple[float | None, float | None]:
-    """Return the 95 % Wilson interval of the share `correct` / `photos` (None without photos)."""
+    """Return the 95 % Wilson interval of `correct` / `photos`; None without photos."""
     if photos == 0:
         return None, None
     interval = binomtest(correct, photos).proportion_ci(0.95, method="wilson")
@@ -85,15 +89,15 @@ def wilson(correct: int, photos: int) -> tuple[float | None, float | None]:
 
 
 def loss(labels: Labels, probabilities: Probabilities) -> float:
-    """Return the mean of −ln(probability of the true class), no probability below 2.2e-16."""
-    # scikit-learn warns of rows that sum to 1 only in float32, hence the division.
+    """Return the mean of −ln(probability of the true class), probabilities clipped at 2.2e-16."""
+    # scikit-learn warns of rows that sum to 1 in float32 precision only, hence the division.
     exact = probabilities.astype(np.float64)
     exact /= exact.sum(axis=1, keepdims=True)
     return float(log_loss(labels, exact, labels=np.arange(exact.shape[1])))
 
 
 def roc_auc(labels: Labels, probabilities: Probabilities) -> float | None:
-    """Return the area under the ROC curve (see `summarize`); None if a class has no photo."""
+    """Return the area under the ROC curve (see `summarize`); None if a class has no photos."""
     classes = probabilities.shape[1]
     if len(set(labels.tolist())) < classes:
         return None
@@ -107,29 +111,29 @@ def roc_auc(labels: Labels, probabilities: Probabilities) -> float | None:
 def roc(labels: Labels, probabilities: Probabilities, classes: list[str]) -> list[RocPoint]:
     """Return the ROC curves, each thinned to at most ROC_POINTS points with both ends kept.
 
-    With two classes there is one curve, and its positive class is the last one; with more there is
-    one for each class against the rest. A class that no photo or every photo has is left out.
+    With two classes there is one curve, whose positive class is the last one; with more there is
+    one curve per class against the rest. A class that has no photo, or all of them, has no curve.
     """
     points: list[RocPoint] = []
     for index in positives(range(len(classes))):
         if not 0 < (labels == index).sum() < len(labels):
             continue
         curve = np.stack(roc_curve(labels == index, probabilities[:, index]), axis=1)
-        kept = np.unique(np.linspace(0, len(curve) - 1, ROC_POINTS).round().astype(int))
-        points += [RocPoint(classes[index], *map(float, row)) for row in curve[kept]]
+        chosen = np.unique(np.linspace(0, len(curve) - 1, ROC_POINTS).round().astype(int))
+        points += [RocPoint(classes[index], *map(float, row)) for row in curve[chosen]]
     return points
 
 
 def positives(indices: range) -> range:
-    """Return the classes that get a ROC curve: the second of two, or else every one."""
+    """Return the classes with a ROC curve of their own: the second of two, or else all."""
     return indices[1:] if len(indices) == 2 else indices
 
 
 def calibration(labels: Labels, probabilities: Probabilities, bins: int) -> list[CalibrationBin]:
-    """Return the bins that hold photos, by rising confidence.
+    """Return the bins that contain photos, sorted by confidence.
 
-    The confidence is the probability of the prediction. Bin m of M is ((m − 1)/M, m/M], after Guo
-    et al. 2017 (arXiv:1706.04599).
+    The confidence is the probability of the predicted class. Bin m of M is ((m − 1)/M, m/M], as in
+    Guo et al. 2017 (arXiv:1706.04599).
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
     correct = probabilities.argmax(axis=1) == labels
@@ -142,14 +146,18 @@ def calibration(labels: Labels, probabilities: Probabilities, bins: int) -> list
 
 
 def calibration_error(labels: Labels, probabilities: Probabilities, bins: int) -> float:
-    """Return the expected calibration error: mean |accuracy − confidence| over the photos' bins."""
+    """Return the expected calibration error.
+
+    That is the mean of |accuracy − confidence| over the bins, weighted by their photos (Guo et al.
+    2017).
+    """
     found = calibration(labels, probabilities, bins)
     gaps = sum(bin.photos * abs(bin.accuracy - bin.confidence) for bin in found)
     return gaps / len(labels)
 
 
 def _describe_class(counts: dict[str, dict[str, int]], name: str) -> dict[str, Any]:
-    """Return recall (as `accuracy`, with its interval), precision and counts of one class."""
+    """Return recall (as `accuracy`, with its interval), precision and counts of a class."""
     photos, correct = sum(counts[name].values()), counts[name][name]
     low, high = wilson(correct, photos)
     predicted = sum(row[name] for row in counts.values())

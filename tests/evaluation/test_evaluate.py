@@ -1,4 +1,4 @@
-"""Stage 3 from a prepared folder and a saved model to every file it writes."""
+"""Stage 3: from a prepared folder and a saved model to every file it writes."""
 
 import csv
 import hashlib
@@ -71,14 +71,14 @@ class Run:
 
 
 def make_photos(photos: int, side: int) -> npt.NDArray[np.uint8]:
-    """Return noise (photos, side, side, 3), each photo of its own tint."""
+    """Return noise of shape (photos, side, side, 3), with another tint in each photo."""
     generator = np.random.default_rng(1)
     pixels = generator.integers(0, 256, (photos, side, side, 3), dtype=np.uint8)
     return pixels // generator.integers(1, 8, (photos, 1, 1, 3), dtype=np.uint8)
 
 
 def make_run(folder: Path, classes: list[str], photos: int) -> Run:
-    """Write `photos` made-up test photos, two refused files and an untrained model."""
+    """Write `photos` synthetic test photos, two rejected files per class, an untrained model."""
     prepared = folder / "prepared"
     prepared.mkdir(parents=True)
     pixels = make_photos(photos, SIDE)
@@ -91,7 +91,7 @@ def make_run(folder: Path, classes: list[str], photos: int) -> Run:
             sha256 = hashlib.sha256(pixels[index].tobytes()).hexdigest()
             writer.writerow([f"{name}/{index:03}.jpg", name, "test", sha256, 50, 40, ""])
         for name in classes:
-            writer.writerow([f"{name}/a.txt", name, "", "0" * 64, 0, 0, "no photo"])
+            writer.writerow([f"{name}/a.txt", name, "", "0" * 64, 0, 0, "not a photo"])
             writer.writerow([f"{name}/b.jpg", name, "train", "1" * 64, 50, 40, ""])
     save_model(folder / "models", classes)
     (folder / "history.csv").write_text(HISTORY, encoding="utf-8")
@@ -118,7 +118,7 @@ def save_model(folder: Path, classes: list[str], side: int = SIDE) -> None:
         pflop=0.5,
         versions=versions(),
     )
-    # An untrained network says nearly the same of all photos, so its logits are spread out here.
+    # An untrained network predicts nearly the same for all photos, so its logits are rescaled.
     state = network.state_dict()
     with torch.no_grad():
         logits = network(
@@ -138,12 +138,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def test_every_file_is_there_and_nothing_else(done: Run) -> None:
+def test_exactly_the_documented_files_are_written(done: Run) -> None:
     assert {file.name for file in done.reports.iterdir()} == FILES
     assert not list(done.folder.glob(".*"))
 
 
-def test_predictions_have_a_row_for_each_test_photo_by_rising_hash(done: Run) -> None:
+def test_predictions_have_a_row_per_test_photo_sorted_by_hash(done: Run) -> None:
     rows = done.table("predictions.csv")
     assert list(rows[0]) == [
         *("sha256", "path", "class", "prediction", "probability_cat", "probability_dog")
@@ -152,11 +152,11 @@ def test_predictions_have_a_row_for_each_test_photo_by_rising_hash(done: Run) ->
     assert [row["sha256"] for row in rows] == sorted(row["sha256"] for row in rows)
 
 
-def test_each_prediction_is_that_of_its_own_photo(done: Run) -> None:
+def test_each_row_holds_the_prediction_for_its_photo(done: Run) -> None:
     rows = {row["path"]: row for row in done.table("predictions.csv")}
     pixels = np.load(done.folder / "prepared" / "test.npy")
     expected = saved.load(done.folder / "models").probabilities(pixels)
-    assert np.ptp(expected[:, 0]) > 0.5  # or else a mix-up would not show
+    assert np.ptp(expected[:, 0]) > 0.5  # otherwise swapped rows would not be noticed
     for index, (cat, dog) in enumerate(expected):
         row = rows[f"{'cat' if index < 20 else 'dog'}/{index:03}.jpg"]
         assert row["sha256"] == hashlib.sha256(pixels[index].tobytes()).hexdigest()
@@ -168,15 +168,15 @@ def test_each_prediction_is_that_of_its_own_photo(done: Run) -> None:
 def test_metrics_agree_with_the_predictions(done: Run) -> None:
     metrics = json.loads(done.metrics.read_text(encoding="utf-8"))
     rows = done.table("predictions.csv")
-    right = sum(row["class"] == row["prediction"] for row in rows)
+    correct = sum(row["class"] == row["prediction"] for row in rows)
     assert len({row["prediction"] for row in rows}) == 2
-    assert (metrics["photos"], metrics["correct"]) == (40, right)
-    assert metrics["accuracy"] == round(right / 40, 6)
+    assert (metrics["photos"], metrics["correct"]) == (40, correct)
+    assert metrics["accuracy"] == round(correct / 40, 6)
     assert (metrics["epoch"], metrics["train_pflop"]) == (2, 0.5)
     assert metrics["weights"] == saved.load(done.folder / "models").card.weights
 
 
-def test_the_confusion_table_has_a_row_for_each_photo(done: Run) -> None:
+def test_the_confusion_table_has_a_row_per_photo(done: Run) -> None:
     rows = done.table("confusion.csv")
     assert [list(row.values()) for row in rows] == [
         [row["class"], row["prediction"]] for row in done.table("predictions.csv")
@@ -192,14 +192,14 @@ def test_roc_and_calibration_tables_hold_numbers(done: Run) -> None:
     assert all(0 <= float(row[name]) <= 1 for row in roc for name in ("fpr", "tpr"))
 
 
-def test_pictures_are_readable_and_the_page_holds_all_of_them(done: Run) -> None:
-    pictures = [name for name in FILES if name.endswith(".png")]
-    for name in pictures:
-        with Image.open(done.reports / name) as picture:
-            picture.load()
-            assert min(picture.size) > 100
+def test_plots_are_readable_and_the_page_contains_all_of_them(done: Run) -> None:
+    plots = [name for name in FILES if name.endswith(".png")]
+    for name in plots:
+        with Image.open(done.reports / name) as plot:
+            plot.load()
+            assert min(plot.size) > 100
     page = (done.reports / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == len(pictures)
+    assert page.count("data:image/png;base64,") == len(plots)
 
 
 def test_the_same_inputs_give_the_same_bytes(done: Run, tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_three_classes_of_any_name(tmp_path: Path) -> None:
     assert "<b>" not in (run.reports / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_model_of_other_classes_is_refused(tmp_path: Path) -> None:
+def test_a_model_of_other_classes_is_an_error(tmp_path: Path) -> None:
     run = make_run(tmp_path, ["cat", "dog"], photos=4)
     save_model(tmp_path / "models", ["cat", "horse"])
     with pytest.raises(CatdogError, match=r"classes cat, horse, but .* has cat, dog; run"):
@@ -232,23 +232,23 @@ def test_a_model_of_other_classes_is_refused(tmp_path: Path) -> None:
     assert not run.reports.exists()
 
 
-def test_a_model_of_another_stored_size_is_refused(tmp_path: Path) -> None:
+def test_a_model_of_another_stored_size_is_an_error(tmp_path: Path) -> None:
     run = make_run(tmp_path, ["cat", "dog"], photos=4)
     save_model(tmp_path / "models", ["cat", "dog"], side=48)
-    with pytest.raises(CatdogError, match=r"stored at 48 pixels, but those of .* have 32"):
+    with pytest.raises(CatdogError, match=r"photos of 48 pixels, but those in .* have 32"):
         run.evaluate()
 
 
-def test_an_empty_test_split_is_refused(tmp_path: Path) -> None:
+def test_an_empty_test_split_is_an_error(tmp_path: Path) -> None:
     run = make_run(tmp_path, ["cat", "dog"], photos=0)
-    with pytest.raises(CatdogError, match=r"no test photos; raise prepare\.test_share"):
+    with pytest.raises(CatdogError, match=r"no test photos; increase prepare\.test_share"):
         run.evaluate()
     assert not run.metrics.exists()
 
 
-def test_a_missing_history_is_named(tmp_path: Path) -> None:
+def test_a_missing_history_is_an_error(tmp_path: Path) -> None:
     run = make_run(tmp_path, ["cat", "dog"], photos=4)
     (tmp_path / "history.csv").unlink()
-    with pytest.raises(CatdogError, match=r"history\.csv: no history"):
+    with pytest.raises(CatdogError, match=r"history\.csv: missing training history"):
         run.evaluate()
     assert not run.reports.exists()

@@ -1,4 +1,4 @@
-"""Metrics against numbers computed by hand or published."""
+"""Metrics, checked against numbers computed by hand or published."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from catdog.evaluation import metrics
 
 CATDOG = ["cat", "dog"]
 
-# Three cats and two dogs; the third cat and the second dog are taken for the other.
+# Three cats and two dogs; the third cat and the second dog are misclassified.
 LABELS = np.array([0, 0, 0, 1, 1])
 PROBABILITIES = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.2, 0.8], [0.75, 0.25]])
 
@@ -41,9 +41,9 @@ def test_intervals_are_those_of_newcombe_1998_table_1_method_3(
     assert metrics.wilson(correct, photos) == pytest.approx((low, high), abs=5e-5)
 
 
-def test_every_figure_of_two_classes_is_the_one_computed_by_hand() -> None:
+def test_metrics_of_two_classes_equal_those_computed_by_hand() -> None:
     summary = metrics.summarize(LABELS, PROBABILITIES, CATDOG, bins=10)
-    # Of the six pairs of a dog and a cat, the dogs' 0.8 and 0.25 are above 3 and 1 of the cats'.
+    # Six pairs of a dog and a cat: the dogs' 0.8 exceeds all 3 cats', 0.25 exceeds 1.
     assert summary["roc_auc"] == round(4 / 6, 6)
     assert summary["loss"] == round(-math.log(0.9 * 0.6 * 0.3 * 0.8 * 0.25) / 5, 6)
     assert (summary["accuracy"], summary["photos"], summary["correct"]) == (0.6, 5, 3)
@@ -64,12 +64,12 @@ def test_every_figure_of_two_classes_is_the_one_computed_by_hand() -> None:
 def test_calibration_error_is_the_mean_gap_weighted_by_photos() -> None:
     # Two bins: (0, 0.5] is empty, so one gap remains: mean confidence 0.75, accuracy 0.6.
     assert metrics.calibration_error(LABELS, PROBABILITIES, 2) == pytest.approx(0.15)
-    # Four bins: (0.5, 0.75] holds 0.6 right, 0.7 wrong, 0.75 wrong; (0.75, 1] holds 0.9 and 0.8.
+    # Four bins: (0.5, 0.75] has 0.6 correct, 0.7 and 0.75 wrong; (0.75, 1] has 0.9 and 0.8 correct.
     gaps = 3 * abs(1 / 3 - 2.05 / 3) + 2 * abs(1 - 0.85)
     assert metrics.calibration_error(LABELS, PROBABILITIES, 4) == pytest.approx(gaps / 5)
 
 
-def test_a_confidence_on_an_edge_belongs_to_the_bin_below() -> None:
+def test_a_confidence_on_the_edge_of_two_bins_belongs_to_the_lower_one() -> None:
     bins = metrics.calibration(LABELS, PROBABILITIES, 4)
     assert [(bin.photos, round(bin.confidence, 6), round(bin.accuracy, 6)) for bin in bins] == [
         (3, round(2.05 / 3, 6), round(1 / 3, 6)),
@@ -77,41 +77,41 @@ def test_a_confidence_on_an_edge_belongs_to_the_bin_below() -> None:
     ]
 
 
-def test_full_confidence_is_in_the_last_bin() -> None:
+def test_a_confidence_of_one_belongs_to_the_last_bin() -> None:
     bins = metrics.calibration(np.array([0, 1]), np.eye(2), 10)
     assert bins == [metrics.CalibrationBin(confidence=1.0, accuracy=1.0, photos=2)]
 
 
-def test_three_classes_are_described_like_two() -> None:
+def test_metrics_of_three_classes_equal_those_computed_by_hand() -> None:
     labels = np.array([0, 1, 1, 2])
     probabilities = np.array([[0.8, 0.1, 0.1], [0.5, 0.4, 0.1], [0.1, 0.6, 0.3], [0.2, 0.3, 0.5]])
     summary = metrics.summarize(labels, probabilities, ["a", "b", "c"], bins=10)
     assert summary["accuracy"] == 0.75
     assert summary["confusion"]["b"] == {"a": 1, "b": 1, "c": 0}
     assert summary["classes"]["a"]["precision"] == 0.5
-    # One against the rest: a 3 of 3 pairs, b 4 of 4 (0.4 and 0.6 over 0.1 and 0.3), c 3 of 3.
+    # One against the rest: a 3 of 3 pairs, b 4 of 4 (0.4 and 0.6 against 0.1 and 0.3), c 3 of 3.
     assert summary["roc_auc"] == 1.0
-    worse = probabilities[[0, 3, 2, 1]]  # b's second photo changes places with c's
+    worse = probabilities[[0, 3, 2, 1]]  # swaps the last two photos of b and c
     # a: 0.8 above all, 3/3; b: 0.3 and 0.6 against 0.1 and 0.4, 3/4; c: 0.1 against 0.1, 0.5, 0.3.
     expected = round((1 + 3 / 4 + 0.5 / 3) / 3, 6)
     assert metrics.roc_auc(labels, worse) == expected
 
 
-def test_perfect_predictions_have_perfect_figures() -> None:
+def test_perfect_predictions_have_perfect_metrics() -> None:
     summary = metrics.summarize(np.array([0, 1, 1]), np.eye(2)[[0, 1, 1]], CATDOG, bins=10)
     assert summary["accuracy"] == summary["roc_auc"] == summary["accuracy_high"] == 1
     assert summary["loss"] == summary["calibration_error"] == 0
     assert summary["classes"]["cat"]["precision"] == 1
 
 
-def test_a_model_that_says_only_cat_has_no_precision_for_dogs() -> None:
+def test_a_class_that_is_never_predicted_has_no_precision() -> None:
     summary = metrics.summarize(np.array([0, 1]), np.array([[0.7, 0.3]] * 2), CATDOG, bins=10)
     assert summary["classes"]["dog"]["precision"] is None
     assert summary["classes"]["dog"]["accuracy"] == 0
     assert summary["roc_auc"] == 0.5
 
 
-def test_figures_of_a_class_without_photos_are_null() -> None:
+def test_metrics_of_a_class_without_photos_are_none() -> None:
     labels, probabilities = np.array([0, 0]), np.array([[0.7, 0.3], [0.4, 0.6]])
     summary = metrics.summarize(labels, probabilities, CATDOG, bins=10)
     assert summary["roc_auc"] is None
@@ -120,7 +120,7 @@ def test_figures_of_a_class_without_photos_are_null() -> None:
     assert metrics.roc(labels, probabilities, CATDOG) == []
 
 
-def test_a_sure_mistake_has_a_finite_loss() -> None:
+def test_a_mistake_with_full_confidence_has_a_finite_loss() -> None:
     assert metrics.loss(np.array([0]), np.array([[0.0, 1.0]])) == pytest.approx(36.04, abs=0.01)
 
 
@@ -148,9 +148,9 @@ def test_the_summary_is_valid_json_of_six_digits() -> None:
         assert value == round(value, 6), key
 
 
-def test_the_roc_curve_of_two_classes_is_that_of_the_last() -> None:
+def test_the_roc_curve_of_two_classes_is_that_of_the_second() -> None:
     points = metrics.roc(LABELS, PROBABILITIES, CATDOG)
-    # By falling probability of dog: dog 0.8, cat 0.7, cat 0.4, dog 0.25, cat 0.1.
+    # By decreasing probability of dog: dog 0.8, cat 0.7, cat 0.4, dog 0.25, cat 0.1.
     assert [(point.fpr * 3, point.tpr * 2, point.threshold) for point in points] == [
         (0, 0, math.inf),
         (0, 1, 0.8),
@@ -167,7 +167,7 @@ def test_three_classes_have_three_roc_curves() -> None:
     assert list(dict.fromkeys(point.positive for point in points)) == ["a", "b", "c"]
 
 
-def test_a_long_roc_curve_is_thinned_without_changing_its_area() -> None:
+def test_a_long_roc_curve_is_thinned_and_keeps_its_area() -> None:
     generator = np.random.default_rng(1)
     labels = generator.integers(0, 2, 20_000)
     dog = 1 / (1 + np.exp(-generator.normal(labels, 1.0)))
