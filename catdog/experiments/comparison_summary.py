@@ -185,7 +185,7 @@ def _ranking(comparison: Comparison) -> Section:
         f"On the {comparison.photos:,} test photos evaluated by all; p values with Holm's "
         "correction for all pairs"
     )
-    header = ["revision", "accuracy", "p, against the best", "not significantly worse"]
+    header = ["revision", "accuracy", "p value vs. the best", "not significantly worse"]
     return Section("Ranking", [line], header, rows)
 
 

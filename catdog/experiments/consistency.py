@@ -18,7 +18,7 @@ def find_inconsistencies(
 ) -> list[str]:
     """Return a note for each reason to doubt the metrics of a revision, with what to do.
 
-    `correct` says of each prediction in the revision's predictions.csv whether it is correct.
+    `correct` holds, for each row of the revision's predictions.csv, whether it is correct.
     Raises CatdogError if one of the files to check is invalid.
     """
     commit, notes = project.commit(name), []
@@ -36,10 +36,10 @@ def find_inconsistencies(
 
 
 def changes_since_run(snapshot: Snapshot) -> list[str]:
-    """Return the params, code, photos and outputs that have changed since they were evaluated.
+    """Return the params, code, photos and outputs that have changed since the evaluation.
 
-    An output has changed, for instance, after `dvc repro train` alone: the metrics are still those
-    of the model before.
+    For example, after `dvc repro train` alone the model has changed: the metrics are still those of
+    the previous one.
     """
     changed = []
     if (text := snapshot.read("params.yaml")) is not None:

@@ -1,4 +1,4 @@
-"""An output of a commit as a folder on disk, fetched once."""
+"""Fetch an output of a commit into a folder on disk."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,9 +28,9 @@ def fetch(commit: str, path: str) -> Path:
         except CatdogError as error:
             raise CatdogError(
                 f"{path} of {commit[:7]}: in neither DVC's cache nor a remote that can be reached "
-                f"({error}); run `dvc push --all-commits` where it was computed, or compute it "
-                f"again: `git checkout {commit[:7]} && {recovery.rerun_command(commit)}`, "
-                "which names the experiment `again`"
+                f"({error}); run `dvc push --all-commits` where it was computed, or recompute with "
+                f"`git checkout {commit[:7]} && {recovery.rerun_command(commit)}` and use `again` "
+                "instead"
             ) from None
         try:
             download.rename(fetched)

@@ -1,4 +1,4 @@
-"""The commands, for messages, that bring back outputs which DVC's cache lacks."""
+"""Which commands restore or recompute outputs that DVC's cache lacks, for error messages."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ if TYPE_CHECKING:  # outputs.py needs no Project, and DVC takes a second to impo
 
 
 def recovery_advice(project: Project, name: str, commit: str | None, out: str) -> str:
-    """Return which commands bring an output of a revision into the cache."""
+    """Return how to restore an output of a revision, or how to recompute it."""
     experiments = [experiment for experiment, _ in project.experiments]
     if commit is None:
         checkout = ""
     elif commit == project.commit("HEAD"):
         checkout = "git stash && "
     elif name in experiments or name == revisions.CHAMPION:
-        # `dvc exp apply` fails where the cache lacks outputs; but an experiment is a commit, too.
+        # `dvc exp apply` fails if the cache lacks outputs, but an experiment is a commit, too.
         checkout = f"git checkout {commit[:10]} && "
     else:
         checkout = f"git checkout {name} && "
-    # Another kind of processor may compute other bytes than those that the revision names.
+    # The name `again`: another kind of processor may compute other bytes than the revision has, so
+    # the revision itself may still not be in the cache.
     again = (
-        f"`{checkout}{rerun_command(commit, project.root)}` computes it again, as the experiment "
-        "`again`: compare with that name"
+        f"recompute with `{checkout}{rerun_command(commit, project.root)}` and compare `again` "
+        "instead"
     )
     if not project.has_default_remote:
         return again
-    return f"`{checkout}dvc pull {out}` brings it if the remote has it; {again}"
+    return f"run `{checkout}dvc pull {out}` if the remote has it, or {again}"
 
 
 def rerun_command(commit: str | None, root: Path = Path()) -> str:
-    """Return the command that computes a commit's outputs again, once it is checked out in `root`.
+    """Return the command that recomputes the outputs of a commit checked out in `root`.
 
-    None stands for the workspace.
+    None stands for the workspace. The command names the result, an experiment, `again`.
     """
     pointer = root / RAW_POINTER
     here = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else ""

@@ -47,7 +47,7 @@ def _experiment(name: str) -> str | None:
         return commits.get(head) or next(iter(commits.values()), None)
     known = ", ".join(commit[:7] for commit in commits.values())
     raise CatdogError(
-        f"{name}: ambiguous name of experiments of several commits; choose one of {known}"
+        f"{name}: ambiguous: experiments of several commits have this name; choose one of {known}"
     )
 
 

@@ -30,7 +30,7 @@ NO_REMOTE = {"core": {"remote": ""}}
 
 
 class Snapshot:
-    """The project at one commit, or its workspace."""
+    """The project at one commit, or in the workspace."""
 
     def __init__(self, repo: Repo, name: str) -> None:
         self._repo = repo
@@ -71,7 +71,7 @@ class Snapshot:
         return list(dict.fromkeys(dep.def_path for dep in code if dep.status()))
 
     def changed_data(self) -> list[str]:
-        """Return the outputs that are not those which the stages after them have read.
+        """Return the outputs, photos included, that are not those which a later stage has read.
 
         Raises CatdogError if DVC cannot read dvc.yaml or a .dvc file.
         """
@@ -134,15 +134,15 @@ class Project:
         Raises CatdogError, with the reason alone, if neither has all of it.
         """
         try:
-            # The remotes are those of the checkout: an older commit does not know a remote that was
-            # added later. (Which of the two configurations counts is open: treeverse/dvc#9754.)
+            # With the remotes of the checkout: an older commit lacks those that were added later.
+            # treeverse/dvc#9754 discusses which configuration DVC should use.
             files = DVCFileSystem(repo=self._open(commit, self._config))
             files.get(f"/{path}", str(target), recursive=True)
         except (DvcException, DataIndexDirError, OSError) as error:
             raise CatdogError(str(error.__cause__ or error).partition("\n")[0]) from None
 
     def _open(self, commit: str, config: dict[str, Any]) -> Repo:
-        # DVCFileSystem(rev=commit) would open the root of the git repository, and so not find a
+        # DVCFileSystem(rev=commit) opens the root of the git repository, so it does not find a
         # project in a subfolder (treeverse/dvc#9698).
         scm = self._repo.scm
         root = posixpath.join("/", *self.root.relative_to(scm.root_dir).parts)
