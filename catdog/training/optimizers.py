@@ -57,8 +57,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Return up to two parameter groups: with weight decay, and without.
 
-    Muon is meant for matrices between hidden features; input and output layers do better with
-    trainings (He et al. 2018, arXiv:1812.01187, section 3.1).
+    Norm scales and biases are the parameters of one dimension. Decaying them costs accuracy in
+    short trainings (He et al. 2018, arXiv:1812.01187, section 3.1).
     """
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
