@@ -14,8 +14,8 @@ from catdog.paths import HISTORY, MODELS, PREPARED
 from catdog.training import batches, distributed, sync_batch_norm
 from catdog.training import train as stage
 from catdog.training.distributed import ALONE, Group
+from tests.helpers.prepared_data import settings
 from tests.helpers.small_training import end, losses, place, run_in, train
-from tests.training.test_train import settings
 
 
 def epoch(group: Group, augmentation: params.Augmentation) -> list[batches.Batch]:

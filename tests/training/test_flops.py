@@ -10,7 +10,7 @@ from catdog import params
 from catdog.model.devices import pick_device
 from catdog.training import train as stage
 from catdog.training.flops import StepCost
-from tests.training.test_train import SIDE, settings, write_prepared
+from tests.helpers.prepared_data import SIDE, settings, write_prepared
 
 CPU = pick_device("float32", "cpu")
 

@@ -35,7 +35,7 @@ from catdog.errors import Stopped
 from catdog.support.progress import Progress
 from catdog.training import checkpoint
 from catdog.training import train as stage
-from tests.training.test_train import settings, write_prepared
+from tests.helpers.prepared_data import settings, write_prepared
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS, PHOTOS, BATCH = 12, 24, 4

@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,57 +21,10 @@ from catdog.paths import CHECKPOINTS
 from catdog.training import train as stage
 from catdog.training.distributed import ALONE
 from catdog.training.flops import StepCost
-
-ROOT = Path(__file__).resolve().parents[2]
-SIDE = 32
+from tests.helpers.prepared_data import SIDE, settings, write_prepared
 
 Change = dict[str, object]
 MakeParams = Callable[..., params.Params]
-
-
-def settings(**changes: object) -> params.Params:
-    """The sample's params at a size that trains in a second; keys are `section__key`."""
-    values = params.read_yaml(ROOT / "params.yaml")
-    small: Change = {
-        "prepare__image_size": SIDE,
-        "train__start_image_size": 16,
-        "train__image_size": SIDE,
-        "train__eval_image_size": SIDE,
-        "train__epochs": 3,
-        "train__batch_size": 16,
-        "train__ema": 0.0,
-        "train__select": "best",
-        "optimizer__name": "sgd",
-        "optimizer__lr": 0.05,
-    }
-    for name, value in {**small, **changes}.items():
-        section, key = name.split("__")
-        values[section][key] = value
-    values["model"]["residual"]["width"] = 8
-    values["model"]["seed"]["hidden_width"] = 32
-    values["model"]["seed"]["width"] = 4
-    return params.parse(values)
-
-
-def write_prepared(folder: Path, classes: list[str], photos: int = 48) -> Path:
-    """Write a prepared folder of noisy photos whose colour tells the class."""
-    generator = np.random.default_rng(0)
-    folder.mkdir(parents=True)
-    rows = []
-    for split, number in (("train", photos), ("val", 16), ("test", 16)):
-        labels = np.arange(number) % len(classes)
-        pixels = generator.integers(0, 156, (number, SIDE, SIDE, 3), dtype=np.uint8)
-        for index, label in enumerate(labels):
-            pixels[index, :, :, label] += 60
-            rows.append(
-                [f"{split}{index}.png", classes[label], split, f"{split}{index}", 32, 32, ""]
-            )
-        np.save(folder / f"{split}.npy", pixels)
-    with (folder / "photos.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([splits.COLUMNS, *rows])
-    stats = {"mean": [0.4, 0.4, 0.4], "std": [0.2, 0.2, 0.2]}
-    (folder / "stats.json").write_text(json.dumps(stats))
-    return folder
 
 
 @pytest.fixture
