@@ -69,7 +69,7 @@ class PhotoStore:
         return len(self._stored)
 
     def set_size(self, image_size: int) -> bool:
-        """Resize photos for training at `image_size` from now on; return whether all of them fit."""
+        """Resize photos for training at `image_size` from now on; return whether all fit."""
         side = min(self._stored.shape[1], math.ceil(image_size * OVERSAMPLING))
         if side == self._side:
             return len(self._resident) > 0

@@ -147,7 +147,7 @@ class Trainer:
         loss, accuracy = (totals.sums / len(self.photos)).tolist()
         self._refuse_divergence(loss)
         val_loss, val_accuracy = self.validation.evaluate(
-            state.evaluated_network, image_size, self._final_image_size
+            state.evaluated_network, image_size, self.final_image_size
         )
         self._refuse_divergence(val_loss)
         best = self._is_best(image_size, val_loss)
@@ -203,7 +203,8 @@ class Trainer:
         )
 
     @property
-    def _final_image_size(self) -> int:
+    def final_image_size(self) -> int:
+        """The side of the training photos in the last epoch, in pixels."""
         return self.image_size(self.params.train.epochs - 1)
 
     def prepare_network(self, epoch: int) -> bool:
@@ -239,7 +240,7 @@ class Trainer:
 
     def _is_best(self, image_size: int, val_loss: float) -> bool:
         """Return whether an epoch is the best so far among those at the final image size."""
-        final = self._final_image_size
+        final = self.final_image_size
         before = [row.val_loss for row in self.state.history if row.image_size == final]
         return image_size == final and round(val_loss, 6) < min(before, default=math.inf)
 
