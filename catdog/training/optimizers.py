@@ -81,7 +81,7 @@ class ConvMuon(torch.optim.Muon):
     """torch's Muon, extended from matrices to conv weights: one row per output channel.
 
     It updates matrix views of the weights, so the weights must keep their memory (they do, unless
-    they are moved to another device).
+    they are moved to another device). Unnecessary once torch's does it: pytorch/pytorch#166209.
     """
 
     def __init__(self, groups: list[dict[str, Any]], momentum: float) -> None:
