@@ -37,7 +37,7 @@ class PhotoResult:
 
 
 def style() -> AbstractContextManager[None]:
-    """Return the context to draw in: matplotlib's defaults, and `$` does not start a formula."""
+    """Return the context to draw in: matplotlib's default settings, with math text disabled."""
     settings: dict[Any, Any] = {
         "text.parse_math": False,
         "axes.spines.top": False,
@@ -48,7 +48,7 @@ def style() -> AbstractContextManager[None]:
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, atomically."""
+    """Write a figure to a PNG file atomically."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100, metadata={"Software": None})
 

@@ -26,7 +26,7 @@ TITLES = {
 
 
 def format_accuracy(values: dict[str, Any], low: str = "low", high: str = "high") -> str:
-    """Return an accuracy as `93.5 % (91.2 to 95.1) of 400 photos`.
+    """Return an accuracy formatted as `93.5 % (91.2 to 95.1) of 400 photos`.
 
     `values` holds `accuracy`, `photos`, and the ends of the interval under the keys given.
     """

@@ -128,7 +128,7 @@ def _correlation(both: int, only_first: int, only_second: int, neither: int) -> 
 
 
 def photos_needed(only_first: float, only_second: float) -> int | None:
-    """Return how many photos detect this difference with 80 % power; None if it is zero.
+    """Return how many photos are needed to detect a difference with 80 % power; None if it is 0.
 
     `only_first` and `only_second` are the fractions of photos that only one of the two classifies
     correctly. Formula: Connor 1987, "Sample size for testing differences in proportions for the
@@ -223,14 +223,14 @@ class _SquaredErrors:
         return float(_satterthwaite(parts, [self.seeds_freedom, self.photos_freedom]))
 
     def seeds_needed(self, difference: float) -> int | None:
-        """Return how many seeds per setting detect this difference with 80 % power."""
+        """Return how many seeds per setting are needed to detect it with 80 % power."""
         seeds = np.arange(2, MOST_SEEDS + 1)
         parts = (self.one_seed / seeds, self.photos_alone + self.one_seed_photos / seeds)
         freedoms = (seeds - 1, self.photos_freedom)
         return _smallest(seeds, _detected(difference, parts, freedoms))
 
     def photos_needed(self, difference: float, photos: int) -> int | None:
-        """Return how many photos detect it with these seeds, with a precision of 2 %."""
+        """Return how many photos are needed with these seeds, with a precision of 2 %."""
         counts = np.unique(np.geomspace(2, 1000 * photos, 1000).astype(np.int64))
         parts = (self.seeds, self.photos * photos / counts)
         return _smallest(counts, _detected(difference, parts, (self.seeds_freedom, counts - 1)))

@@ -1,4 +1,4 @@
-"""The plots of the plots."""
+"""The plots of stage 3."""
 
 from pathlib import Path
 
