@@ -21,7 +21,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from benchmarks import measure
 from catdog import params
 from catdog.dataset import splits
 from catdog.dataset.splits import Split
@@ -31,6 +30,7 @@ from catdog.model.inference import BATCH_SIZE, TrainedModel
 from catdog.model.inputs import to_inputs
 from catdog.params import Augmentation
 from catdog.training import augmentation, batches
+from tools import command_line, measure
 
 VIEWS = 7  # purpose of the seed, beside those of train.py: no training draws the same views
 
@@ -157,4 +157,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    measure.start(main)
+    command_line.run(main)

@@ -17,11 +17,11 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks import measure
 from catdog.errors import CatdogError
 from catdog.experiments.compare import Setting, compare, judge
 from catdog.experiments.significance import ALPHA, Difference, holm
 from flows.sweeps.study import parse, points
+from tools import command_line
 
 INK, FAINT, REAL, ALONE = "#1f4e79", "#9db7d0", "#b3402a", "#d99a3d"
 
@@ -147,4 +147,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    measure.start(main)
+    command_line.run(main)

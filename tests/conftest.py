@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest_plugins = ["tests.helpers.prefect_server", "tests.helpers.flow_commands"]
+pytest_plugins = ["tests.helpers.prefect_fixtures", "tests.helpers.flow_commands"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,8 +14,8 @@ from catdog.errors import CatdogError
 from catdog.experiments import champion, compare, comparison_report, registry, revisions
 from catdog.model import networks, saved
 from catdog.model.card import ModelCard, versions
-from tests.helpers import tiny_project
-from tests.helpers.tiny_project import git
+from tools import tiny_project
+from tools.tiny_project import git
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 32

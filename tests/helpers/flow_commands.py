@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.helpers import tiny_project
-from tests.helpers.prefect_server import Server, kill_marked, log_of, marked, wait_for
-from tests.helpers.tiny_project import dvc_says
+from tests.helpers.prefect_runs import log_of
+from tools import tiny_project
+from tools.prefect_services import Server, kill_marked, marked, wait_for
+from tools.tiny_project import dvc_says
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
