@@ -21,6 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from catdog.errors import CatdogError, Stopped
+from catdog.model.devices import Device
 from catdog.support.stop_signals import StopRequest
 
 T = TypeVar("T")
@@ -145,3 +146,11 @@ def _meet(group: Group, stop: StopRequest) -> Store:
             raise Stopped("stopped before the training began")
         time.sleep(0.1)
     return store
+
+
+def local_devices(device: Device, group: Group) -> list[torch.device]:
+    """Return the devices of all processes of the group on this machine; `device` is the first's."""
+    if device.torch_device.type != "cuda":
+        return [device.torch_device]
+    first = device.torch_device.index
+    return [torch.device("cuda", first + index) for index in range(group.local_size)]

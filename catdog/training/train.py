@@ -15,13 +15,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from catdog.dataset import splits
 from catdog.errors import CatdogError, Stopped
-from catdog.model import networks, pretrained, saved
+from catdog.model import networks, pretrained, saved, weights_files
 from catdog.model.card import ModelCard, versions
 from catdog.model.devices import (
     Device,
     compute_deterministically,
     describe,
-    of_this_machine,
     pick_device,
 )
 from catdog.model.inference import TrainedModel
@@ -52,7 +51,7 @@ def train(params: Params, prepared: Path, models: Path, history_file: Path) -> l
     group = distributed.from_environment()
     device = pick_device(params.train.precision, local_rank=group.local_rank)
     with Progress(params.train.epochs, quiet=not group.first) as progress:
-        mine = of_this_machine(device, group) if group.local_rank == 0 else []
+        mine = distributed.local_devices(device, group) if group.local_rank == 0 else []
         say = progress.say if group.first else print  # each machine says what it waits for
         with (
             device_lock.held(mine, say),  # a signal ends the wait at once: nothing to save yet
@@ -109,7 +108,7 @@ class Trainer:
         self.cost = StepCost(params, len(self.classes))
         self.network = self._begin()
         self.average = _average(self.network, params.train.ema)
-        head = {id(weight) for weight in pretrained.head_of(self.network)}
+        head = {id(weight) for weight in pretrained.head_parameters(self.network)}
         backbone = [weight for weight in self.network.parameters() if id(weight) not in head]
         slow = backbone if params.model.from_torchvision else []
         self.optimizers = optimizers.build_optimizers(
@@ -130,7 +129,7 @@ class Trainer:
         network = networks.build(model, len(self.classes), settings.eval_image_size)
         if model.from_torchvision:
             sizes = [settings.start_image_size, settings.image_size, settings.eval_image_size]
-            pretrained.start(network, model.name, model.torchvision.weights, sizes)
+            pretrained.initialize(network, model.name, model.torchvision.weights, sizes)
         network = sync_batch_norm.with_shared_norms(network, self.group, self.device.torch_device)
         return network.to(self.device.torch_device).to(memory_format=torch.channels_last)
 
@@ -142,7 +141,7 @@ class Trainer:
 
     def describe(self) -> str:
         """Return one line that says what is trained on what."""
-        weights = networks.count_weights(self.network)
+        weights = networks.count_parameters(self.network)
         return (
             f"{self.params.model.name} network of {weights:,} weights, {len(self.photos):,} photos "
             f"to train on, {len(self.val_split.labels):,} to choose the epoch by"
@@ -331,7 +330,7 @@ class Trainer:
             std=self.normalization.std,
             precision=settings.precision,
             epoch=len(self.history) if last else max(kept, default=0),
-            weights=networks.count_weights(self.network),
+            weights=networks.count_parameters(self.network),
             pflop=history.total_pflop(self.history),
             versions=versions(),
         )
@@ -390,7 +389,7 @@ def _key(params: Params, prepared: Path, device: Device, group: Group) -> str:
     settings = params.model_dump_json(exclude={"evaluate"})
     photos = (prepared / "photos.csv").read_bytes() + (prepared / "stats.json").read_bytes()
     model = params.model
-    weights = pretrained.fingerprint(model.torchvision.weights) if model.from_torchvision else ""
+    weights = weights_files.fingerprint(model.torchvision.weights) if model.from_torchvision else ""
     kind = device.torch_device.type
     machine = f"{kind} {device.dtype} {torch.__version__} {group.size}"
     if kind == "cpu":  # as many threads, as many parts of each sum: other last bits

@@ -68,7 +68,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
             std=[0.5] * 3,
             precision="float32",
             epoch=1,
-            weights=networks.count_weights(network),
+            weights=networks.count_parameters(network),
             pflop=0.0,
             versions=versions(),
         )

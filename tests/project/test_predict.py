@@ -54,7 +54,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         std=[0.5, 0.5, 0.5],
         precision="float32",
         epoch=1,
-        weights=networks.count_weights(network),
+        weights=networks.count_parameters(network),
         pflop=0.0,
         versions=versions(),
     )
@@ -202,7 +202,7 @@ def test_a_missing_model_is_refused_before_anything_is_written(
     photos: Path, tmp_path: Path
 ) -> None:
     stream = io.StringIO()
-    with pytest.raises(CatdogError, match="no trained model here"):
+    with pytest.raises(CatdogError, match="not found; run `dvc repro`"):
         run_predict([photos], tmp_path / "models", "csv", stream)
     assert stream.getvalue() == ""
 

@@ -15,7 +15,7 @@ from flows.sweeps.study import parse, points
 from studies import mistakes
 from studies.mistakes import Case
 from studies.table import Line, markdown, with_verdicts
-from tests.model.test_saved import model, noise
+from tests.helpers.small_model import model, noise
 
 ROOT = Path(__file__).resolve().parents[2]
 UNCHANGED = {

@@ -186,23 +186,23 @@ def test_the_cores_are_shared_among_the_processes(diverged: tuple[Path, int, str
 def test_all_cuda_devices_are_used_and_not_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CATDOG_DEVICE", "cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert devices.how_many() == 4
-    assert devices.how_many(3) == 3
-    with pytest.raises(CatdogError, match=r"--devices 5: device cuda can be had 4 times"):
-        devices.how_many(5)
+    assert devices.device_count() == 4
+    assert devices.device_count(3) == 3
+    with pytest.raises(CatdogError, match=r"--devices 5: only 4 available \(device cuda\)"):
+        devices.device_count(5)
 
 
 def test_a_device_that_is_named_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setenv("CATDOG_DEVICE", "cuda:1")
-    assert devices.how_many() == 1
-    with pytest.raises(CatdogError, match="--devices 2: device cuda:1 can be had 1 time"):
-        devices.how_many(2)
+    assert devices.device_count() == 1
+    with pytest.raises(CatdogError, match=r"--devices 2: only 1 available \(device cuda:1\)"):
+        devices.device_count(2)
 
 
 def test_a_cpu_is_one_device_that_more_processes_can_share(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CATDOG_DEVICE", "cpu")
-    assert devices.how_many() == 1
-    assert devices.how_many(2) == 2
+    assert devices.device_count() == 1
+    assert devices.device_count(2) == 2
