@@ -6,7 +6,7 @@ Three pipelines make the same kind of batches from the same photos, with the rec
 
 1. torchvision: ImageFolder decodes and its transforms augment each photo, in two worker processes;
 2. packed: the same workers and transforms, on photos that are already decoded and resized;
-3. catdog: `batches.epoch` on the same packed photos, which augments whole batches.
+3. catdog: `batches.epoch_batches` on the same packed photos, which augments whole batches.
 
 The gain from 1 to 2 is that of decoding in advance, from 2 to 3 that of augmenting in batches. The
 two factors multiply, so their shares are shares of the logarithm. Each rate is divided by the
@@ -79,7 +79,7 @@ def pack(folder: Path, image_size: int) -> tuple[npt.NDArray[np.uint8], npt.NDAr
     return np.stack(photos), np.array(labels)
 
 
-def resident(photos: batches.Photos, image_size: int) -> npt.NDArray[np.uint8]:
+def resident(photos: batches.PhotoStore, image_size: int) -> npt.NDArray[np.uint8]:
     """Return all photos (N, S, S, 3), S being the size that `photos` keeps for this image size."""
     photos.set_size(image_size)
     (pixels,) = photos.batches(torch.arange(len(photos)), [slice(None)])
@@ -116,7 +116,7 @@ class Setting:
 
 
 def contenders(
-    folder: Path, photos: batches.Photos, setting: Setting
+    folder: Path, photos: batches.PhotoStore, setting: Setting
 ) -> dict[str, Callable[[], Iterable[Any]]]:
     """Return, by the name of the pipeline, a function that starts an epoch of batches.
 
@@ -129,14 +129,14 @@ def contenders(
     packed = PackedDataset(shrunk, photos.labels.numpy(), transforms.Compose(steps))
 
     def catdog() -> Iterable[batches.Batch]:
-        return batches.epoch(
+        return batches.epoch_batches(
             photos,
             setting.augmentation,
             IMAGENET,
             image_size=setting.image_size,
             batch_size=setting.batch_size,
             seed=1,
-            number=0,
+            epoch=0,
         )
 
     return {
@@ -168,7 +168,7 @@ def shares_of_gain(slow: float, middle: float, fast: float) -> tuple[float, floa
     return first, 1 - first
 
 
-def compare(folder: Path, photos: batches.Photos, setting: Setting, trials: int) -> None:
+def compare(folder: Path, photos: batches.PhotoStore, setting: Setting, trials: int) -> None:
     """Print the table of one image size, and the two factors of its gain."""
     workers = min(WORKERS, usable_cores())
     used = {TORCHVISION: workers, PACKED: workers, CATDOG: 1}
@@ -237,7 +237,7 @@ def main() -> None:
     with photo_folder(arguments.photos, arguments.number) as folder:
         start = time.perf_counter()
         side = max(recipe.prepare.image_size, *arguments.sizes)
-        photos = batches.Photos(*pack(folder, side), cpu.torch_device)
+        photos = batches.PhotoStore(*pack(folder, side), cpu.torch_device)
         took = time.perf_counter() - start
         print(f"decoding and resizing to {side} px on one core: {len(photos) / took:,.0f} photos/s")
         for size in arguments.sizes:

@@ -5,7 +5,7 @@ python -m benchmarks.notebook [--photos FOLDER] [--number 200] [--epochs 4] [--s
 
 The notebook: ImageFolder, torchvision's transforms for each photo, a DataLoader without workers,
 batches of 10, float32, log-softmax and NLL loss, plain SGD, contiguous memory format; run by the
-installed torch. catdog: `batches.epoch`, `networks.build`, `optimizers.build_optimizers`,
+installed torch. catdog: `batches.epoch_batches`, `networks.build`, `optimizers.build_optimizers`,
 channels-last. Both start from the same weights and see the same photos, in different order.
 
 Times are of the full network, with epochs of both in turns. The curves (mean training loss per
@@ -85,7 +85,7 @@ class Notebook:
 class Catdog:
     """The same recipe, trained with this project's modules."""
 
-    photos: batches.Photos
+    photos: batches.PhotoStore
     recipe: Params
     device: Device
     seed: int
@@ -100,14 +100,14 @@ class Catdog:
     def run_epoch(self) -> float:
         """Train one epoch; return the mean training loss."""
         total, count = torch.zeros((), device=self.device.torch_device), 0
-        for batch in batches.epoch(
+        for batch in batches.epoch_batches(
             self.photos,
             self.recipe.augmentation,
             IMAGENET,
             image_size=self.recipe.train.image_size,
             batch_size=self.recipe.train.batch_size,
             seed=self.seed,
-            number=self.epoch,
+            epoch=self.epoch,
         ):
             loss = self.learner.step(batch.inputs, batch.labels)
             total, count = total + loss * len(batch.labels), count + len(batch.labels)
@@ -131,7 +131,7 @@ def with_image_size(recipe: Params, size: int) -> Params:
 
 def both(folder: Path, recipe: Params, device: Device, seed: int) -> dict[str, Training]:
     """Return a training by the notebook and one by catdog, on the photos of a folder."""
-    photos = batches.Photos(*pack(folder, recipe.train.image_size), device.torch_device)
+    photos = batches.PhotoStore(*pack(folder, recipe.train.image_size), device.torch_device)
     return {
         "notebook": Notebook(folder, recipe, seed),
         "catdog": Catdog(photos, recipe, device, seed),

@@ -26,11 +26,11 @@ MODES = {"not prefetched": False, "prefetched": True}
 
 def run_steps(trainer: Trainer, image_size: int, prefetch: bool) -> float:
     """Run the steps of an epoch; return the share of the time spent waiting for batches."""
-    mode = nullcontext() if prefetch else patch.object(batches, "_one_ahead", iter)
+    mode = nullcontext() if prefetch else patch.object(batches, "_prefetch", iter)
     with mode:
         start, waited = time.perf_counter(), 0.0
-        for batch in trainer._batches(0, image_size, 0):
-            trainer._step(batch)
+        for batch in trainer.epoch_batches(0, image_size, 0):
+            trainer.train_step(batch)
             waited += batch.seconds
         return waited / (time.perf_counter() - start)
 
@@ -71,7 +71,7 @@ def main() -> None:
         prepared = Path(name) / "prepared"
         write_prepared(prepared, options.steps * recipe.train.batch_size)
         trainer = Trainer(recipe, prepared, device)
-        trainer._get_ready(recipe.train.epochs)
+        trainer.prepare_network(recipe.train.epochs)
         for image_size in options.sizes:
             compare(trainer, image_size, options.steps, options.trials)
 

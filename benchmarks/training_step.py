@@ -23,7 +23,7 @@ from catdog.model import networks
 from catdog.model.devices import Device, pick_device
 from catdog.params import Params
 from catdog.training import optimizers
-from catdog.training.flops import StepCost
+from catdog.training.flops import StepFlops
 from tools import command_line, measure
 
 CLASSES = 2
@@ -68,7 +68,7 @@ def prepare_step(
     inputs = torch.randn(batch_size, 3, image_size, image_size, device=device.torch_device)
     inputs = inputs.contiguous(memory_format=torch.channels_last)
     labels = torch.arange(batch_size, device=device.torch_device) % CLASSES
-    flops = StepCost(recipe, CLASSES).of(batch_size, image_size)
+    flops = StepFlops(recipe, CLASSES).count(batch_size, image_size)
     return flops, partial(Learner(recipe, image_size, device).step, inputs, labels)
 
 

@@ -62,9 +62,11 @@ def accuracy(case: Case) -> float:
 def accuracy_augmented(case: Case, draw: int) -> float:
     """Return the share that it judges right of random views of the same photos."""
     card, split = case.model.card, case.split
-    photos = batches.Photos(split.photos, split.labels, case.model.device.torch_device)
+    photos = batches.PhotoStore(split.photos, split.labels, case.model.device.torch_device)
     photos.set_size(card.image_size)
-    views = augmentation.draw(case.augmentation, len(photos), batches.generator_of(draw, VIEWS))
+    views = augmentation.draw_transforms(
+        case.augmentation, len(photos), batches.make_generator(draw, VIEWS)
+    )
     parts = [slice(at, at + BATCH_SIZE) for at in range(0, len(photos), BATCH_SIZE)]
     right = 0
     case.model.network.eval()
@@ -73,7 +75,9 @@ def accuracy_augmented(case: Case, draw: int) -> float:
         for part, pixels in zip(parts, photos.batches(every, parts), strict=True):
             seen = views[part].to(pixels.device)
             fill = case.augmentation.fill
-            inputs = augmentation.render(pixels, seen, card.image_size, fill, card.mean, card.std)
+            inputs = augmentation.apply_transforms(
+                pixels, seen, card.image_size, fill, card.mean, card.std
+            )
             logits = inference.forward(case.model.network, inputs, card.flip, case.model.device)
             right += int((logits.argmax(1) == photos.labels[part]).sum())
     return right / len(photos)

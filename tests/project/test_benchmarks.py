@@ -130,7 +130,7 @@ def test_all_pipelines_make_batches_with_the_same_statistics(drawn: Path) -> Non
     augmentation = params.load(ROOT / "recipes" / "real.yaml").augmentation
     setting = data_loading.Setting(augmentation.model_copy(update={"fill": "black"}), 32, 8)
     with photo_folder(drawn, 24) as folder:
-        photos = batches.Photos(*data_loading.pack(folder, 32), torch.device("cpu"))
+        photos = batches.PhotoStore(*data_loading.pack(folder, 32), torch.device("cpu"))
         epochs = data_loading.contenders(folder, photos, setting)
         means = {}
         for name, start in epochs.items():
