@@ -39,6 +39,7 @@ from catdog.params import Augmentation
 from catdog.preparation.photos import list_classes, open_photo, squish
 from catdog.support.process_pool import usable_cores
 from catdog.training import batches
+from catdog.training.photo_store import PhotoStore
 from tools import command_line, measure
 from tools.photo_folder import photo_folder
 
@@ -79,7 +80,7 @@ def pack(folder: Path, image_size: int) -> tuple[npt.NDArray[np.uint8], npt.NDAr
     return np.stack(photos), np.array(labels)
 
 
-def resident(photos: batches.PhotoStore, image_size: int) -> npt.NDArray[np.uint8]:
+def resident(photos: PhotoStore, image_size: int) -> npt.NDArray[np.uint8]:
     """Return all photos (N, S, S, 3), S being the size that `photos` keeps for this image size."""
     photos.set_size(image_size)
     (pixels,) = photos.batches(torch.arange(len(photos)), [slice(None)])
@@ -116,7 +117,7 @@ class Setting:
 
 
 def contenders(
-    folder: Path, photos: batches.PhotoStore, setting: Setting
+    folder: Path, photos: PhotoStore, setting: Setting
 ) -> dict[str, Callable[[], Iterable[Any]]]:
     """Return, by the name of the pipeline, a function that starts an epoch of batches.
 
@@ -168,7 +169,7 @@ def shares_of_gain(slow: float, middle: float, fast: float) -> tuple[float, floa
     return first, 1 - first
 
 
-def compare(folder: Path, photos: batches.PhotoStore, setting: Setting, trials: int) -> None:
+def compare(folder: Path, photos: PhotoStore, setting: Setting, trials: int) -> None:
     """Print the table of one image size, and the two factors of its gain."""
     workers = min(WORKERS, usable_cores())
     used = {TORCHVISION: workers, PACKED: workers, CATDOG: 1}
@@ -237,7 +238,7 @@ def main() -> None:
     with photo_folder(arguments.photos, arguments.number) as folder:
         start = time.perf_counter()
         side = max(recipe.prepare.image_size, *arguments.sizes)
-        photos = batches.PhotoStore(*pack(folder, side), cpu.torch_device)
+        photos = PhotoStore(*pack(folder, side), cpu.torch_device)
         took = time.perf_counter() - start
         print(f"decoding and resizing to {side} px on one core: {len(photos) / took:,.0f} photos/s")
         for size in arguments.sizes:

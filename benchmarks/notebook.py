@@ -37,6 +37,7 @@ from catdog.model.devices import Device, pick_device
 from catdog.model.inputs import IMAGENET
 from catdog.params import Params
 from catdog.training import batches
+from catdog.training.photo_store import PhotoStore
 from tools import command_line, measure
 from tools.photo_folder import photo_folder
 
@@ -85,7 +86,7 @@ class Notebook:
 class Catdog:
     """The same recipe, trained with this project's modules."""
 
-    photos: batches.PhotoStore
+    photos: PhotoStore
     recipe: Params
     device: Device
     seed: int
@@ -131,7 +132,7 @@ def with_image_size(recipe: Params, size: int) -> Params:
 
 def both(folder: Path, recipe: Params, device: Device, seed: int) -> dict[str, Training]:
     """Return a training by the notebook and one by catdog, on the photos of a folder."""
-    photos = batches.PhotoStore(*pack(folder, recipe.train.image_size), device.torch_device)
+    photos = PhotoStore(*pack(folder, recipe.train.image_size), device.torch_device)
     return {
         "notebook": Notebook(folder, recipe, seed),
         "catdog": Catdog(photos, recipe, device, seed),

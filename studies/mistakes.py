@@ -28,7 +28,9 @@ from catdog.model import inference, saved
 from catdog.model.inference import BATCH_SIZE, TrainedModel
 from catdog.model.inputs import to_inputs
 from catdog.params import Augmentation
-from catdog.training import augmentation, batches
+from catdog.training import augmentation
+from catdog.training.photo_store import PhotoStore
+from catdog.training.seeds import make_generator
 from tools import command_line, measure
 
 AUGMENTED_TEST = 7  # purpose of the seed, not used in training: the transforms are new
@@ -61,10 +63,10 @@ def accuracy(case: Case) -> float:
 def accuracy_augmented(case: Case, draw: int) -> float:
     """Return the accuracy on the test photos with the random augmentation number `draw`."""
     card, split = case.model.card, case.split
-    photos = batches.PhotoStore(split.photos, split.labels, case.model.device.torch_device)
+    photos = PhotoStore(split.photos, split.labels, case.model.device.torch_device)
     photos.set_size(card.image_size)
     transforms = augmentation.draw_transforms(
-        case.augmentation, len(photos), batches.make_generator(draw, AUGMENTED_TEST)
+        case.augmentation, len(photos), make_generator(draw, AUGMENTED_TEST)
     )
     parts = [slice(at, at + BATCH_SIZE) for at in range(0, len(photos), BATCH_SIZE)]
     correct = 0

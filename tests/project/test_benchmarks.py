@@ -15,6 +15,7 @@ from catdog import params
 from catdog.errors import CatdogError
 from catdog.model.devices import pick_device
 from catdog.training import batches
+from catdog.training.photo_store import PhotoStore
 from tools import command_line, measure
 from tools.draw_sample import draw_sample
 from tools.photo_folder import photo_folder
@@ -130,7 +131,7 @@ def test_all_pipelines_make_batches_with_the_same_statistics(drawn: Path) -> Non
     augmentation = params.load(ROOT / "recipes" / "real.yaml").augmentation
     setting = data_loading.Setting(augmentation.model_copy(update={"fill": "black"}), 32, 8)
     with photo_folder(drawn, 24) as folder:
-        photos = batches.PhotoStore(*data_loading.pack(folder, 32), torch.device("cpu"))
+        photos = PhotoStore(*data_loading.pack(folder, 32), torch.device("cpu"))
         epochs = data_loading.contenders(folder, photos, setting)
         means = {}
         for name, start in epochs.items():
