@@ -29,7 +29,7 @@ from catdog.model.inputs import pick_normalization
 from catdog.params import Params
 from catdog.paths import CHECKPOINTS
 from catdog.support import device_lock
-from catdog.support.progress import Progress
+from catdog.support.progress import Progress, progress_bar
 from catdog.support.stop_signals import StopRequest, stop_request
 from catdog.training import batches, checkpoint, distributed, history, optimizers, sync_batch_norm
 from catdog.training.distributed import ALONE, Group
@@ -51,26 +51,26 @@ def train(params: Params, prepared: Path, models: Path, history_file: Path) -> l
     compute_deterministically()
     group = distributed.from_environment()
     device = pick_device(params.train.precision, local_rank=group.local_rank)
-    with Progress(params.train.epochs, quiet=not group.first) as progress:
+    with progress_bar(params.train.epochs, quiet=not group.first) as progress:
         mine = of_this_machine(device, group) if group.local_rank == 0 else []
-        say = progress.say if group.first else print  # each machine says what it waits for
+        say = progress.log if group.first else print  # each machine says what it waits for
         with (
-            device_lock.held(mine, say),  # a signal ends the wait at once: nothing to save yet
+            device_lock.hold(mine, say),  # a signal ends the wait at once: nothing to save yet
             stop_request(patient=group.size > 1) as stop,
             distributed.joined(group, device.torch_device, stop),
         ):
             trainer = Trainer(params, prepared, device, group)
             path = CHECKPOINTS / f"{_key(params, prepared, device, group)}.safetensors"
-            progress.say(describe(device, group.size))
-            progress.say(trainer.describe())
+            progress.log(describe(device, group.size))
+            progress.log(trainer.describe())
             if trainer.resume(path):
-                progress.say(f"going on after {trainer.place()}, from {path}")
+                progress.log(f"going on after {trainer.place()}, from {path}")
             while len(trainer.history) < params.train.epochs:
                 trainer.run_epoch(progress, path, stop)
                 if group.first:
                     rows = trainer.history[-1], trainer.timings[-1]
-                    progress.say(history.epoch_line(*rows, params.train.epochs))
-            progress.say(history.cost_line(trainer.history, trainer.timings))
+                    progress.log(history.epoch_line(*rows, params.train.epochs))
+            progress.log(history.cost_line(trainer.history, trainer.timings))
             if group.first:
                 saved.save(models, trainer.kept_network(), trainer.card())
                 history.write(history_file, trainer.history, Epoch)
@@ -206,7 +206,7 @@ class Trainer:
             running.step += 1
             running.flops += self.cost.of(batch.photos, image_size, frozen)
             running.waited += batch.seconds
-            progress.step(number + 1, running.step / self.steps)
+            progress.update(number + 1, running.step / self.steps)
             now = time.perf_counter()
             running.seconds, start = running.seconds + now - start, now
             if running.step < self.steps and (stop or time.monotonic() > self.saved + SAVE_EVERY):

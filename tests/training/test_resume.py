@@ -65,7 +65,7 @@ class Death:
             os.kill(os.getpid(), self.number)
 
 
-STEP = "catdog.support.progress:Progress.step"
+STEP = "catdog.support.progress:Progress.update"
 MIDDLE = STEPS + 4  # the fourth step of epoch 2
 
 
@@ -170,7 +170,7 @@ def await_event(death: Death, file: Path) -> None:
 
     An event is a call of a function in Python or C, or a return.
     """
-    events, first_step = itertools.count(1), Progress.step.__code__
+    events, first_step = itertools.count(1), Progress.update.__code__
     before_first_step = 0
 
     def watch(frame: FrameType, event: str, argument: object) -> None:
