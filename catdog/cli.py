@@ -351,7 +351,10 @@ def main() -> None:
     try:
         app()
     except BrokenProcessPool:
-        _fail("a worker process was killed, possibly out of memory; retry with --workers 1")
+        _fail(
+            "prepare: a worker process was killed, possibly because memory ran out; retry with "
+            "--workers 1"
+        )
     except (CatdogError, OSError) as error:  # OSError: a full disk or a read-only folder
         _fail(str(error), error.exit_code if isinstance(error, CatdogError) else 1)
     finally:

@@ -70,11 +70,11 @@ def import_photos(
         raise CatdogError(f"{raw}: another import is in progress; wait for it to finish") from None
     except BrokenProcessPool:
         raise CatdogError(
-            f"{raw}: nothing was changed: a worker process was killed, possibly out of memory; "
-            "retry with --workers 1"
+            f"{raw}: a worker process was killed, possibly because memory ran out; nothing was "
+            "changed; retry with --workers 1"
         ) from None
     except OSError as error:
-        raise CatdogError(f"{raw}: nothing was changed: {error}") from None
+        raise CatdogError(f"{raw}: {error}; nothing was changed") from None
 
 
 def check_replaceable(raw: Path, replace: bool) -> None:
@@ -236,7 +236,10 @@ def recover(raw: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, even while a worker of a killed import writes its last photo into it."""
+    """Remove a folder, even while a worker of a killed import still writes a photo into it.
+
+    With the start methods spawn and forkserver, workers do not inherit the import lock.
+    """
     for _ in range(40):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():

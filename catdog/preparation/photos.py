@@ -133,7 +133,7 @@ def replaced_photos(root: Path) -> Path:
 
 
 def _how_to_get_photos(root: Path) -> str:
-    if replaced_photos(root).is_dir():
+    if replaced_photos(root.resolve()).is_dir():  # `root` may be a link to another disk
         return (
             "an import was killed while it replaced the photos; run `catdog fetch` again, which "
             "first restores the old ones"
