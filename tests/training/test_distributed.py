@@ -14,6 +14,7 @@ from catdog.paths import HISTORY, MODELS, PREPARED
 from catdog.training import batches, distributed, sync_batch_norm
 from catdog.training import train as stage
 from catdog.training.distributed import SINGLE, Group
+from catdog.training.photo_store import PhotoStore
 from tests.helpers.prepared_data import settings
 from tests.helpers.small_training import end, losses, place, run_in, train
 
@@ -21,7 +22,7 @@ from tests.helpers.small_training import end, losses, place, run_in, train
 def epoch(group: Group, augmentation: params.Augmentation) -> list[batches.Batch]:
     """One epoch over 21 photos that all differ, in batches of 8 (so 7)."""
     pixels = torch.arange(21 * 32 * 32 * 3).reshape(21, 32, 32, 3).remainder(251).byte().numpy()
-    photos = batches.PhotoStore(pixels, torch.arange(21).numpy(), torch.device("cpu"))
+    photos = PhotoStore(pixels, torch.arange(21).numpy(), torch.device("cpu"))
     normalization = Normalization([0.5] * 3, [0.5] * 3)
     return list(
         batches.epoch_batches(
