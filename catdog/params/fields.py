@@ -28,7 +28,7 @@ def _zero_or_at_least_16(value: int) -> int:
 
 def _weights_source(value: str) -> str:
     if value not in ("none", "default") and not value.endswith((".safetensors", ".pth")):
-        raise ValueError(f"must be none, default, or a .safetensors or .pth file, not {value!r}")
+        raise ValueError(f"must be none, default, or a file (.safetensors or .pth), not {value!r}")
     return value
 
 

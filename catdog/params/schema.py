@@ -304,8 +304,8 @@ class Params(Section):
         if self.model.name.startswith(FIXED_SIZE) and len(set(sizes.values())) > 1:
             found = ", ".join(f"{key} ({size})" for key, size in sizes.items())
             raise ValueError(
-                f"model.name: {self.model.name} accepts one image size only; set {found} to the "
-                "same value"
+                f"model.name: {self.model.name} requires {found} to be equal: it accepts one image "
+                "size only"
             )
         return self
 

@@ -186,7 +186,7 @@ def test_a_value_out_of_range_is_reported_with_the_allowed_range(
         ),
         (
             {"train__start_image_size": 64},
-            ("model.name: seed", "start_image_size (64)", "train.image_size (128)", "same value"),
+            ("model.name: seed", "start_image_size (64)", "train.image_size (128)", "equal"),
         ),
         ({"train__image_size": 15}, ("train.image_size", "must be 0", "at least 16", "15")),
         (
