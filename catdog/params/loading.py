@@ -45,7 +45,7 @@ def parse(values: Any, source: str = "params") -> Params:
         return Params.model_validate(values)
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        shown = "; ".join(_explain(dict(problem)) for problem in problems[:MAX_SHOWN])
+        shown = " | ".join(_explain(dict(problem)) for problem in problems[:MAX_SHOWN])
         more = f" (and {len(problems) - MAX_SHOWN} more)" if len(problems) > MAX_SHOWN else ""
         raise CatdogError(f"{source}: {shown}{more}") from None
 
@@ -58,14 +58,14 @@ def _explain(problem: dict[str, Any]) -> str:
             return f"{key}: missing key; copy it from recipes/"
         case "extra_forbidden":
             near = _nearest(key)
-            hint = f", did you mean {' or '.join(near)}?" if near else ""
+            hint = f"; similar: {', '.join(near)}" if near else ""
             return f"{key}: unknown key{hint}; all keys are listed in docs/params.md"
         case "value_error":
             message = str(problem["ctx"]["error"])
             return f"{key}: {message}" if key else message
         case _:
-            message = str(problem["msg"])
-            return f"{key}: invalid value {problem['input']!r}; {message[0].lower()}{message[1:]}"
+            allowed = str(problem["msg"]).replace("Input should be", "must be")
+            return f"{key}: invalid value {problem['input']!r}; {allowed[0].lower()}{allowed[1:]}"
 
 
 def _nearest(key: str) -> list[str]:

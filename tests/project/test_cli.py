@@ -86,7 +86,7 @@ def test_an_invalid_value_is_reported_with_key_value_and_range(tmp_path: Path) -
     (tmp_path / "params.yaml").write_text(text)
     line = refusal("train", folder=tmp_path)
     assert "params.yaml: augmentation.flip: invalid value 1.5" in line
-    assert "less than or equal to 1" in line
+    assert "must be less than or equal to 1" in line
 
 
 def test_prepare_without_photos_names_the_commands_that_get_them(tmp_path: Path) -> None:
