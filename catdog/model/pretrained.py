@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from catdog.errors import CatdogError
 from catdog.model.weights_files import download, first_line, read_state
 from catdog.params import Params, parse
-from catdog.params.schema import OWN_NETWORKS, SIDES
+from catdog.params.networks import OWN_NETWORKS
+from catdog.params.schema import SIZE_KEYS
 
 # Auxiliary classifiers of googlenet and inception_v3, which only their original training uses.
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
@@ -61,7 +62,7 @@ def complete(params: Params) -> Params:
     if not params.model.from_torchvision:
         return params
     _check_name(params.model.name)
-    sides = [key for key in SIDES if getattr(params.train, key) == 0]
+    sides = [key for key in SIZE_KEYS if getattr(params.train, key) == 0]
     from_weights = params.normalization.source == "weights"
     if not sides and not from_weights:
         return params

@@ -197,14 +197,14 @@ def test_prepared_photos_must_have_the_size_of_the_weights() -> None:
 )
 def test_our_networks_have_no_pretrained_weights(changes: dict[str, object]) -> None:
     line = error_of(model__name="residual", **changes)
-    assert "asks torchvision's weights, but model.name: residual has none" in line
+    assert "requires a network of torchvision, but model.name is residual" in line
     assert ("normalization.source: weights" if changes else "train.start_image_size: 0") in line
 
 
 @pytest.mark.parametrize("name", ["vit_b_16", "maxvit_t"])
 def test_a_network_with_a_fixed_size_cannot_train_on_growing_photos(name: str) -> None:
     line = error_of(model__name=name, train__start_image_size=96)
-    assert f"model.name: {name} needs train.start_image_size (96)" in line
+    assert f"model.name: {name} requires train.start_image_size (96)" in line
     assert "to be equal" in line
 
 

@@ -31,7 +31,9 @@ def archive(name: str) -> Path:
 def import_archive(name: str, folder: Path) -> dict[str, int]:
     """Import an archive into folder/raw; return the number of photos per class."""
     quarantine = folder / "quarantine.csv"
-    return import_photos(archive(name), folder / "raw", replace=False, quarantine=quarantine).taken
+    return import_photos(
+        archive(name), folder / "raw", replace=False, quarantine=quarantine
+    ).imported
 
 
 def test_kaggles_photos_at_full_size_are_imported_and_prepared(tmp_path: Path) -> None:
