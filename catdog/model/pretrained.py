@@ -62,12 +62,12 @@ def complete(params: Params) -> Params:
     if not params.model.from_torchvision:
         return params
     _check_name(params.model.name)
-    sides = [key for key in SIZE_KEYS if getattr(params.train, key) == 0]
+    size_keys = [key for key in SIZE_KEYS if getattr(params.train, key) == 0]
     from_weights = params.normalization.source == "weights"
-    if not sides and not from_weights:
+    if not size_keys and not from_weights:
         return params
     inputs, values = weights_inputs(params.model.name), params.model_dump()
-    values["train"] |= dict.fromkeys(sides, inputs.image_size)
+    values["train"] |= dict.fromkeys(size_keys, inputs.image_size)
     if from_weights:
         values["normalization"] = {"mean": inputs.mean, "std": inputs.std, "source": "given"}
     return parse(values, "params.yaml")

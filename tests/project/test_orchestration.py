@@ -1,4 +1,4 @@
-"""benchmarks/orchestration.py: it runs, and measures what its table says."""
+"""benchmarks/orchestration.py: its commands, its tables and its errors."""
 
 import subprocess
 import sys
