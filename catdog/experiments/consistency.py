@@ -6,9 +6,10 @@ from typing import Any
 from flatten_dict import flatten
 
 from catdog import paths
-from catdog.experiments.dvc_lock import load_yaml, params_used
+from catdog.experiments.dvc_lock import params_used
 from catdog.experiments.recovery import recovery_advice
 from catdog.experiments.snapshots import Project, Snapshot
+from catdog.support.yaml_files import parse_mapping
 
 METRICS, REPORTS = str(paths.METRICS), str(paths.REPORTS)
 
@@ -43,7 +44,7 @@ def changes_since_run(snapshot: Snapshot) -> list[str]:
     """
     changed = []
     if (text := snapshot.read("params.yaml")) is not None:
-        params = flatten(load_yaml(text, "params.yaml"), reducer="dot")
+        params = flatten(parse_mapping(text.decode("utf-8"), "params.yaml"), reducer="dot")
         used = params_used(snapshot.stages)
         changed += [f"params.yaml ({key})" for key in used if params.get(key) != used[key]]
     return changed + snapshot.changed_code() + snapshot.changed_data()

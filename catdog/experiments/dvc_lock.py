@@ -2,26 +2,12 @@
 
 from typing import Any
 
-from dvc.utils.serialize import YAMLFileCorruptedError, parse_yaml
 from flatten_dict import flatten
 
 from catdog import paths
-from catdog.support.atomic_files import no_yaml
 
 RAW = str(paths.RAW)
 Stages = dict[str, Any]  # the content of dvc.lock under `stages`
-
-
-def load_yaml(text: bytes, path: str) -> dict[str, Any]:
-    """Return the content of a YAML file as DVC reads it; CatdogError if it is not valid YAML.
-
-    DVC reads YAML 1.2, in which 1e-05 is a number. PyYAML reads YAML 1.1, and takes it for a string
-    (treeverse/dvc#5971).
-    """
-    try:
-        return dict(parse_yaml(text.decode("utf-8"), path) or {})
-    except YAMLFileCorruptedError as error:
-        raise no_yaml(path, error.__cause__ or error) from None
 
 
 def params_used(stages: Stages) -> dict[str, Any]:

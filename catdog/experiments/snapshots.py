@@ -23,7 +23,8 @@ from dvc_data.index import DataIndexDirError
 
 from catdog.errors import CatdogError
 from catdog.experiments import revisions
-from catdog.experiments.dvc_lock import Stages, load_yaml
+from catdog.experiments.dvc_lock import Stages
+from catdog.support.yaml_files import parse_mapping
 
 WORKSPACE = "workspace"
 NO_REMOTE = {"core": {"remote": ""}}
@@ -53,7 +54,8 @@ class Snapshot:
     def stages(self) -> Stages:
         """The stages in dvc.lock, empty if the file is missing."""
         text = self.read("dvc.lock")
-        return dict(load_yaml(text, "dvc.lock").get("stages", {})) if text else {}
+        content = parse_mapping(text.decode("utf-8"), "dvc.lock") if text else {}
+        return dict(content.get("stages", {}))
 
     def changed_code(self) -> list[str]:
         """Return the dependencies, other than DVC's outputs, that differ from dvc.lock.

@@ -19,8 +19,8 @@ from catdog.experiments import compare, comparison_report, comparison_summary, r
 from catdog.experiments.run_results import NotCachedError
 from catdog.experiments.significance import Difference
 from studies import table
-from tests.helpers import tiny_project
-from tests.helpers.tiny_project import git
+from tools import tiny_project
+from tools.tiny_project import git
 
 ROOT = Path(__file__).resolve().parents[2]
 DVC_YAML = """\
@@ -458,7 +458,7 @@ def test_an_invalid_yaml_file_is_reported_in_one_line(project: Path) -> None:
     done = catdog(project)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith("catdog: dvc.lock: is no YAML: line ")
+    assert line.startswith("catdog: dvc.lock: invalid YAML in line ")
 
 
 @pytest.mark.parametrize("stale", [False, True])
