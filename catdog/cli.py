@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from catdog import __version__, params
+from catdog import params
 from catdog.errors import CatdogError
 from catdog.paths import (
     DOWNLOADS,
@@ -33,9 +33,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Learn to tell cats from dogs, or any other folders of photos apart.",
-    epilog="Every command works in the current folder. predict needs a trained model only; the "
-    "pipeline, its recipes and the Prefect flows are in the repository, not in the package: run "
-    "the other commands in a clone.",
 )
 
 Workers = Annotated[
@@ -58,24 +55,6 @@ class Form(StrEnum):
     table = "table"
     md = "md"
     json = "json"
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"catdog {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _global_options(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
-        ),
-    ] = False,
-) -> None:
-    pass
 
 
 @app.command()
@@ -297,12 +276,7 @@ def draw(
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws others.")] = 1,
 ) -> None:
     """Draw the embedded sample: cats and dogs, as class folders."""
-    try:
-        from tools.draw_sample import draw_sample
-    except ModuleNotFoundError:
-        raise CatdogError(
-            "draw: tools/draw_sample is not in the package; run this in a clone of the repository"
-        ) from None
+    from tools.draw_sample import draw_sample
 
     draw_sample(folder, count, seed)
 
