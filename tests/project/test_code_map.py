@@ -68,14 +68,14 @@ def part_of(top: str, dotted: str) -> str:
 def violations(top: str, part: str, source: str) -> list[str]:
     """Return the imports of a module in `part` of the package `top` that the rules forbid."""
     allowed = ALLOWED[top].get(part)
-    found = []
-    for name in imports(source):
-        package = name.split(".")[0]
-        if package in FORBIDDEN[top]:
-            found.append(name)
-        elif package == top and allowed is not None and part_of(top, name) not in allowed | {part}:
-            found.append(name)
-    return found
+
+    def is_allowed(name: str) -> bool:
+        package = name.split(".", maxsplit=1)[0]
+        if package != top or allowed is None:
+            return package not in FORBIDDEN[top]
+        return part_of(top, name) in allowed | {part}
+
+    return [name for name in imports(source) if not is_allowed(name)]
 
 
 def modules() -> Iterator[tuple[str, str, Path]]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from catdog import __version__, params
 from catdog.model import networks, saved
@@ -179,3 +181,11 @@ def test_a_command_that_needs_more_fails_in_one_line(
     (line,) = done.stderr.splitlines()
     assert line.startswith("catdog: ")
     assert reason in line
+
+
+def test_the_changelog_and_the_citation_have_the_present_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    (version, date) = re.findall(r"^## (\d\S+) - (\S+)$", changelog, re.MULTILINE)[0]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (version, date) == (citation["version"], str(citation["date-released"]))
+    assert version == __version__
