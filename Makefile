@@ -78,8 +78,8 @@ agent: $(READY) ## start a Prefect worker on this machine: POOL=gpu or POOL=cpu 
 deploy: $(READY) ## install pools, deployments, schedules and automations on the server
 	@$(BIN)/python -m flows.deploy
 
-bench: $(READY) ## measure the speed of the parts and print ratios (orchestration takes long, and is left out)
-	@for name in $(filter-out measure orchestration,$(basename $(notdir $(wildcard benchmarks/*.py)))); do \
+bench: $(READY) ## run the short benchmarks and print ratios (all but benchmarks/orchestration.py)
+	@for name in $(filter-out orchestration,$(basename $(notdir $(wildcard benchmarks/*.py)))); do \
 	  echo "benchmarks/$$name.py"; $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 

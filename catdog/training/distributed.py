@@ -79,7 +79,8 @@ class Group:
             # Buffers (norm statistics) are equal already, see sync_batch_norm.py. With
             # find_unused_parameters (there are none) DDP does not rebuild gradient buckets after
             # the first step. Their layout decides the order of summation, so a resumed training of
-            # three or more processes would otherwise differ in the last bit.
+            # three or more processes would otherwise differ in the last bit. pytorch/pytorch#153404
+            # proposes to rebuild them in this case, too.
             return DistributedDataParallel(
                 network, broadcast_buffers=False, find_unused_parameters=True
             )

@@ -122,14 +122,14 @@ def _no_logging() -> Iterator[None]:
 
 @contextmanager
 def _forward_signals() -> Iterator[list[int]]:
-    """Pass the stop signals on to the processes and go on watching them; yield what has come.
+    """Forward stop signals to the processes while watching them; yield those received.
 
-    torch's launcher would end with an exception that does not say how its processes ended, and one
-    that comes while it waits for them would leave them alone.
+    torch's own handler would raise an exception that does not say how its processes ended, and a
+    signal during its final wait would leave them running.
     """
     received: list[int] = []
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def forward(number: int, frame: FrameType | None) -> None:
         received.append(number)
         children = psutil.Process().children()
         if not children:
@@ -138,7 +138,7 @@ def _forward_signals() -> Iterator[list[int]]:
             with suppress(psutil.NoSuchProcess):
                 child.send_signal(signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
 
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    before = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
         yield received
     finally:

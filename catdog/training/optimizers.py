@@ -1,13 +1,12 @@
-"""Optimizers and learning-rate schedules, by their names in params.yaml."""
+"""Optimizers, by their names in params.yaml."""
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from catdog.params import Optimizer, Schedule
+from catdog.params import Optimizer
 
 
 def build_optimizers(
@@ -82,7 +81,7 @@ class ConvMuon(torch.optim.Muon):
     """torch's Muon, extended from matrices to conv weights: one row per output channel.
 
     It updates matrix views of the weights, so the weights must keep their memory (they do, unless
-    they are moved to another device).
+    they are moved to another device). Unnecessary once torch's does it: pytorch/pytorch#166209.
     """
 
     def __init__(self, groups: list[dict[str, Any]], momentum: float) -> None:
@@ -117,21 +116,3 @@ def set_lr(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-
-
-def lr_factor(settings: Schedule, progress: float) -> float:
-    """Return the factor on optimizer.lr at `progress`, in [0, 1), through the training.
-
-    It depends only on its arguments, so a checkpoint holds no state of it. one_cycle: Smith & Topin
-    2017, arXiv:1708.07120, with one linear decay; cosine: Loshchilov & Hutter 2016,
-    arXiv:1608.03983, after a linear warm-up.
-    """
-    if settings.name == "constant":
-        return 1.0
-    if settings.name == "step":
-        return 0.1 ** int(progress / settings.step_every)
-    if progress < settings.warmup:
-        return progress / settings.warmup
-    down = (progress - settings.warmup) / (1 - settings.warmup)
-    remaining = 1 - down if settings.name == "one_cycle" else (1 + math.cos(math.pi * down)) / 2
-    return settings.final + (1 - settings.final) * remaining

@@ -10,8 +10,8 @@ from catdog.training.distributed import Group
 def with_sync_batch_norm(network: nn.Module, group: Group, device: torch.device) -> nn.Module:
     """Return the network with batch norms that use the statistics of the whole batch.
 
-    Otherwise the result would depend on the number of processes. torch's own SyncBatchNorm supports
-    CUDA only. Names and shapes of the parameters do not change.
+    Otherwise the result would depend on the number of processes. torch's own SyncBatchNorm does
+    not support CPUs (pytorch/pytorch#78078). Names and shapes of the parameters do not change.
     """
     if group.size == 1:
         return network

@@ -20,11 +20,13 @@ from catdog.params import Params
 from catdog.support import device_lock
 from catdog.support.progress import progress_bar
 from catdog.support.stop_signals import stop_request
-from catdog.training import batches, distributed, history, optimizers, outputs
+from catdog.training import batches, distributed, history, optimizers, outputs, schedules
 from catdog.training.distributed import SINGLE, Group, local_devices
 from catdog.training.flops import StepFlops
 from catdog.training.history import Epoch, Timing
+from catdog.training.photo_store import PhotoStore
 from catdog.training.resume import Checkpoints, checkpoint_path
+from catdog.training.seeds import derive_seed
 from catdog.training.state import TrainingState
 from catdog.training.sync_batch_norm import with_sync_batch_norm
 from catdog.training.validation import Validation
@@ -87,7 +89,7 @@ class Trainer:
         split = read_split(prepared, "train")
         self.classes = split.classes
         self.normalization = pick_normalization(params, prepared)
-        self.photos = batches.PhotoStore(split.photos, split.labels, device.torch_device)
+        self.photos = PhotoStore(split.photos, split.labels, device.torch_device)
         self.steps_per_epoch = batches.steps_per_epoch(len(self.photos), params.train.batch_size)
         distributed.refuse_too_many(group, len(self.photos) // self.steps_per_epoch)
         self.validation = Validation(
@@ -112,7 +114,7 @@ class Trainer:
             optimizers.set_lr(self.state.optimizers, self._lr_factor(epoch, totals.step))
             # The rank is in the seed since each process drops out features of other photos.
             purpose = (epoch, STEPS, totals.step, self.group.rank)
-            torch.manual_seed(batches.derive_seed(self.params.train.seed, *purpose))
+            torch.manual_seed(derive_seed(self.params.train.seed, *purpose))
             totals.sums += self.group.all_reduce(self.train_step(batch))
             totals.step += 1
             totals.flops += self.flops.count(batch.photos, image_size, frozen)
@@ -189,7 +191,7 @@ class Trainer:
 
     def describe(self) -> str:
         """Return one line about the network and the photos."""
-        count = networks.count_weights(self.state.network)
+        count = networks.count_parameters(self.state.network)
         return (
             f"{self.params.model.name} network, {count:,} parameters; {len(self.photos):,} "
             f"training photos, {len(self.validation):,} validation photos"
@@ -198,7 +200,7 @@ class Trainer:
     def image_size(self, epoch: int) -> int:
         """Return the side of the training photos in an epoch (from 0), in pixels."""
         plan, progress = self.params.train, epoch / self.params.train.epochs
-        return batches.image_size_at(
+        return schedules.image_size_at(
             progress, plan.start_image_size, plan.image_size, plan.grow_from, plan.grow_until
         )
 
@@ -236,7 +238,7 @@ class Trainer:
         """Return the factor on the learning rates in a step; -1 is the last step before `epoch`."""
         steps = self.steps_per_epoch
         progress = (epoch * steps + step + 0.5) / (self.params.train.epochs * steps)
-        return optimizers.lr_factor(self.params.schedule, progress)
+        return schedules.lr_factor(self.params.schedule, progress)
 
     def _is_best(self, image_size: int, val_loss: float) -> bool:
         """Return whether an epoch is the best so far among those at the final image size."""
@@ -260,18 +262,18 @@ def build_network(params: Params, classes: int, device: Device, group: Group) ->
     that the network does not support.
     """
     settings, model = params.train, params.model
-    torch.manual_seed(batches.derive_seed(settings.seed, 0, INITIAL))
+    torch.manual_seed(derive_seed(settings.seed, 0, INITIAL))
     network = networks.build(model, classes, settings.eval_image_size)
     if model.from_torchvision:
         sizes = [settings.start_image_size, settings.image_size, settings.eval_image_size]
-        pretrained.start(network, model.name, model.torchvision.weights, sizes)
+        pretrained.initialize(network, model.name, model.torchvision.weights, sizes)
     network = with_sync_batch_norm(network, group, device.torch_device)
     return network.to(device.torch_device).to(memory_format=torch.channels_last)
 
 
 def build_optimizers(params: Params, network: nn.Module) -> list[torch.optim.Optimizer]:
     """Return the optimizers; of a torchvision network all but the head have a lower rate."""
-    head = {id(weight) for weight in pretrained.head_of(network)}
+    head = {id(weight) for weight in pretrained.head_parameters(network)}
     backbone = [weight for weight in network.parameters() if id(weight) not in head]
     slow = backbone if params.model.from_torchvision else []
     factor = params.model.torchvision.backbone_lr

@@ -18,8 +18,8 @@ from catdog.errors import CatdogError
 from catdog.experiments import compare, comparison_report, revisions
 from catdog.experiments.run_results import NotCachedError
 from studies import table
-from tests.helpers import tiny_project
-from tests.helpers.tiny_project import git
+from tools import tiny_project
+from tools.tiny_project import git
 
 ROOT = Path(__file__).resolve().parents[2]
 DVC_YAML = """\
@@ -436,7 +436,7 @@ def test_a_file_that_is_no_yaml_is_one_clear_line(project: Path) -> None:
     done = catdog(project)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith("catdog: dvc.lock: is no YAML: line ")
+    assert line.startswith("catdog: dvc.lock: invalid YAML in line ")
 
 
 @pytest.mark.parametrize("stale", [False, True])

@@ -4,7 +4,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.guards.outages import is_away, wait_out
-from tests.helpers.prefect_server import Server, Service
+from tools.prefect_services import Server, Service
 
 
 def test_run_goes_on_when_its_server_is_back(prefect_server: Server) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from flows.errors import FlowError
 from flows.runs.repository import CHECKOUT, Repository, git, home, repository
-from tests.helpers import tiny_project
+from tools import tiny_project
 
 
 @pytest.fixture(scope="module")

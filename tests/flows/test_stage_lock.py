@@ -13,8 +13,8 @@ import pytest
 from flows.runs.repository import Repository
 from flows.runs.stage_lock import tree_of, turn
 from flows.runs.workspace import Workspace
-from tests.helpers import tiny_project
-from tests.helpers.tiny_project import git
+from tools import tiny_project
+from tools.tiny_project import git
 
 HOLDER = """
 import sys, time

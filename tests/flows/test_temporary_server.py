@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from flows.guards import temporary_server
-from tests.helpers.prefect_server import REPOSITORY, kill_marked, marked, wait_for
+from tools.prefect_services import REPOSITORY, kill_marked, marked, wait_for
 
 # The command of a flow, with what matters of Prefect's servers: their words, and whose they are.
 COMMAND = """

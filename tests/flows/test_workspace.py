@@ -18,8 +18,8 @@ from flows.runs import records
 from flows.runs.repository import Repository, repository
 from flows.runs.request import RunRequest, check
 from flows.runs.workspace import Workspace, bring_home, dirty, environment, workspace
-from tests.helpers import tiny_project
-from tests.helpers.tiny_project import dvc, dvc_says, git
+from tools import tiny_project
+from tools.tiny_project import dvc, dvc_says, git
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 from catdog.model.devices import keep_freed_memory
 from catdog.model.inputs import Normalization, resize
 from catdog.params import Augmentation
-from catdog.training import augmentation, batches
-from catdog.training.batches import Batch, PhotoStore
+from catdog.training import augmentation, batches, photo_store, seeds
+from catdog.training.batches import Batch
 from catdog.training.distributed import SINGLE, Group
+from catdog.training.photo_store import PhotoStore
 
 CPU = torch.device("cpu")
 QUICK = hypothesis_settings(max_examples=25, deadline=None)
@@ -200,7 +201,7 @@ def test_photos_resized_in_several_threads_keep_their_order(
     threads: int, memory: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = at(noise(10), 16)
-    monkeypatch.setattr(batches, "resize_threads", lambda device: threads)
+    monkeypatch.setattr(photo_store, "resize_threads", lambda device: threads)
     assert torch.equal(at(noise(10, memory=memory), 16), whole)
 
 
@@ -212,7 +213,7 @@ def shrunk_now(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(len(photos))
         return resize(photos, side)
 
-    monkeypatch.setattr(batches, "resize", spy)
+    monkeypatch.setattr(photo_store, "resize", spy)
     return counts
 
 
@@ -274,7 +275,7 @@ def test_batches_of_photos_are_complete_and_in_order(count: int, memory: int | N
     every = at(noise(20), 16)
     photos, order = (
         noise(20, memory=memory),
-        torch.randperm(20, generator=batches.make_generator(1)),
+        torch.randperm(20, generator=seeds.make_generator(1)),
     )
     photos.set_size(16)
     wanted = [slice(at, at + 3) for at in range(0, 20, 3)][:count]
@@ -367,39 +368,3 @@ def test_the_shards_of_a_group_make_up_the_batches_in_order(size: int) -> None:
         assert {part.photos for part in parts} == {len(whole.labels)}
         sizes = [len(part.labels) for part in parts]
         assert max(sizes) - min(sizes) <= 1
-
-
-SIZES = st.integers(16, 256)
-SHARES = st.floats(0, 1)
-
-
-@QUICK
-@given(sizes=st.tuples(SIZES, SIZES), shares=st.tuples(SHARES, SHARES))
-def test_image_size_grows_in_multiples_of_16(
-    sizes: tuple[int, int], shares: tuple[float, float]
-) -> None:
-    start, end = sorted(sizes)
-    grow_from, grow_until = sorted(shares)
-
-    def at(progress: float) -> int:
-        return batches.image_size_at(progress, start, end, grow_from, grow_until)
-
-    grown = [at(step / 100) for step in range(101)]
-    assert grown == sorted(grown)
-    assert all(size in (start, end) or size % 16 == 0 for size in grown)
-    assert all(start <= size <= end for size in grown)
-    assert at(grow_until) == at(1) == end
-    if grow_from < grow_until:
-        assert at(grow_from) == at(0) == start
-
-
-def test_image_size_is_halfway_at_half_of_the_growth() -> None:
-    assert batches.image_size_at(0.5, 64, 128, 0.25, 0.75) == 96
-
-
-def test_seeds_of_neighbouring_numbers_are_independent() -> None:
-    seeds = {batches.derive_seed(seed, epoch) for seed in range(40) for epoch in range(40)}
-    assert len(seeds) == 1600
-    draws = torch.cat([torch.rand(1, generator=batches.make_generator(1, n)) for n in range(500)])
-    assert abs(float(np.corrcoef(draws[:-1], draws[1:])[0, 1])) < 0.15
-    assert abs(draws.mean().item() - 0.5) < 0.06

@@ -14,14 +14,15 @@ from catdog.paths import HISTORY, MODELS, PREPARED
 from catdog.training import batches, distributed, sync_batch_norm
 from catdog.training import train as stage
 from catdog.training.distributed import SINGLE, Group
+from catdog.training.photo_store import PhotoStore
 from tests.helpers.prepared_data import settings
-from tests.helpers.small_training import end, losses, place, run_in, train
+from tests.helpers.small_training import create_project, finish, losses, run_in, train
 
 
 def epoch(group: Group, augmentation: params.Augmentation) -> list[batches.Batch]:
     """One epoch over 21 photos that all differ, in batches of 8 (so 7)."""
     pixels = torch.arange(21 * 32 * 32 * 3).reshape(21, 32, 32, 3).remainder(251).byte().numpy()
-    photos = batches.PhotoStore(pixels, torch.arange(21).numpy(), torch.device("cpu"))
+    photos = PhotoStore(pixels, torch.arange(21).numpy(), torch.device("cpu"))
     normalization = Normalization([0.5] * 3, [0.5] * 3)
     return list(
         batches.epoch_batches(
@@ -60,7 +61,9 @@ def test_shards_are_complete_and_differ_by_one_at_most(count: int, size: int) ->
 def test_two_processes_have_the_losses_of_one_and_rank_0_writes(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone, together = (place(tmp_path / end, name, train__epochs=1) for end in ("one", "two"))
+    alone, together = (
+        create_project(tmp_path / end, name, train__epochs=1) for end in ("one", "two")
+    )
     monkeypatch.chdir(alone)
     stage.train(params.load(), PREPARED, MODELS, HISTORY)
     log = train(together, "--devices", "2")
@@ -110,7 +113,7 @@ def test_sync_batch_norm_and_its_gradients_match_the_whole_batch(tmp_path: Path)
     torch.save([photos.detach(), weights], tmp_path / "inputs.pt")
     (tmp_path / "work.py").write_text(SHARED_NORM)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "work.py"]
-    code, _, err = end(run_in(tmp_path, *launcher))
+    code, _, err = finish(run_in(tmp_path, *launcher))
     assert code == 0, err
     parts, grads, state = torch.load(tmp_path / "results.pt")
     close = functools.partial(torch.testing.assert_close, rtol=1e-5, atol=1e-5)

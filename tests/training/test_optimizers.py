@@ -1,6 +1,5 @@
 """Optimizers and schedules by name, against numbers computed by hand."""
 
-import itertools
 from collections.abc import Iterable
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from catdog.model import networks
-from catdog.params import Optimizer, ResidualNetwork, Schedule, SeedNetwork
+from catdog.params import Optimizer, ResidualNetwork, SeedNetwork
 from catdog.training import optimizers
 
 SGD = Optimizer(
@@ -193,53 +192,6 @@ def test_muon_skips_weights_without_a_gradient() -> None:
     optimizers.ConvMuon([{"params": [frozen, learning], "weight_decay": 0.1}], 0.9).step()
     assert torch.equal(frozen, before)
     assert not torch.equal(learning, before)
-
-
-def schedule(name: str, **changes: object) -> Schedule:
-    values = {"name": name, "warmup": 0.2, "final": 0.1, "step_every": 0.3}
-    return Schedule.model_validate({**values, **changes})
-
-
-@pytest.mark.parametrize(
-    ("name", "factors"),
-    [
-        # at the start, half the warmup, its end, the middle of what is left, the end
-        ("constant", (1, 1, 1, 1, 1)),
-        ("one_cycle", (0, 0.5, 1, 0.55, 0.1)),
-        ("cosine", (0, 0.5, 1, 0.55, 0.1)),
-    ],
-)
-def test_schedules_at_their_breakpoints(name: str, factors: tuple[float, ...]) -> None:
-    settings = schedule(name)
-    corners = (0, 0.1, 0.2, 0.6, 1)
-    assert [optimizers.lr_factor(settings, at) for at in corners] == pytest.approx(factors)
-
-
-def test_one_cycle_decays_linearly_and_cosine_along_a_cosine() -> None:
-    # A quarter of the way down: 1 - 0.9/4, and 0.1 + 0.9 · (1 + cos 45°)/2.
-    assert optimizers.lr_factor(schedule("one_cycle"), 0.4) == pytest.approx(0.775)
-    assert optimizers.lr_factor(schedule("cosine"), 0.4) == pytest.approx(0.868198)
-
-
-def test_step_divides_by_ten_at_each_share() -> None:
-    settings = schedule("step", step_every=0.25)
-    progress = (0, 0.24, 0.25, 0.49, 0.5, 0.75, 0.99)
-    factors = [optimizers.lr_factor(settings, at) for at in progress]
-    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.001, 0.001])
-
-
-def test_step_every_1_never_steps() -> None:
-    assert optimizers.lr_factor(schedule("step", step_every=1.0), 0.999) == 1
-
-
-@pytest.mark.parametrize("name", ["one_cycle", "cosine"])
-@pytest.mark.parametrize("warmup", [0.0, 0.2, 0.9])
-def test_schedules_are_continuous(name: str, warmup: float) -> None:
-    settings = schedule(name, warmup=warmup)
-    factors = [optimizers.lr_factor(settings, at / 1000) for at in range(1001)]
-    assert max(abs(a - b) for a, b in itertools.pairwise(factors)) < 0.02
-    assert max(factors) == pytest.approx(1, abs=1e-2)
-    assert min(factors) >= 0
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
