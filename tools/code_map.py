@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("catdog", "flows")
+PACKAGES = ("catdog", "flows", "tools")
 PAGE = ROOT / "docs/code.md"
 START, END = "<!-- modules: python -m tools.code_map -->\n```\n", "```\n<!-- end of modules -->\n"
 ENTRY = re.compile(r"^(?P<name>\w+(?:\.py|/)) {2,}(?P<description>\S.*)$", re.MULTILINE)
