@@ -23,7 +23,10 @@ def entries(package: Path) -> dict[str, str]:
 
 
 def contents(package: Path) -> set[str]:
-    """Return the names of the modules and subpackages that a package consists of."""
+    """Return the names of the modules and subpackages that a package must list.
+
+    These are all but __init__.py and __main__.py.
+    """
     modules = {path.name for path in package.glob("*.py") if not path.name.startswith("__")}
     return modules | {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
 
