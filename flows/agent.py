@@ -19,11 +19,6 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-# As a script this file is loaded without its package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-
 import psutil
 from prefect.settings import PREFECT_API_URL
 

@@ -17,11 +17,6 @@ from http import HTTPStatus
 from pathlib import Path
 from uuid import UUID
 
-# As a script this file is loaded without its package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -125,9 +120,8 @@ def deploy() -> None:
     each machine must fill in its own.
     """
     environment = {name: value for name, value in os.environ.items() if name != "CATDOG_ROOT"}
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy"]
     done = subprocess.run(
-        [*command, "--prefect-file", "prefect.yaml", "--all"],
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
         cwd=CHECKOUT,
         env=environment,
         capture_output=True,

@@ -5,16 +5,7 @@ Prefect variable remembers which photos the last run was started for: a run that
 started again and again.
 """
 
-import os
-import sys
-from pathlib import Path
 from typing import Any
-
-# As an entrypoint of Prefect this file is loaded without its package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
 
 from prefect import State, flow
 from prefect.client.schemas.objects import FlowRun

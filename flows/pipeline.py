@@ -9,21 +9,12 @@ experiment. With --here it works in the checkout itself, on its files as they ar
 import argparse
 import dataclasses
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
-
-# As a script, and as an entrypoint of Prefect, this file is loaded without its package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-# Prefect reads these when it is imported. It reports usage unless the first two are set, and the
-# server takes a run for dead that is silent for three beats.
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
 
 import httpx
 from prefect import flow, get_run_logger, tags

@@ -5,19 +5,9 @@ stage needs comes from the default DVC remote (`dvc repro --pull`), and what it 
 right after it (`dvc push --run-cache`). So a stage that any machine has done is nowhere done again.
 """
 
-import os
-import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 from uuid import UUID
-
-# As an entrypoint of Prefect this file is loaded without its package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-# Prefect reads these when it is imported: see pipeline.py.
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
 
 from prefect import State, flow, get_run_logger
 from prefect.client.orchestration import get_client

@@ -14,16 +14,6 @@ import os
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
-
-# As a script this file is loaded without its package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault(
-    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE",
-    "prefect.server.concurrency.lease_storage.filesystem",
-)
 
 from prefect.server.database import provide_database_interface
 from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL

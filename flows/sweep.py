@@ -10,19 +10,11 @@ It is no `dvc queue`, which knows of neither devices nor other machines, and who
 """
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated, Any
-
-# As a script, and as an entrypoint of Prefect, this file is loaded without its package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-# Prefect reads these when it is imported: see pipeline.py.
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
 
 from prefect import State, flow, get_run_logger, tags
 from prefect.settings import PREFECT_API_URL

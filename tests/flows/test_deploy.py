@@ -1,6 +1,9 @@
 """What `make deploy` puts on a server, and what the server then does by itself."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -21,6 +24,7 @@ from flows.deploy import BEAT_SECONDS, MISSED_BEATS, POOLS, main, wait_for_serve
 from flows.errors import FlowError
 from flows.on_new_photos import PHOTOS, VARIABLE, on_new_photos
 from flows.runs import artifacts
+from tests.helpers.flow_commands import ROOT
 from tests.helpers.prefect_server import (
     Server,
     deploy,
@@ -72,6 +76,43 @@ def test_runs_beat_often_enough_and_have_the_tag_that_the_automation_looks_for(
         environment = variables["env"]
         assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(BEAT_SECONDS)
         assert deployment.tags == ["catdog"]
+
+
+def test_commands_in_the_repository_use_the_settings_of_prefect_toml() -> None:
+    show = (
+        "from prefect.settings import get_current_settings; s = get_current_settings();"
+        " print(s.flows.heartbeat_frequency, s.server.analytics_enabled,"
+        " s.server.concurrency.lease_storage)"
+    )
+    kept = {name: value for name, value in os.environ.items() if "PREFECT_" not in name}
+    printed = subprocess.run(
+        [sys.executable, "-c", show], cwd=ROOT, env=kept, check=True, stdout=subprocess.PIPE
+    ).stdout.split()
+    assert printed == [
+        str(BEAT_SECONDS).encode(),
+        b"False",
+        b"prefect.server.concurrency.lease_storage.filesystem",
+    ]
+
+
+@pytest.mark.parametrize("name", ["pipeline", "remote_stage", "sweep", "on_new_photos"])
+def test_entrypoint_loads_after_the_pull_step(name: str, tmp_path: Path) -> None:
+    """A worker starts a run in a folder of its own, and knows no PYTHONPATH."""
+    flow = "stage" if name == "remote_stage" else name
+    load = (
+        "import os; from prefect.flows import load_flow_from_entrypoint as load;"
+        f" os.chdir({str(ROOT)!r}); print(load('flows/{name}.py:{flow}').fn.__name__)"
+    )
+    kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    printed = subprocess.run(
+        [sys.executable, "-P", "-c", load],
+        cwd=tmp_path,
+        env=kept,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout.strip()
+    assert printed == flow
 
 
 def test_each_machine_takes_the_flows_from_its_own_checkout(deployed: Server) -> None:

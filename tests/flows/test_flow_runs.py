@@ -1,11 +1,8 @@
 """The flow, on a DVC project of three tiny stages, with real git, dvc, Prefect and processes."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -232,13 +229,3 @@ def test_flows_know_nothing_of_catdog() -> None:
     assert files
     for file in files:
         assert not re.search(r"^\s*(from|import) catdog", file.read_text("utf-8"), re.MULTILINE)
-
-
-def test_pipeline_runs_as_a_script_from_anywhere(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "flows" / "pipeline.py"), "--help"]
-    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    run = subprocess.run(
-        command, cwd=tmp_path, env=alone, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    assert "--revision" in run.stdout
