@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from types import FrameType
 
 import psutil
@@ -25,10 +24,10 @@ from prefect.settings import PREFECT_API_URL
 from flows.errors import FlowError
 from flows.guards.child_processes import GRACE_SECONDS, SUPERVISOR
 from flows.guards.device_slots import devices
-from flows.runs.records import sweep_up
+from flows.paths import CHECKOUT
+from flows.runs.records import clean_up
 from flows.runs.repository import home
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 STOP_SECONDS = GRACE_SECONDS + 10  # the stages save, then Prefect reports how the runs ended
 AGAIN_SECONDS = 5.0
 
@@ -42,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not PREFECT_API_URL.value():
             raise FlowError("PREFECT_API_URL is not set: which server? make agent sets it")
-        sweep_up(home())
+        clean_up(home())
     except FlowError as error:
         print(f"agent failed: {error}", file=sys.stderr)
         return 1

@@ -26,7 +26,7 @@ from flows.guards.many_runs import DEPLOYMENT, Deployment, Say, run_all
 from flows.pipeline import pipeline
 from flows.runs.repository import repository
 from flows.runs.request import RunRequest
-from flows.runs.workspace import dirty
+from flows.runs.workspace import uncommitted_changes
 from flows.sweeps import artifacts
 from flows.sweeps.artifacts import Row
 from flows.sweeps.plan import Plan, make_plan, unfinished
@@ -57,7 +57,7 @@ def sweep(
     """
     logger, source = get_run_logger(), repository()
     plan = make_plan(study, source)
-    for line in unused(dirty(source, plan.commit), study):
+    for line in unused(uncommitted_changes(source, plan.commit), study):
         logger.warning("%s", line)
     todo = unfinished(plan, results(source, plan.commit), source)
     logger.info("%d points, %d of them done before", len(plan.points), len(plan.points) - len(todo))

@@ -10,8 +10,9 @@ from dvc.utils.hydra import apply_overrides
 from dvc.utils.serialize import load_yaml
 
 from flows.errors import FlowError
+from flows.paths import PARAMS
 from flows.runs.repository import Repository, git, try_git
-from flows.runs.request import PARAMS, RunRequest, check, make_request, resolve
+from flows.runs.request import RunRequest, check, make_request, resolve
 from flows.sweeps.results import Result, leaves
 from flows.sweeps.study import Point, Study, parse, points
 
@@ -83,7 +84,7 @@ def unfinished(
             raise FlowError(
                 f"{plan.file}: experiment {name} of {plan.commit[:7]} is there already, with"
                 f" {wrong}; rename the study's file, or remove it:"
-                f" {repository.removing(name)}"
+                f" {repository.remove_command(name)}"
             )
     return {name: request for name, request in plan.requests.items() if name not in had}
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.guards.child_processes import child_environment, dvc
+from flows.paths import PARAMS
 from flows.runs.repository import Repository, git
-from flows.runs.request import PARAMS, baseline_of
+from flows.runs.request import baseline_of
 
 
 @dataclass(frozen=True)

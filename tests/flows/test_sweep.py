@@ -27,7 +27,7 @@ from prefect.states import Cancelled, Cancelling, Completed, Running, Scheduled
 from flows.errors import FlowError
 from flows.guards import many_runs
 from flows.runs.repository import Repository, repository
-from flows.runs.request import RunRequest, check
+from flows.runs.request import Job, RunRequest, check
 from flows.sweep import refuse, run_here, sweep, unused
 from flows.sweeps.artifacts import Row, draw, first_metric, measured, table
 from flows.sweeps.plan import make_plan
@@ -452,7 +452,7 @@ def test_each_setting_of_a_study_is_tried_once(
 ) -> None:
     tried: list[str] = []
 
-    def see(request: RunRequest, repository: Repository) -> str:
+    def see(request: RunRequest, repository: Repository) -> Job:
         tried.extend(request.overrides)
         return check(request, repository)
 
