@@ -33,8 +33,8 @@ from pydantic import Field
 
 from flows.errors import FlowError
 from flows.guards.child_processes import child_environment
-from flows.guards.flow_command import cancelled_by_interrupt, run_as_command, some_server
-from flows.guards.outages import wait_out
+from flows.guards.flow_command import cancelled_by_interrupt, choose_server, run_as_command
+from flows.guards.outages import wait_for_server
 from flows.remote_stage import NO_REMOTE, check_pools, run_on
 from flows.runs import artifacts
 from flows.runs.records import sweep_up
@@ -208,7 +208,7 @@ def run_stages(
         raise FlowError(NO_REMOTE)
     say = get_run_logger().info
     for stage in STAGES:
-        wait_out(say)
+        wait_for_server(say)
         pool = placement.get(stage)
         # What another machine has done is only restored here, and needs no device.
         placed = pool is not None and run_on(pool, stage, request)
@@ -216,9 +216,9 @@ def run_stages(
             report = run_stage(stage, place.root, place.environment, place.logs, device=not placed)
         reports.append(dataclasses.replace(report, pool=pool if placed else None))
         if remote and not unpushed and (report.outcome == "ran" or stage == STAGES[-1]):
-            wait_out(say)
+            wait_for_server(say)
             unpushed = _push(stage, place)
-    wait_out(say)
+    wait_for_server(say)
     return unpushed
 
 
@@ -266,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         # A run with this tag that falls silent is marked crashed (make deploy). Each of its tasks
         # then asks the server for a slot of the tag: too much for a temporary server.
-        with some_server(), tags(*(["catdog"] if PREFECT_API_URL.value() else [])):
+        with choose_server(), tags(*(["catdog"] if PREFECT_API_URL.value() else [])):
             metrics = (
                 pipeline_here()
                 if options.here

@@ -27,7 +27,7 @@ from prefect.settings import PREFECT_API_URL
 
 from flows.errors import FlowError
 from flows.guards.many_runs import run_all
-from flows.guards.outages import wait_out
+from flows.guards.outages import wait_for_server
 from flows.runs.records import sweep_up
 from flows.runs.repository import repository
 from flows.runs.request import Override, Recipe, Revision, RunRequest, check, make_request
@@ -78,7 +78,7 @@ def _do(stage: Stage, space: Workspace, say: Callable[[str], None]) -> str:
         raise FlowError(NO_REMOTE)
     with turn(space, stage, say):
         report = run_stage(stage, space.folder, variables, space.logs)
-    wait_out(say)
+    wait_for_server(say)
     # Even if nothing ran: an earlier run may have done it, and failed to push.
     push_results(stage, space.folder, variables, space.logs)
     return report.outcome

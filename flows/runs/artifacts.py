@@ -21,7 +21,7 @@ from prefect.artifacts import (
 from prefect.events import emit_event
 
 from flows.errors import FlowError
-from flows.guards.child_processes import dvc
+from flows.guards.child_processes import dvc_output
 from flows.runs.repository import git
 from flows.runs.stages import Report
 
@@ -50,7 +50,9 @@ def difference(root: Path, environment: Mapping[str, str], revision: str) -> Dif
     Raises FlowError with dvc's reason if it cannot.
     """
     tables = [
-        _changes(json.loads(dvc(root, environment, kind, "diff", "--json", revision) or "{}"))
+        _changes(
+            json.loads(dvc_output(root, environment, kind, "diff", "--json", revision) or "{}")
+        )
         for kind in ("params", "metrics")
     ]
     return Difference(revision, *tables)

@@ -89,7 +89,9 @@ def run_stage(
         slot = device_slot(get_run_logger().info)
     with slot as more, StageLog((logs or root / LOGS) / f"{stage}.log") as log:
         for arguments in dvc_commands(stage, root):
-            code = child_processes.run([*DVC, *arguments], root, {**environment, **more}, log.hear)
+            code = child_processes.run_supervised(
+                [*DVC, *arguments], root, {**environment, **more}, log.hear
+            )
             if code:
                 raise stage_error(f"stage {stage} failed", code, log)
         return Report(stage, log.outcome(stage), time.monotonic() - started, log.path)
@@ -107,7 +109,7 @@ def push_results(
     environment = environment or child_environment()
     with StageLog((logs or root / LOGS) / f"push-{stage}.log") as log:
         for command in ([*DVC, "push", "--run-cache"], [sys.executable, str(UNCACHED)]):
-            code = child_processes.run(command, root, environment, log.hear)
+            code = child_processes.run_supervised(command, root, environment, log.hear)
             if code:
                 raise stage_error(f"the push after stage {stage} failed", code, log)
 
@@ -194,7 +196,7 @@ def has_default_remote(root: Path) -> bool:
 def stage_error(what: str, code: int, log: StageLog) -> StageError:
     """Return the error of a command of dvc that ended with `code`: see `StageError`."""
     code = _code_of_the_stage(code, log.last)
-    first = f"{what}: {child_processes.how_it_ended(code)}; its log is {log.path}"
+    first = f"{what}: {child_processes.describe_exit(code)}; its log is {log.path}"
     killed = child_processes.signal_of(code) == signal.SIGKILL
     return StageError("\n".join([first, *log.last]), killed)
 

@@ -19,7 +19,7 @@ from dvc.exceptions import DvcException
 from dvc.utils.hydra import apply_overrides
 
 from flows.errors import FlowError
-from flows.guards.child_processes import child_environment, dvc
+from flows.guards.child_processes import child_environment, dvc_output
 from flows.runs import records
 from flows.runs.repository import Repository, git, try_git
 from flows.runs.request import PARAMS, RunRequest, baseline_of
@@ -278,4 +278,4 @@ def _drop_leftover(workspace: Workspace, ref: str) -> None:
 
 def _dvc(workspace: Workspace, *arguments: str) -> None:
     """Run a dvc command in the clone; FlowError with its reason if it fails."""
-    dvc(workspace.folder, environment(workspace.folder), *arguments)
+    dvc_output(workspace.folder, environment(workspace.folder), *arguments)
