@@ -120,12 +120,12 @@ def _run(command: Sequence[str], environment: Mapping[str, str], stopped: Sequen
     while not stopped and process.poll() is None:
         time.sleep(0.2)
     if stopped:
-        _end_runs(process.pid)
+        _stop_runs(process.pid)
         process.terminate()
     return process.wait()
 
 
-def _end_runs(supervisor: int) -> None:
+def _stop_runs(supervisor: int) -> None:
     """Stop the runs of the worker under the process `supervisor`; return when they have ended.
 
     A process worker that stops kills its runs, which then stay Running on the server

@@ -18,7 +18,8 @@ All keys are optional, but a study needs `grid`, `points` or `seeds`. This one d
 names.
 
 A setting is a key of params.yaml, written with dots, and its value: a number, text, true, false,
-null, or a list of these. A key may be in only one of `overrides`, `seeds`, and `grid` or `points`.
+null, or a list of these. A key that is set in `overrides` or by `seeds` cannot be set in `grid` or
+`points` too.
 
 Each point becomes one DVC experiment. Its name consists of the name of the study, the settings or
 the name of the point, and the seed: `lr-lr=0.03-batch_size=64-seed=1`, `lr-large-seed=1`. Only the
@@ -27,7 +28,8 @@ characters that are not allowed, they become `_`, and a hash of the settings is 
 
 A study can grow: a sweep finds finished points by their names and skips them. New values, points
 and seeds change no existing name. A new key in `grid` renames all points of the grid, and a new key
-with the same last part as another renames the points that set the other.
+with the same last part as another renames the points that set the other. After a change of `recipe`
+or `overrides`, rename the file: points of the same name would have other params, which is an error.
 """
 
 import hashlib
