@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 
 from catdog.errors import CatdogError
-from catdog.training.distributed import Group
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -117,14 +116,6 @@ def how_many(asked: int | None = None) -> int:
             "look at CUDA_VISIBLE_DEVICES and CATDOG_DEVICE"
         )
     return asked
-
-
-def of_this_machine(device: Device, group: Group) -> list[torch.device]:
-    """Return the devices on which the processes of a group compute on this machine."""
-    if device.torch_device.type != "cuda":
-        return [device.torch_device]
-    first = device.torch_device.index
-    return [torch.device("cuda", first + index) for index in range(group.local_size)]
 
 
 def best_device() -> str:

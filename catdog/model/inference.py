@@ -1,6 +1,5 @@
 """A network applied to stored photos: logits and probabilities, in batches, without gradients."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from catdog.model.card import ModelCard
 from catdog.model.devices import Device
-from catdog.model.inputs import to_inputs
+from catdog.model.inputs import Normalization, to_inputs
 
 BATCH_SIZE = 256  # photos per forward pass: enough to keep a device busy
 
@@ -29,22 +28,46 @@ class TrainedModel:
         H and W are the card's stored_image_size. With the card's `flip` a photo's logits are the
         mean over itself and its mirror image.
         """
-        results = [batch.cpu().numpy() for batch in self._batches(photos)]
-        return np.concatenate(results) if results else np.empty((0, len(self.card.classes)), "f4")
+        card = self.card
+        return predict_logits(
+            self.network,
+            photos,
+            image_size=card.image_size,
+            normalization=Normalization(card.mean, card.std),
+            flip=card.flip,
+            classes=len(card.classes),
+            device=self.device,
+        )
 
     def probabilities(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return probabilities (N, classes) of photos (N, H, W, 3); each row sums to 1."""
         return torch.softmax(torch.from_numpy(self.logits(photos)), dim=1).numpy()
 
-    def _batches(self, photos: npt.NDArray[np.uint8]) -> Iterator[Tensor]:
-        card = self.card
-        self.network.eval()
-        for start in range(0, len(photos), BATCH_SIZE):
-            batch = torch.from_numpy(photos[start : start + BATCH_SIZE].copy())
-            with torch.inference_mode():
-                on_device = batch.to(self.device.torch_device)
-                inputs = to_inputs(on_device, card.image_size, card.mean, card.std)
-                yield forward(self.network, inputs, card.flip, self.device)
+
+@torch.inference_mode()
+def predict_logits(
+    network: nn.Module,
+    photos: npt.NDArray[np.uint8],
+    *,
+    image_size: int,
+    normalization: Normalization,
+    flip: bool,
+    classes: int,
+    device: Device,
+) -> npt.NDArray[np.float32]:
+    """Return logits (N, classes) of stored photos (N, H, W, 3), in batches.
+
+    The network is put into evaluation mode.
+    """
+    network.eval()
+    results = [np.empty((0, classes), np.float32)]
+    for start in range(0, len(photos), BATCH_SIZE):
+        batch = torch.from_numpy(photos[start : start + BATCH_SIZE].copy())
+        inputs = to_inputs(
+            batch.to(device.torch_device), image_size, normalization.mean, normalization.std
+        )
+        results.append(forward(network, inputs, flip, device).cpu().numpy())
+    return np.concatenate(results)
 
 
 def forward(network: nn.Module, inputs: Tensor, flip: bool, device: Device) -> Tensor:

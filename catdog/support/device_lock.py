@@ -26,7 +26,7 @@ def name_of(device: torch.device) -> str:
 
 
 @contextmanager
-def held(devices: Iterable[torch.device], say: Callable[[str], None]) -> Iterator[None]:
+def hold(devices: Iterable[torch.device], say: Callable[[str], None]) -> Iterator[None]:
     """Hold the locks of devices while the context lasts; waits for them, and says for whom.
 
     They are taken in the order of their names, so that two trainings never wait for each other.

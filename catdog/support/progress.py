@@ -34,13 +34,16 @@ class Progress:
         """Take the bar away."""
         self._bar.stop()
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Print one line above the bar."""
         self._console.print(line, markup=False)
         self._console.file.flush()
 
-    def step(self, epoch: int, share: float) -> None:
+    def update(self, epoch: int, share: float) -> None:
         """Move the bar to `share`, in [0, 1], of epoch number `epoch`."""
         self._bar.update(
             self._task, completed=epoch - 1 + share, description=f"epoch {epoch}/{self._epochs}"
         )
+
+
+progress_bar = Progress

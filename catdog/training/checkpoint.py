@@ -1,7 +1,7 @@
-"""Training state on disk: written atomically, found again only by the training that wrote it.
+"""A checkpoint file: tensors and numbers of a training state, written atomically.
 
-Checkpoints lie outside every DVC out, since DVC deletes outs before a stage runs. They are
-safetensors files, with the numbers that are no tensors as JSON in the header: no pickle is loaded.
+Checkpoints are outside every DVC out, since DVC deletes outs before it runs a stage. They are
+safetensors files with the plain numbers as JSON in the header: nothing is unpickled.
 """
 
 import hashlib
@@ -24,17 +24,16 @@ PACKAGE = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class State:
-    """All that a training needs to go on after a step."""
+    """Everything that a training needs to continue after a step."""
 
     tensors: dict[str, Tensor]
     numbers: dict[str, Any]
 
 
 def key_of(*parts: str | bytes) -> str:
-    """Return a key (24 hexadecimal digits) of these params, data and machine, and of this code.
+    """Return a hash (24 hexadecimal digits) of `parts` and of the code of prepare and train.
 
-    The code is that of prepare and train in dvc.yaml: another version of it finds no checkpoint of
-    this one.
+    With another version of the code a training does not find this one's checkpoints.
     """
     digest = hashlib.sha256()
     folders = {*PREPARE_CODE, *TRAIN_CODE}
@@ -47,31 +46,30 @@ def key_of(*parts: str | bytes) -> str:
 
 
 def save(path: Path, state: State) -> None:
-    """Write a checkpoint, whole or not at all; OSError if it cannot, as on a full disk.
+    """Write a checkpoint atomically; raises OSError, as on a full disk.
 
-    A kill can leave a half-written one in a hidden folder beside it, which `remove` finds by its
-    name: safetensors writes to a name of its own first.
+    A kill can leave a partial file in a hidden folder next to it, which `remove` deletes.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        whole = Path(folder) / path.name
+        temporary = Path(folder) / path.name
         try:
-            save_file(tensors, whole, metadata={"numbers": json.dumps(state.numbers)})
-        except safetensors.SafetensorError as error:  # a full disk is no OSError there
+            save_file(tensors, temporary, metadata={"numbers": json.dumps(state.numbers)})
+        except safetensors.SafetensorError as error:  # what safetensors raises on a full disk
             raise OSError(f"{path}: cannot be saved: {error}") from None
-        whole.replace(path)
+        temporary.replace(path)
 
 
 def remove(path: Path) -> None:
-    """Delete a checkpoint, if there is one, and what kills have left of others of its name."""
+    """Delete a checkpoint, if it exists, and partial files that kills have left."""
     path.unlink(missing_ok=True)
     for leftover in path.parent.glob(f".{path.name}.*"):
         shutil.rmtree(leftover)
 
 
 def load(path: Path) -> State | None:
-    """Return the checkpoint at `path`, on the CPU; None if there is none, or none that is whole."""
+    """Return the checkpoint at `path`, on the CPU; None if it is missing or damaged."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -81,7 +79,7 @@ def load(path: Path) -> State | None:
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the tensors of an optimizer's state by name `weight/entry` (momentum and the like)."""
+    """Return the tensors of an optimizer's state (momentum etc.) by name `parameter/entry`."""
     state = optimizer.state_dict()["state"]
     return {
         f"{weight}/{entry}": value
@@ -92,10 +90,10 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `flatten_optimizer` took out.
+    """Restore the state that `flatten_optimizer` returned.
 
-    Each tensor gets the memory layout of its weight back, which the file does not keep: the fused
-    optimizers walk weight and momentum in memory order and would pair the wrong numbers.
+    Each tensor gets the memory layout of its parameter, which the file does not keep: the fused
+    optimizers iterate over both in memory order and would otherwise pair the wrong numbers.
     """
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
@@ -109,12 +107,12 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
 
 
 def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors under names that begin with `prefix:`."""
+    """Return the tensors with `prefix:` before their names."""
     return {f"{prefix}:{name}": value for name, value in tensors.items()}
 
 
 def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with `prefix:`, under the rest of their names."""
+    """Return the tensors whose names begin with `prefix:`, without the prefix."""
     start = f"{prefix}:"
     return {
         name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)

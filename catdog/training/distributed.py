@@ -1,7 +1,7 @@
-"""The processes of one training: each computes a share of every batch, and the first one writes.
+"""Data-parallel training: each process computes a shard of every batch, and the first one writes.
 
-They are started by torch.distributed's launcher (`catdog train --devices`, or torchrun), which
-tells each by its environment which one it is. Nothing that is drawn depends on how many there are.
+The processes are started by torch.distributed's launcher (`catdog train --devices`, or torchrun),
+which sets the rank of each in its environment. Random draws do not depend on their number.
 """
 
 import os
@@ -21,6 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from catdog.errors import CatdogError, Stopped
+from catdog.model.devices import Device
 from catdog.support.stop_signals import StopRequest
 
 T = TypeVar("T")
@@ -28,40 +29,40 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Group:
-    """How many processes train together, and which of them this is."""
+    """The processes that train together, and the rank of this one."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    """which one it is on its machine"""
+    """rank among the processes of its machine"""
     local_size: int = 1
-    """how many there are on its machine"""
+    """number of processes of its machine"""
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes files and lines of log."""
+        """Whether this is rank 0, which writes the files and the log."""
         return self.rank == 0
 
-    def sum(self, values: Tensor) -> Tensor:
-        """Return the sum of `values` over the processes."""
+    def all_reduce(self, values: Tensor) -> Tensor:
+        """Return the sum of `values` over the processes, computed in place."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
-    def share(self, count: int) -> slice:
-        """Return which of `count` things are this process's: a run of them."""
+    def shard(self, count: int) -> slice:
+        """Return which of `count` consecutive items belong to this process."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
-    def same(self, value: T) -> T:
-        """Return the first process's `value` in each of them."""
+    def broadcast(self, value: T) -> T:
+        """Return the `value` of rank 0 in every process."""
         if self.size == 1:
             return value
         values = [value]
         dist.broadcast_object_list(values)
         return values[0]
 
-    def gather(self, value: T) -> list[T]:
-        """Return the `value` of each process, in their order."""
+    def all_gather(self, value: T) -> list[T]:
+        """Return the `value` of each process, by rank."""
         if self.size == 1:
             return [value]
         values: list[T | None] = [None] * self.size
@@ -69,50 +70,51 @@ class Group:
         return values  # type: ignore[return-value]
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """Return the network such that backward leaves the mean gradient in every process."""
+        """Return the network wrapped so that backward averages the gradients over the processes."""
         if self.size == 1:
             return network
         with warnings.catch_warnings():
-            # torch 2.14 would like a new name, which older ones do not know.
+            # torch 2.14 warns of an argument to be renamed; older versions lack the new name.
             warnings.simplefilter("ignore", FutureWarning)
-            # Norm statistics are the same in all of them already, see norms.py. To find
-            # unused parameters (there are none) keeps torch from sorting the gradients anew after
-            # the first step: with three processes their place decides in which order they are
-            # summed, so that a training which goes on would differ in the last bit.
+            # Buffers (norm statistics) are equal already, see sync_batch_norm.py. With
+            # find_unused_parameters (there are none) DDP does not rebuild gradient buckets after
+            # the first step. Their layout decides the order of summation, so a resumed training of
+            # three or more processes would otherwise differ in the last bit. pytorch/pytorch#153404
+            # proposes to rebuild them in this case, too.
             return DistributedDataParallel(
                 network, broadcast_buffers=False, find_unused_parameters=True
             )
 
 
-ALONE = Group()
+SINGLE = Group()
 
 
 def from_environment() -> Group:
-    """Return the group that the launcher's variables, RANK and so on, tell of."""
+    """Return the group described by the variables of torch's launcher (RANK, WORLD_SIZE, …)."""
     rank, local_rank = (int(os.environ.get(key, "0")) for key in ("RANK", "LOCAL_RANK"))
     size, local_size = (int(os.environ.get(key, "1")) for key in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     return Group(rank, size, local_rank, local_size)
 
 
 def refuse_too_many(group: Group, photos: int) -> None:
-    """Raise CatdogError when a batch of `photos`, the smallest, has none for some process."""
+    """Raise CatdogError if the smallest batch, of `photos`, has fewer photos than processes."""
     if photos < group.size:
         raise CatdogError(
-            f"batches of {photos} photos cannot be shared by {group.size} processes; train on "
-            f"fewer devices (--devices) or raise train.batch_size in params.yaml"
+            f"--devices: {group.size} processes cannot share batches of {photos} photos; use fewer "
+            "devices, or raise train.batch_size in params.yaml"
         )
 
 
 class LostContactError(CatdogError):
-    """Another process of the training is gone: the one that is left goes too."""
+    """Another process of the training has ended, so this one ends too."""
 
 
 @contextmanager
 def joined(group: Group, device: torch.device, stop: StopRequest) -> Iterator[None]:
-    """Connect the processes of a group, over NCCL on CUDA devices and over gloo elsewhere.
+    """Connect the processes of a group, over NCCL on CUDA devices and over Gloo elsewhere.
 
-    Waits for all to come, however long one of them waits for its device. Raises Stopped when `stop`
-    is asked for meanwhile, and LostContactError when a process dies while the context lasts.
+    Waits until all have connected, also while one of them waits for its device. Raises Stopped if
+    `stop` is requested during the wait, and LostContactError if a process dies inside the context.
     """
     if group.size == 1:
         yield
@@ -124,24 +126,37 @@ def joined(group: Group, device: torch.device, stop: StopRequest) -> Iterator[No
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=group.rank, world_size=group.size)
         yield
-        # Not after an error: it could wait for a process that is gone.
+        # Not after an error: it could wait for a process that has ended.
         dist.destroy_process_group()
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             raise LostContactError(
-                "lost contact with the other processes of this training, of which one has ended; "
-                "the same command goes on from the last checkpoint, if there is one"
+                "another process of this training has ended; run the same command to resume "
+                "from the last checkpoint, if there is one"
             ) from None
         raise
 
 
 def _meet(group: Group, stop: StopRequest) -> Store:
-    """Return the store through which the processes connect, when all of them have come."""
-    with_all = rendezvous("env://", group.rank, group.size, timeout=timedelta(days=7))
-    store: Store = next(with_all)[0]
-    store.add("here", 1)
-    while store.add("here", 0) < group.size:
+    """Return the store through which the processes connect, once all of them have joined."""
+    stores = rendezvous("env://", group.rank, group.size, timeout=timedelta(days=7))
+    store: Store = next(stores)[0]
+    store.add("joined", 1)
+    while store.add("joined", 0) < group.size:
         if stop:
             raise Stopped("stopped before the training began")
         time.sleep(0.1)
     return store
+
+
+def local_devices(device: Device, group: Group) -> list[torch.device]:
+    """Return the devices that the group computes on, on this machine; empty but for one process.
+
+    The process of local rank 0 locks them for all.
+    """
+    if group.local_rank != 0:
+        return []
+    if device.torch_device.type != "cuda":
+        return [device.torch_device]
+    first = device.torch_device.index
+    return [torch.device("cuda", first + index) for index in range(group.local_size)]

@@ -1,4 +1,4 @@
-"""What a training step costs in floating-point operations, counted and not estimated."""
+"""Floating-point operations of a training step, counted rather than estimated."""
 
 import torch
 from torch.nn import functional as F
@@ -9,11 +9,11 @@ from catdog.params import Params
 from catdog.training import optimizers
 
 
-class StepCost:
-    """Counts the operations of a step on a copy of the network that holds no numbers.
+class StepFlops:
+    """Counts the operations of a step, on a copy of the network on the meta device.
 
-    On the meta device nothing is computed, so counting costs milliseconds, and changes neither
-    weights nor random numbers.
+    Nothing is computed there, so counting takes milliseconds and changes neither weights nor random
+    numbers.
     """
 
     def __init__(self, params: Params, classes: int) -> None:
@@ -23,10 +23,10 @@ class StepCost:
         self._muon = params.optimizer.name == "muon"
         self._known: dict[tuple[int, int, bool], int] = {}
 
-    def of(self, photos: int, image_size: int, frozen: bool = False) -> int:
-        """Return the operations of one step on that many photos of that size.
+    def count(self, photos: int, image_size: int, frozen: bool = False) -> int:
+        """Return the operations of one step on a batch of `photos`, `image_size` pixels square.
 
-        `frozen`: whether only the head of torchvision's network learns.
+        `frozen`: whether only the head of a torchvision network is trained.
         """
         key = (photos, image_size, frozen)
         if key not in self._known:
@@ -37,7 +37,7 @@ class StepCost:
         return self._known[key]
 
     def _step(self, photos: int, image_size: int) -> None:
-        """Do what torch's FlopCounterMode counts: products and convolutions, 2 a multiply-add."""
+        """Run what FlopCounterMode counts: matrix products and convolutions, 2 per multiply-add."""
         logits = self._network(torch.empty(photos, 3, image_size, image_size, device="meta"))
         labels = torch.empty(photos, dtype=torch.int64, device="meta")
         F.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]

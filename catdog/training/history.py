@@ -1,4 +1,4 @@
-"""What a training writes down after each epoch: how well it does, and how fast it goes."""
+"""The history of a training: history.csv, timing.csv and the log, each one line per epoch."""
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
@@ -19,29 +19,30 @@ class Epoch:
     val_loss: float
     val_accuracy: float
     best: int
+    """1 if it was the best epoch so far"""
     pflop: float
     """operations of training in this epoch, in units of 10¹⁵"""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One row of timing.csv, which is no DVC out: times differ, while outs repeat to the byte."""
+    """One row of timing.csv, which is no DVC out: outs repeat to the byte, times do not."""
 
     epoch: int
     train_loss: float
-    """as in history.csv: it tells of which training the times are"""
+    """as in history.csv: it identifies the training that was timed"""
     seconds: float
     images_per_second: float
     waiting_share: float
 
 
 def write(path: Path, rows: Sequence[Epoch] | Sequence[Timing], kind: type) -> None:
-    """Write rows of one kind to a CSV file with its columns, whole or not at all."""
+    """Write rows of the dataclass `kind` to a CSV file, its fields as columns; atomic."""
     write_rows(path, [field.name for field in fields(kind)], map(astuple, rows))
 
 
 def epoch_line(row: Epoch, timing: Timing, epochs: int) -> str:
-    """Return the line of log of an epoch; a star marks the best so far."""
+    """Return the log line of an epoch; an asterisk marks the best so far."""
     return (
         f"epoch {row.epoch:>{len(str(epochs))}}/{epochs}  {row.image_size} px  "
         f"loss {row.train_loss:.4f}  val loss {row.val_loss:.4f}  "
@@ -52,7 +53,7 @@ def epoch_line(row: Epoch, timing: Timing, epochs: int) -> str:
 
 
 def cost_line(rows: Sequence[Epoch], timings: Sequence[Timing]) -> str:
-    """Return what the whole training took."""
+    """Return the log line with the operations and the time of the whole training."""
     minutes = sum(timing.seconds for timing in timings) / 60
     return f"cost: {total_pflop(rows):.4g} PFLOP of training, {minutes:.1f} minutes"
 

@@ -1,7 +1,7 @@
-"""`catdog train` in several processes, by torch.distributed's own launcher.
+"""Start `catdog train` in several processes, with torch.distributed's launcher.
 
-It watches the processes and ends all of them when one has failed. Each writes what it failed of
-into a file, in the form of torch.distributed.elastic's `record`; the cause is shown once.
+The launcher watches the processes and ends all of them when one fails. Each records its exception
+in a file (torch.distributed.elastic's `record`), and the first cause is reported once.
 """
 
 import logging
@@ -30,22 +30,28 @@ from catdog.support.process_pool import usable_cores
 from catdog.support.stop_signals import SIGNALS
 from catdog.training.distributed import LostContactError
 
-LAUNCHER = "CATDOG_LAUNCHER"  # set for the processes that `launch` starts: its process id
-GRACE = 30.0  # seconds that torch's launcher, too, leaves a process to end after SIGTERM
-AGAIN = "the same command goes on from the last checkpoint"
+LAUNCHER = (
+    "CATDOG_LAUNCHER"  # environment variable of the started processes: the process id of `launch`
+)
+GRACE = 30.0  # seconds from SIGTERM to SIGKILL, as in torch's launcher
+RESUME = "run the same command to resume from the last checkpoint, if there is one"
 
 
 def launch(count: int) -> None:
-    """Run `catdog train` in `count` processes on this machine; return when all are done.
+    """Run `catdog train` in `count` processes on this machine; return when all have finished.
 
-    The cores are shared among them. SIGTERM and Ctrl-C make them save and stop; a second one ends
-    them at once. Raises Stopped then, and CatdogError when one of them fails.
+    They share the cores. On SIGTERM or Ctrl-C they save and stop; a second signal ends them at
+    once. Raises Stopped in both cases, and CatdogError if one of them fails.
     """
     os.environ[LAUNCHER] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     command = ("-m", "catdog", "train")
-    with tempfile.TemporaryDirectory(prefix="catdog-") as logs, _quiet(), _stoppable() as signals:
+    with (
+        tempfile.TemporaryDirectory(prefix="catdog-") as logs,
+        _no_logging(),
+        _forward_signals() as signals,
+    ):
         try:
             elastic_launch(_config(count, logs), sys.executable)(*command)
         except ChildFailedError as error:
@@ -53,13 +59,13 @@ def launch(count: int) -> None:
 
 
 def work_as_rank(work: Callable[[], None]) -> None:
-    """Run `work` in a process that a launcher has started; a failure is told once, not by each.
+    """Run `work` in a process that a launcher has started; a failure is reported once.
 
-    `launch` tells it from what is recorded here. Under torchrun the first process does, and
-    torchrun says what the others recorded.
+    `launch` reports it from what is recorded here. Under torchrun rank 0 reports it, and torchrun
+    prints what the others recorded.
     """
     if launcher := os.environ.get(LAUNCHER):
-        threading.Thread(target=_end_without, args=[int(launcher)], daemon=True).start()
+        threading.Thread(target=_end_with_launcher, args=[int(launcher)], daemon=True).start()
     try:
         record(_in_one_sentence)(work)
     except CatdogError as error:
@@ -75,11 +81,11 @@ def _in_one_sentence(work: Callable[[], None]) -> None:
         raise CatdogError(str(error)) from error
 
 
-def _end_without(launcher: int) -> None:
-    """Stop this process, as by SIGTERM, when the launcher is gone, which `kill -9` makes possible.
+def _end_with_launcher(launcher: int) -> None:
+    """Stop this process, as by SIGTERM, if the launcher has been killed.
 
-    torch puts each process into a session of its own, so that a signal to the launcher's process
-    group does not reach it.
+    torch starts each process in its own session, so that a signal to the launcher's process group
+    does not reach it.
     """
     while os.getppid() == launcher:
         time.sleep(0.5)
@@ -96,16 +102,16 @@ def _config(count: int, logs: str) -> LaunchConfig:
         run_id=uuid.uuid4().hex,
         rdzv_backend="c10d",
         rdzv_endpoint="127.0.0.1:0",  # any free port
-        local_addr="127.0.0.1",  # a container may not be able to look its own name up
+        local_addr="127.0.0.1",  # a container may be unable to resolve its own host name
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(log_dir=logs),
-        signals_to_handle="",  # none of them: see _stoppable
+        signals_to_handle="",  # none: see _forward_signals
     )
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch's launcher from logging: what has happened is said in one sentence at the end."""
+def _no_logging() -> Iterator[None]:
+    """Disable the log of torch's launcher: the error message at the end says what happened."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -115,15 +121,15 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _stoppable() -> Iterator[list[int]]:
-    """Pass the stop signals on to the processes and go on watching them; yield what has come.
+def _forward_signals() -> Iterator[list[int]]:
+    """Forward stop signals to the processes while watching them; yield those received.
 
-    torch's launcher would end with an exception that does not say how its processes ended, and one
-    that comes while it waits for them would leave them alone.
+    torch's own handler would raise an exception that does not say how its processes ended, and a
+    signal during its final wait would leave them running.
     """
     received: list[int] = []
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def forward(number: int, frame: FrameType | None) -> None:
         received.append(number)
         children = psutil.Process().children()
         if not children:
@@ -132,7 +138,7 @@ def _stoppable() -> Iterator[list[int]]:
             with suppress(psutil.NoSuchProcess):
                 child.send_signal(signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
 
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    before = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
         yield received
     finally:
@@ -141,39 +147,39 @@ def _stoppable() -> Iterator[list[int]]:
 
 
 def _explain(failures: Mapping[int, ProcessFailure], count: int, signals: list[int]) -> CatdogError:
-    """Return what the user gets to know of the failed processes, by rank: the first cause."""
-    rank, failure = min(failures.items(), key=_how_late)
+    """Return the error to report for processes that failed, by rank: that of the first cause."""
+    rank, failure = min(failures.items(), key=_cause_first)
     kind, text = _recorded(failure)
     if kind == Stopped.__name__:
         return Stopped(text)
     if signals and (failure.exitcode < 0 or kind == LostContactError.__name__):
-        return Stopped(f"stopped at once; {AGAIN}, if there is one")
+        return Stopped(f"stopped at once; {RESUME}")
     if kind in {CatdogError.__name__, LostContactError.__name__}:
         return CatdogError(text)
     if kind:
         end = f"failed with {kind} (see above)"
     elif failure.exitcode < 0:
-        memory = ", perhaps for want of memory" if -failure.exitcode == signal.SIGKILL else ""
+        memory = ", perhaps out of memory" if -failure.exitcode == signal.SIGKILL else ""
         end = f"was killed by {failure.signal_name()}{memory}"
     else:
-        end = f"left with exit code {failure.exitcode}"
+        end = f"ended with exit code {failure.exitcode}"
     who = f"process {rank + 1} of {count} (pid {failure.pid})"
-    return CatdogError(f"{who} {end}; the others were ended; {AGAIN}, if there is one")
+    return CatdogError(f"{who} {end}; the other processes were stopped; {RESUME}")
 
 
-def _how_late(item: tuple[int, ProcessFailure]) -> tuple[bool, int, int]:
-    """Return a key that sorts causes before what they led to: lost contact, and torch's SIGTERM."""
+def _cause_first(item: tuple[int, ProcessFailure]) -> tuple[bool, int, int]:
+    """Return a sort key: causes before their consequences (lost contact, torch's SIGTERM)."""
     rank, failure = item
-    led_to = (
+    consequence = (
         _recorded(failure)[0] == LostContactError.__name__ or failure.exitcode == -signal.SIGTERM
     )
-    return led_to, failure.timestamp, rank
+    return consequence, failure.timestamp, rank
 
 
 def _recorded(failure: ProcessFailure) -> tuple[str, str]:
-    """Return the name of the exception that ended a process, and its text; empty if there was none.
+    """Return name and text of the exception that ended a process; empty strings without one.
 
-    `record` writes `NAME: TEXT` beside the traceback; where nothing is written, torch makes a text.
+    `record` writes `NAME: TEXT`; if it wrote nothing, torch makes up a text, which is ignored.
     """
     message = failure.error_file_data.get("message")
     if not isinstance(message, dict):

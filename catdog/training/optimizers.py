@@ -1,28 +1,28 @@
-"""Optimizers and learning-rate schedules, by the names in params.yaml."""
+"""Optimizers, by their names in params.yaml."""
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from catdog.params import Optimizer, Schedule
+from catdog.params import Optimizer
 
 
 def build_optimizers(
     settings: Optimizer, network: nn.Module, slow: Iterable[Tensor] = (), factor: float = 1.0
 ) -> list[torch.optim.Optimizer]:
-    """Return what steps a network's weights: one optimizer, or two with `muon`.
+    """Return the optimizers of a network: one, or two with `muon`.
 
-    Norm layers and biases are decayed only if asked. The learning rate of the weights in `slow` is
-    multiplied by `factor`. Each group keeps its highest rate as `initial_lr`.
+    Norm layers and biases are decayed only with `decay_norm_and_bias`. The learning rate of the
+    weights in `slow` is multiplied by `factor`. Each parameter group keeps its highest learning
+    rate as `initial_lr`.
     """
     slower = {id(weight) for weight in slow}
-    kept = list(network.parameters())
+    weights = list(network.parameters())
     hidden = hidden_matrices(network) if settings.name == "muon" else []
     taken = {id(weight) for weight in hidden}
-    rest = [weight for weight in kept if id(weight) not in taken]
+    rest = [weight for weight in weights if id(weight) not in taken]
 
     def groups(weights: list[nn.Parameter], lr: float, decay: float) -> list[dict[str, Any]]:
         made = []
@@ -47,17 +47,17 @@ def build_optimizers(
 
 def _sgd(groups: list[dict[str, Any]], momentum: float, nesterov: bool) -> torch.optim.Optimizer:
     nesterov = nesterov and momentum > 0
-    # torch checks that a rate is given, although each group has its own.
+    # torch requires a learning rate here, although each group has its own.
     return torch.optim.SGD(groups, lr=1.0, momentum=momentum, nesterov=nesterov, fused=True)
 
 
 def parameter_groups(
     weights: Iterable[nn.Parameter], weight_decay: float, decay_norm_and_bias: bool
 ) -> list[dict[str, Any]]:
-    """Return weights in up to two groups: those with weight decay, and those without.
+    """Return up to two parameter groups: with weight decay, and without.
 
-    Norm scales and biases are the weights of one dimension. Decaying them costs accuracy in short
-    trainings (He et al. 2018, arXiv:1812.01187, section 3.1).
+    Norm scales and biases are the parameters of one dimension. Decaying them costs accuracy in
+    short trainings (He et al. 2018, arXiv:1812.01187, section 3.1).
     """
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
@@ -68,20 +68,20 @@ def parameter_groups(
 
 
 def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:
-    """Return the weights that Muon takes: of all conv and linear layers but the first and the last.
+    """Return the weights for Muon: of all conv and linear layers except the first and the last.
 
-    Muon is made for matrices between hidden features; what reads pixels or gives logits does better
-    with another optimizer (https://kellerjordan.github.io/posts/muon/).
+    Muon is meant for matrices between hidden features; input and output layers do better with
+    another optimizer (https://kellerjordan.github.io/posts/muon/).
     """
     layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     return [cast(nn.Parameter, layer.weight) for layer in layers[1:-1]]
 
 
 class ConvMuon(torch.optim.Muon):
-    """torch's Muon, which takes matrices only, for conv weights too: a row an output channel.
+    """torch's Muon, extended from matrices to conv weights: one row per output channel.
 
-    It steps views of the weights, so the weights must keep their memory (they do, unless moved to
-    another device).
+    It updates matrix views of the weights, so the weights must keep their memory (they do, unless
+    they are moved to another device). Unnecessary once torch's does it: pytorch/pytorch#166209.
     """
 
     def __init__(self, groups: list[dict[str, Any]], momentum: float) -> None:
@@ -101,9 +101,9 @@ class ConvMuon(torch.optim.Muon):
 
 
 def as_matrix(weight: Tensor, like: Tensor | None = None) -> Tensor:
-    """Return a weight (O, …) as a matrix (O, the rest) that shares its memory where it can.
+    """Return a weight (O, …) as a matrix (O, product of the rest), sharing memory if possible.
 
-    The order of the columns is that of the memory of `like`, or of the weight itself.
+    The columns are in the memory order of `like` (default: of the weight itself).
     """
     layout = weight if like is None else like
     if weight.ndim == 4 and layout.is_contiguous(memory_format=torch.channels_last):
@@ -112,25 +112,7 @@ def as_matrix(weight: Tensor, like: Tensor | None = None) -> Tensor:
 
 
 def set_lr(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:
-    """Set the learning rate of each group to `factor` times its highest."""
+    """Set the learning rate of each parameter group to `factor` times its highest."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-
-
-def lr_factor(settings: Schedule, progress: float) -> float:
-    """Return the factor on optimizer.lr at `progress`, in [0, 1), through the training.
-
-    It depends on nothing but its arguments, so a resumed training needs no state of it. one_cycle:
-    Smith & Topin 2017, arXiv:1708.07120, with one straight line down; cosine: Loshchilov & Hutter
-    2016, arXiv:1608.03983, after a straight line up.
-    """
-    if settings.name == "constant":
-        return 1.0
-    if settings.name == "step":
-        return 0.1 ** int(progress / settings.step_every)
-    if progress < settings.warmup:
-        return progress / settings.warmup
-    down = (progress - settings.warmup) / (1 - settings.warmup)
-    remaining = 1 - down if settings.name == "one_cycle" else (1 + math.cos(math.pi * down)) / 2
-    return settings.final + (1 - settings.final) * remaining

@@ -1,4 +1,4 @@
-"""Batch norm over the photos of all processes of a training, not of each alone."""
+"""Synchronized batch norm: statistics over the whole batch, not over each process's shard."""
 
 import torch
 import torch.distributed as dist
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from catdog.training.distributed import Group
 
 
-def with_shared_norms(network: nn.Module, group: Group, device: torch.device) -> nn.Module:
-    """Return the network with batch norms that take the statistics of the whole batch.
+def with_sync_batch_norm(network: nn.Module, group: Group, device: torch.device) -> nn.Module:
+    """Return the network with batch norms that use the statistics of the whole batch.
 
-    Without it a network would depend on the number of processes. torch's own SyncBatchNorm does
-    this on CUDA only. Names and shapes of weights stay.
+    Otherwise the result would depend on the number of processes. torch's own SyncBatchNorm does
+    not support CPUs (pytorch/pytorch#78078). Names and shapes of the parameters do not change.
     """
     if group.size == 1:
         return network
@@ -21,15 +21,15 @@ def with_shared_norms(network: nn.Module, group: Group, device: torch.device) ->
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.BatchNorm2d:
-                shared = SharedBatchNorm(child.num_features, child.eps, child.momentum)
-                shared.weight, shared.bias = child.weight, child.bias
-                shared.load_state_dict(child.state_dict())
-                setattr(parent, name, shared)
+                synced_norm = SyncBatchNorm2d(child.num_features, child.eps, child.momentum)
+                synced_norm.weight, synced_norm.bias = child.weight, child.bias
+                synced_norm.load_state_dict(child.state_dict())
+                setattr(parent, name, synced_norm)
     return network
 
 
-class _Sum(torch.autograd.Function):
-    """The sum over the processes. Each has a loss of its own, so gradients are summed as well."""
+class _AllReduce(torch.autograd.Function):
+    """Sum over the processes. Each has its own loss, so the gradients are summed as well."""
 
     @staticmethod
     def forward(context: object, values: Tensor) -> Tensor:
@@ -44,30 +44,30 @@ class _Sum(torch.autograd.Function):
         return gradient
 
 
-class SharedBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the photos of all processes, for CPUs.
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over the shards of all processes, for CPUs.
 
-    Sums and sums of squares are added up by an all-reduce that autograd can go back through.
+    Sums and sums of squares are added up by an all-reduce that is differentiable.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return normalized features of the same shape (N, C, H, W) and type."""
+        """Return normalized features of the same shape (N, C, H, W) and dtype."""
         if not self.training:
             return super().forward(x)
         wide = x.float()
         count = wide.new_tensor([x.numel() / x.shape[1]])
         sums = torch.cat([wide.sum((0, 2, 3)), wide.square().sum((0, 2, 3)), count])
-        sums = _Sum.apply(sums)
+        sums = _AllReduce.apply(sums)
         total, squares, count = sums.split([x.shape[1], x.shape[1], 1])
         mean, n = total / count, count.detach()
-        var = (squares / n - mean.square()).clamp(min=0)  # rounding may leave less than nothing
-        self._remember(mean.detach(), var.detach() * n / (n - 1))
+        var = (squares / n - mean.square()).clamp(min=0)  # rounding can make it negative
+        self._update_running_statistics(mean.detach(), var.detach() * n / (n - 1))
         shape = (1, -1, 1, 1)
         scale = self.weight * torch.rsqrt(var + self.eps)
         shifted: Tensor = wide * scale.view(shape) + (self.bias - mean * scale).view(shape)
         return shifted.to(x.dtype)
 
-    def _remember(self, mean: Tensor, var: Tensor) -> None:
+    def _update_running_statistics(self, mean: Tensor, var: Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None

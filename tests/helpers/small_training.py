@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from tests.training.test_train import settings, write_prepared
+from tests.helpers.prepared_data import settings, write_prepared
 
 LONG = 600  # epochs: more than any test waits for
 OUTS = ("models/model.safetensors", "models/model.json", "reports/train/history.csv")

@@ -24,7 +24,7 @@ from catdog.model.card import ModelCard, versions
 from catdog.model.inference import TrainedModel
 from catdog.model.inputs import pick_normalization
 from catdog.training import train as stage
-from tests.training.test_train import write_prepared
+from tests.helpers.prepared_data import write_prepared
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = "shufflenet_v2_x0_5"  # the one of fewest weights that has norms

@@ -243,7 +243,7 @@ def test_photos_of_the_right_size_are_not_touched() -> None:
     assert torch.equal(inputs.resize(photos, 24), photos)
 
 
-def test_normalization_can_be_undone() -> None:
+def test_normalization_is_invertible() -> None:
     photos = torch.rand(2, 3, 5, 5)
     mean, std = [0.1, 0.5, 0.9], [0.2, 0.3, 0.4]
     normalized = inputs.normalize(photos, mean, std)

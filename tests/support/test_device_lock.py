@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 HOLD = """
 import sys, torch
 from catdog.support import device_lock
-with device_lock.held([torch.device("cpu")], print):
+with device_lock.hold([torch.device("cpu")], print):
     print("held")
     sys.stdin.read() if sys.argv[1:] else None
 """
@@ -49,14 +49,14 @@ def test_a_second_training_says_who_has_the_device_and_goes_on_when_it_is_killed
 def test_a_free_device_is_taken_without_a_word_and_freed_again(folder: Path) -> None:
     said: list[str] = []
     for _ in range(2):
-        with device_lock.held([CPU], said.append):
+        with device_lock.hold([CPU], said.append):
             assert (folder / "cpu.json").exists()
     assert said == []
     assert not (folder / "cpu.json").exists()
 
 
 def test_a_device_is_freed_by_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), device_lock.held([CPU], print):
+    with pytest.raises(ZeroDivisionError), device_lock.hold([CPU], print):
         raise ZeroDivisionError
     code, out, err = end(run_in(tmp_path, "-c", HOLD))
     assert (code, out) == (0, "held\n"), err
@@ -67,7 +67,7 @@ def test_an_empty_name_takes_no_locks(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("CATDOG_LOCKS", "")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    with device_lock.held([CPU], print):
+    with device_lock.hold([CPU], print):
         assert list(tmp_path.iterdir()) == []
 
 
@@ -75,7 +75,7 @@ def test_other_users_can_take_what_somebody_has_left(folder: Path) -> None:
     """As far as one user can see: folder and lock are writable by all, and no bit is sticky."""
     before = os.umask(0o077)
     try:
-        with device_lock.held([CPU], print):
+        with device_lock.hold([CPU], print):
             lock = folder / "cpu.lock"
             assert oct(folder.stat().st_mode)[-4:] == "0777"
             assert oct(lock.stat().st_mode)[-3:] == "666"

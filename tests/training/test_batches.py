@@ -18,9 +18,10 @@ from torch.nn import functional as F
 from catdog.model.devices import keep_freed_memory
 from catdog.model.inputs import Normalization, resize
 from catdog.params import Augmentation
-from catdog.training import augmentation, batches
-from catdog.training.batches import Batch, Photos
-from catdog.training.distributed import ALONE, Group
+from catdog.training import augmentation, batches, photo_store, seeds
+from catdog.training.batches import Batch
+from catdog.training.distributed import SINGLE, Group
+from catdog.training.photo_store import PhotoStore
 
 CPU = torch.device("cpu")
 QUICK = hypothesis_settings(max_examples=25, deadline=None)
@@ -46,19 +47,19 @@ def pixels(photos: int, side: int = 24) -> npt.NDArray[np.uint8]:
     return generator.integers(0, 256, (photos, side, side, 3), dtype=np.uint8)
 
 
-def noise(photos: int, side: int = 24, room: int | None = None) -> Photos:
-    """Photos of noise, each with its number as its label; `room` 0 streams them."""
-    return Photos(pixels(photos, side), np.arange(photos, dtype=np.int64), CPU, room)
+def noise(photos: int, side: int = 24, memory: int | None = None) -> PhotoStore:
+    """PhotoStore of noise, each with its number as its label; `memory` 0 streams them."""
+    return PhotoStore(pixels(photos, side), np.arange(photos, dtype=np.int64), CPU, memory)
 
 
-def at(photos: Photos, image_size: int) -> torch.Tensor:
+def at(photos: PhotoStore, image_size: int) -> torch.Tensor:
     """All photos (N, 3, S, S) as they are kept for views of a size."""
     photos.set_size(image_size)
     return next(iter(photos.batches(torch.arange(len(photos)), [slice(None)])))
 
 
 def epoch(
-    photos: Photos,
+    photos: PhotoStore,
     number: int = 0,
     *,
     settings: Augmentation = VARIED,
@@ -67,17 +68,17 @@ def epoch(
     batch_size: int = 5,
     seed: int = 1,
     first: int = 0,
-    group: Group = ALONE,
+    group: Group = SINGLE,
 ) -> list[Batch]:
     return list(
-        batches.epoch(
+        batches.epoch_batches(
             photos,
             settings,
             normalization,
             image_size=image_size,
             batch_size=batch_size,
             seed=seed,
-            number=number,
+            epoch=number,
             first=first,
             group=group,
         )
@@ -93,13 +94,13 @@ def labels(made: Iterable[Batch]) -> list[int]:
     return [label for batch in made for label in batch.labels.tolist()]
 
 
-def test_an_epoch_can_be_replayed_alone() -> None:
+def test_an_epoch_can_be_repeated_alone() -> None:
     photos = noise(12)
     in_a_row = [content(epoch(photos, number)) for number in range(3)]
     assert content(epoch(noise(12), 2)) == in_a_row[2]
 
 
-def test_an_epoch_does_not_depend_on_what_came_before_it() -> None:
+def test_an_epoch_does_not_depend_on_earlier_ones() -> None:
     photos = noise(12)
     torch.manual_seed(5)
     forwards = [content(epoch(photos, number)) for number in (0, 1)]
@@ -109,14 +110,16 @@ def test_an_epoch_does_not_depend_on_what_came_before_it() -> None:
     assert backwards == forwards[::-1]
 
 
-def test_an_epoch_leaves_torchs_own_generator_alone() -> None:
+def test_an_epoch_does_not_use_torchs_global_generator() -> None:
     before = torch.get_rng_state()
     epoch(noise(12))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(("number", "seed"), [(1, 1), (0, 2)])
-def test_another_epoch_or_seed_has_another_order_and_other_views(number: int, seed: int) -> None:
+def test_another_epoch_or_seed_has_another_order_and_other_transforms(
+    number: int, seed: int
+) -> None:
     photos = noise(12)
     one, other = epoch(photos), epoch(photos, number, seed=seed)
     assert labels(one) != labels(other)
@@ -128,7 +131,7 @@ def test_another_epoch_or_seed_has_another_order_and_other_views(number: int, se
     assert not same.any()
 
 
-def test_order_and_views_do_not_depend_on_the_batch_size() -> None:
+def test_order_and_transforms_do_not_depend_on_the_batch_size() -> None:
     photos = noise(12)
     small, large = epoch(photos, batch_size=4), epoch(photos, batch_size=12)
     assert labels(small) == labels(large)
@@ -137,7 +140,7 @@ def test_order_and_views_do_not_depend_on_the_batch_size() -> None:
 
 @QUICK
 @given(photos=st.integers(1, 40), batch_size=st.integers(1, 50), number=st.integers(0, 3))
-def test_every_photo_comes_once_an_epoch_in_batches_of_nearly_one_size(
+def test_every_photo_is_used_once_per_epoch_in_batches_of_nearly_equal_size(
     photos: int, batch_size: int, number: int
 ) -> None:
     made = epoch(noise(photos, 16), number, settings=PLAIN, batch_size=batch_size)
@@ -145,20 +148,20 @@ def test_every_photo_comes_once_an_epoch_in_batches_of_nearly_one_size(
     sizes = [len(batch.inputs) for batch in made]
     assert max(sizes) <= batch_size
     assert max(sizes) - min(sizes) <= 1
-    assert len(sizes) == batches.steps_an_epoch(photos, batch_size)
+    assert len(sizes) == batches.steps_per_epoch(photos, batch_size)
 
 
 def test_a_label_follows_its_photo() -> None:
     shades = np.arange(0, 240, 6, dtype=np.uint8)
     plain = np.broadcast_to(shades[:, None, None, None], (40, 24, 24, 3)).copy()
-    photos = Photos(plain, (shades % 7).astype(np.int64), CPU)
+    photos = PhotoStore(plain, (shades % 7).astype(np.int64), CPU)
     settings = VARIED.model_copy(update={"contrast": 0.0})
     for batch in epoch(photos, settings=settings, image_size=24):
         seen = (batch.inputs[:, 0, 12, 12] * 255).round().long()
         assert torch.equal(batch.labels, seen % 7)
 
 
-def test_normalization_can_be_undone() -> None:
+def test_normalization_is_invertible() -> None:
     mean, std = [0.48, 0.45, 0.4], [0.22, 0.23, 0.24]
     photos = noise(6)
     made = epoch(photos, settings=PLAIN, normalization=Normalization(mean, std), image_size=24)
@@ -168,7 +171,7 @@ def test_normalization_can_be_undone() -> None:
         assert torch.equal((undone * 255).round().to(torch.uint8), expected)
 
 
-def test_a_batch_is_what_a_network_takes() -> None:
+def test_a_batch_has_the_dtype_and_memory_format_of_a_network_input() -> None:
     for batch in epoch(noise(12)):
         assert batch.inputs.dtype == torch.float32
         assert batch.inputs.shape[1:] == (3, 16, 16)
@@ -178,12 +181,12 @@ def test_a_batch_is_what_a_network_takes() -> None:
         assert batch.seconds > 0
 
 
-@pytest.mark.parametrize("room", [None, 0], ids=["resident", "streamed"])
+@pytest.mark.parametrize("memory", [None, 0], ids=["resident", "streamed"])
 @pytest.mark.parametrize(("image_size", "side"), [(16, 20), (20, 25), (32, 40), (48, 48), (40, 48)])
-def test_photos_are_kept_a_quarter_above_the_size_of_the_views(
-    image_size: int, side: int, room: int | None
+def test_photos_are_resized_to_a_quarter_above_the_image_size(
+    image_size: int, side: int, memory: int | None
 ) -> None:
-    photos = noise(3, 48, room)
+    photos = noise(3, 48, memory)
     at(photos, 24)  # growing again starts from the stored photos, not from the shrunk ones
     kept = at(photos, image_size)
     stored = torch.from_numpy(pixels(3, 48)).permute(0, 3, 1, 2).float()
@@ -192,14 +195,14 @@ def test_photos_are_kept_a_quarter_above_the_size_of_the_views(
     torch.testing.assert_close(kept.float(), expected.round(), atol=1, rtol=0)
 
 
-@pytest.mark.parametrize("room", [None, 0], ids=["resident", "streamed"])
+@pytest.mark.parametrize("memory", [None, 0], ids=["resident", "streamed"])
 @pytest.mark.parametrize("threads", [3, 16])
-def test_photos_shrunk_in_several_threads_keep_their_order(
-    threads: int, room: int | None, monkeypatch: pytest.MonkeyPatch
+def test_photos_resized_in_several_threads_keep_their_order(
+    threads: int, memory: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = at(noise(10), 16)
-    monkeypatch.setattr(batches, "threads_beside", lambda device: threads)
-    assert torch.equal(at(noise(10, room=room), 16), whole)
+    monkeypatch.setattr(photo_store, "resize_threads", lambda device: threads)
+    assert torch.equal(at(noise(10, memory=memory), 16), whole)
 
 
 def shrunk_now(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -210,11 +213,11 @@ def shrunk_now(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(len(photos))
         return resize(photos, side)
 
-    monkeypatch.setattr(batches, "resize", spy)
+    monkeypatch.setattr(photo_store, "resize", spy)
     return counts
 
 
-def test_a_photo_that_stays_is_shrunk_when_it_is_first_seen_at_a_size_and_never_again(
+def test_a_resident_photo_is_resized_once_per_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     photos, counts = noise(23), shrunk_now(monkeypatch)
@@ -227,30 +230,30 @@ def test_a_photo_that_stays_is_shrunk_when_it_is_first_seen_at_a_size_and_never_
     assert sum(counts) == 46
 
 
-def test_a_process_shrinks_the_photos_of_its_share_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_resizes_only_the_photos_of_its_shard(monkeypatch: pytest.MonkeyPatch) -> None:
     photos, counts = noise(24), shrunk_now(monkeypatch)
     epoch(photos, batch_size=4, group=Group(1, 2))
     assert sum(counts) == 12
 
 
-def test_photos_stay_on_the_device_if_they_fit_to_the_byte() -> None:
+def test_photos_are_resident_if_they_just_fit() -> None:
     needed = 10 * 3 * 20 * 20  # 16 px and a quarter
-    assert noise(10, room=needed).set_size(16)
-    assert not noise(10, room=needed - 1).set_size(16)
+    assert noise(10, memory=needed).set_size(16)
+    assert not noise(10, memory=needed - 1).set_size(16)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="is about glibc")
-def test_photos_that_are_brought_to_another_size_leave_their_memory() -> None:
+def test_another_size_frees_the_memory_of_the_old_one() -> None:
     keep_freed_memory()  # as training does: what malloc gives then stays in the process
-    photos = Photos(np.zeros((1000, 128, 128, 3), np.uint8), np.zeros(1000, np.int64), CPU)
+    photos = PhotoStore(np.zeros((1000, 128, 128, 3), np.uint8), np.zeros(1000, np.int64), CPU)
     at(photos, 128)
     before = psutil.Process().memory_info().rss
     at(photos, 16)
     assert before - psutil.Process().memory_info().rss > 40_000_000  # of 49 MB
 
 
-def test_photos_that_outgrow_the_room_are_streamed_from_then_on() -> None:
-    photos = noise(10, room=10 * 3 * 20 * 20)
+def test_photos_that_no_longer_fit_are_streamed() -> None:
+    photos = noise(10, memory=10 * 3 * 20 * 20)
     assert [photos.set_size(image_size) for image_size in (16, 20, 20, 16)] == [
         True,
         False,
@@ -260,17 +263,20 @@ def test_photos_that_outgrow_the_room_are_streamed_from_then_on() -> None:
 
 
 def test_streamed_photos_give_the_bytes_of_resident_ones() -> None:
-    resident, streamed = noise(23, 40), noise(23, 40, room=0)
+    resident, streamed = noise(23, 40), noise(23, 40, memory=0)
     for number, image_size in enumerate((16, 16, 24, 40)):
         one, other = (epoch(p, number, image_size=image_size) for p in (resident, streamed))
         assert content(other) == content(one)
 
 
-@pytest.mark.parametrize("room", [None, 0], ids=["resident", "streamed"])
+@pytest.mark.parametrize("memory", [None, 0], ids=["resident", "streamed"])
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
-def test_every_batch_of_photos_comes_once_and_in_order(count: int, room: int | None) -> None:
+def test_batches_of_photos_are_complete_and_in_order(count: int, memory: int | None) -> None:
     every = at(noise(20), 16)
-    photos, order = noise(20, room=room), torch.randperm(20, generator=batches.generator_of(1))
+    photos, order = (
+        noise(20, memory=memory),
+        torch.randperm(20, generator=seeds.make_generator(1)),
+    )
     photos.set_size(16)
     wanted = [slice(at, at + 3) for at in range(0, 20, 3)][:count]
     for parts in (wanted, iter(wanted)):  # a list can be walked twice, an iterator only once
@@ -279,7 +285,7 @@ def test_every_batch_of_photos_comes_once_and_in_order(count: int, room: int | N
         assert all(torch.equal(a, every[order[b]]) for a, b in zip(came, wanted, strict=True))
 
 
-def test_photos_that_stay_and_such_as_come_make_one_batch() -> None:
+def test_a_batch_combines_resident_and_new_photos() -> None:
     every, photos = at(noise(20), 16), noise(20)
     photos.set_size(16)
     list(photos.batches(torch.tensor([3, 17, 4]), [slice(None)]))
@@ -288,38 +294,38 @@ def test_photos_that_stay_and_such_as_come_make_one_batch() -> None:
     assert torch.equal(came, every[order])
 
 
-def test_an_epoch_that_is_left_early_ends_its_helper_thread() -> None:
-    photos = noise(12, room=0)
-    made = batches.epoch(photos, PLAIN, AS_IS, image_size=16, batch_size=2, seed=1, number=0)
+def test_closing_an_epoch_early_ends_its_helper_thread() -> None:
+    photos = noise(12, memory=0)
+    made = batches.epoch_batches(photos, PLAIN, AS_IS, image_size=16, batch_size=2, seed=1, epoch=0)
     next(made)
     assert any(thread.name.startswith("photos") for thread in threading.enumerate())
     made.close()  # type: ignore[attr-defined]
     assert not any(thread.name.startswith("photos") for thread in threading.enumerate())
 
 
-@pytest.mark.parametrize("room", [None, 0], ids=["resident", "streamed"])
-def test_while_a_batch_is_used_the_next_one_is_made(
-    room: int | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("memory", [None, 0], ids=["resident", "streamed"])
+def test_the_next_batch_is_prepared_during_a_step(
+    memory: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    second_made, rendered, render = threading.Event(), [], augmentation.render
+    second_made, transformed, apply = threading.Event(), [], augmentation.apply_transforms
 
     def spy(*arguments: Any) -> torch.Tensor:
-        seen = render(*arguments)
-        rendered.append(len(seen))
-        if len(rendered) == 2:
+        output = apply(*arguments)
+        transformed.append(len(output))
+        if len(transformed) == 2:
             second_made.set()
-        return seen
+        return output
 
-    monkeypatch.setattr(augmentation, "render", spy)
-    photos = noise(23, room=room)
-    made = batches.epoch(photos, PLAIN, AS_IS, image_size=16, batch_size=5, seed=1, number=0)
+    monkeypatch.setattr(augmentation, "apply_transforms", spy)
+    photos = noise(23, memory=memory)
+    made = batches.epoch_batches(photos, PLAIN, AS_IS, image_size=16, batch_size=5, seed=1, epoch=0)
     next(made)
     assert second_made.wait(60)
     made.close()  # type: ignore[attr-defined]  # ends when all that was begun is made
-    assert len(rendered) == 2  # one ahead, no more
+    assert len(transformed) == 2  # one ahead, no more
 
 
-def test_making_batches_leaves_the_training_its_threads() -> None:
+def test_preparing_batches_does_not_change_the_number_of_threads() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -329,31 +335,31 @@ def test_making_batches_leaves_the_training_its_threads() -> None:
         torch.set_num_threads(before)
 
 
-def test_what_goes_wrong_while_a_batch_is_made_reaches_the_training(
+def test_an_error_in_the_helper_thread_reaches_the_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*arguments: Any) -> torch.Tensor:
-        raise MemoryError("no room for a batch")
+        raise MemoryError("no memory for a batch")
 
-    monkeypatch.setattr(augmentation, "render", fail)
-    with pytest.raises(MemoryError, match="no room for a batch"):
+    monkeypatch.setattr(augmentation, "apply_transforms", fail)
+    with pytest.raises(MemoryError, match="no memory for a batch"):
         content(epoch(noise(23)))
 
 
-@pytest.mark.parametrize("room", [None, 0], ids=["resident", "streamed"])
+@pytest.mark.parametrize("memory", [None, 0], ids=["resident", "streamed"])
 @pytest.mark.parametrize("first", [0, 1, 3, 4, 5])
-def test_an_epoch_can_begin_at_any_of_its_batches(first: int, room: int | None) -> None:
-    photos = noise(23, room=room)
+def test_an_epoch_can_begin_at_any_batch(first: int, memory: int | None) -> None:
+    photos = noise(23, memory=memory)
     whole = content(epoch(photos))
     assert len(whole) == 5
     assert content(epoch(photos, first=first)) == whole[first:]
-    resumed = noise(23, room=room)
+    resumed = noise(23, memory=memory)
     assert content(epoch(resumed, first=first)) == whole[first:]
     assert content(epoch(resumed, 1)) == content(epoch(photos, 1))
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_the_shares_of_a_group_are_the_whole_batches_in_order(size: int) -> None:
+def test_the_shards_of_a_group_make_up_the_batches_in_order(size: int) -> None:
     photos = noise(23)
     shares = [epoch(photos, group=Group(rank, size)) for rank in range(size)]
     for whole, *parts in zip(epoch(photos), *shares, strict=True):
@@ -362,39 +368,3 @@ def test_the_shares_of_a_group_are_the_whole_batches_in_order(size: int) -> None
         assert {part.photos for part in parts} == {len(whole.labels)}
         sizes = [len(part.labels) for part in parts]
         assert max(sizes) - min(sizes) <= 1
-
-
-SIZES = st.integers(16, 256)
-SHARES = st.floats(0, 1)
-
-
-@QUICK
-@given(sizes=st.tuples(SIZES, SIZES), shares=st.tuples(SHARES, SHARES))
-def test_photos_grow_from_start_to_end_in_sixteens(
-    sizes: tuple[int, int], shares: tuple[float, float]
-) -> None:
-    start, end = sorted(sizes)
-    grow_from, grow_until = sorted(shares)
-
-    def at(progress: float) -> int:
-        return batches.image_size_at(progress, start, end, grow_from, grow_until)
-
-    grown = [at(step / 100) for step in range(101)]
-    assert grown == sorted(grown)
-    assert all(size in (start, end) or size % 16 == 0 for size in grown)
-    assert all(start <= size <= end for size in grown)
-    assert at(grow_until) == at(1) == end
-    if grow_from < grow_until:
-        assert at(grow_from) == at(0) == start
-
-
-def test_halfway_photos_have_half_grown() -> None:
-    assert batches.image_size_at(0.5, 64, 128, 0.25, 0.75) == 96
-
-
-def test_seeds_of_neighbouring_purposes_are_unrelated() -> None:
-    seeds = {batches.seed_of(seed, epoch) for seed in range(40) for epoch in range(40)}
-    assert len(seeds) == 1600
-    draws = torch.cat([torch.rand(1, generator=batches.generator_of(1, n)) for n in range(500)])
-    assert abs(float(np.corrcoef(draws[:-1], draws[1:])[0, 1])) < 0.15
-    assert abs(draws.mean().item() - 0.5) < 0.06

@@ -40,7 +40,7 @@ def same(one: State | None, other: State | None) -> bool:
     )
 
 
-def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
+def test_a_checkpoint_round_trips(tmp_path: Path) -> None:
     path = tmp_path / "new folder/a.safetensors"
     checkpoint.save(path, STATE)
     assert same(checkpoint.load(path), STATE)
@@ -48,14 +48,14 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
-def test_tensors_keep_their_type(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_tensors_keep_their_dtype(dtype: torch.dtype, tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "a", State({"x": torch.ones(2, 2).to(dtype)}, {}))
     loaded = checkpoint.load(tmp_path / "a")
     assert loaded is not None
     assert loaded.tensors["x"].dtype == dtype
 
 
-def test_a_removed_one_is_gone_with_what_kills_have_left_of_it(tmp_path: Path) -> None:
+def test_remove_deletes_a_checkpoint_and_its_partial_files(tmp_path: Path) -> None:
     path, other = tmp_path / "a", tmp_path / "b"
     for file in (path, other):
         checkpoint.save(file, STATE)
@@ -66,15 +66,15 @@ def test_a_removed_one_is_gone_with_what_kills_have_left_of_it(tmp_path: Path) -
     assert {file.name for file in tmp_path.iterdir()} == {"b", ".b.x7ab"}
 
 
-def test_nothing_to_remove_is_no_error(tmp_path: Path) -> None:
+def test_removing_a_missing_checkpoint_is_allowed(tmp_path: Path) -> None:
     checkpoint.remove(tmp_path / "nowhere" / "a")
 
 
-def test_no_checkpoint_is_none(tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_none(tmp_path: Path) -> None:
     assert checkpoint.load(tmp_path / "a") is None
 
 
-def test_an_error_while_writing_leaves_the_old_one(
+def test_an_error_during_saving_keeps_the_old_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a"
@@ -107,7 +107,7 @@ save(2)
 """
 
 
-def test_a_kill_in_the_middle_of_writing_leaves_the_old_one(tmp_path: Path) -> None:
+def test_a_kill_during_saving_keeps_the_old_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "a"
     done = subprocess.run([sys.executable, "-c", DIES_WHILE_WRITING, str(path)], check=False)
     assert done.returncode == -signal.SIGXFSZ
@@ -149,7 +149,7 @@ def with_broken_numbers(path: Path) -> None:
     "damage",
     [cut, cut_in_header, empty, garbage, pickled, without_numbers, with_broken_numbers],
 )
-def test_a_damaged_one_is_none(damage: Callable[[Path], None], tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_none(damage: Callable[[Path], None], tmp_path: Path) -> None:
     path = tmp_path / "a"
     checkpoint.save(path, STATE)
     damage(path)
@@ -184,7 +184,7 @@ def imported_by(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize("stage", CODE)
-def test_dvc_runs_a_stage_again_when_any_code_changes_that_its_result_depends_on(
+def test_a_stage_depends_on_every_folder_of_code_that_it_imports(
     stage: str,
 ) -> None:
     deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
@@ -195,7 +195,7 @@ def test_dvc_runs_a_stage_again_when_any_code_changes_that_its_result_depends_on
     assert deps == sorted(deps)
 
 
-def test_a_comment_in_prepare_trains_nothing_again() -> None:
+def test_train_does_not_depend_on_the_code_of_prepare() -> None:
     assert "preparation" not in paths.TRAIN_CODE
 
 
@@ -278,7 +278,7 @@ class Training:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind['name']} {kind['momentum']}")
-def test_a_restored_optimizer_goes_on_to_the_byte(
+def test_a_restored_optimizer_continues_with_the_same_bytes(
     kind: dict[str, object], layout: str, tmp_path: Path
 ) -> None:
     whole = Training(kind, layout)
@@ -308,7 +308,7 @@ def test_a_restored_optimizer_keeps_its_own_settings() -> None:
     assert [(group["lr"], group["weight_decay"]) for group in sgd] == [(0.02, 0.0)] * len(sgd)
 
 
-def test_prefixes_keep_tensors_of_the_same_name_apart() -> None:
+def test_prefixes_separate_tensors_of_the_same_name() -> None:
     one, other = {"x": torch.zeros(1)}, {"x": torch.ones(1), "y:z": torch.ones(2)}
     together = {**checkpoint.prefixed("a", one), **checkpoint.prefixed("ab", other)}
     assert checkpoint.with_prefix("a", together).keys() == {"x"}
@@ -325,7 +325,7 @@ def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not small_disks_can_be_made(), reason="needs user namespaces")
-def test_a_full_disk_is_an_os_error_which_the_command_tells_in_a_line(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_os_error_and_one_line_of_the_command(tmp_path: Path) -> None:
     code = """
 import sys, torch
 from pathlib import Path

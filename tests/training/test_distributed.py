@@ -13,34 +13,35 @@ from catdog.model.inputs import Normalization
 from catdog.paths import HISTORY, MODELS, PREPARED
 from catdog.training import batches, distributed, sync_batch_norm
 from catdog.training import train as stage
-from catdog.training.distributed import ALONE, Group
+from catdog.training.distributed import SINGLE, Group
+from catdog.training.photo_store import PhotoStore
+from tests.helpers.prepared_data import settings
 from tests.helpers.small_training import end, losses, place, run_in, train
-from tests.training.test_train import settings
 
 
 def epoch(group: Group, augmentation: params.Augmentation) -> list[batches.Batch]:
     """One epoch over 21 photos that all differ, in batches of 8 (so 7)."""
     pixels = torch.arange(21 * 32 * 32 * 3).reshape(21, 32, 32, 3).remainder(251).byte().numpy()
-    photos = batches.Photos(pixels, torch.arange(21).numpy(), torch.device("cpu"))
+    photos = PhotoStore(pixels, torch.arange(21).numpy(), torch.device("cpu"))
     normalization = Normalization([0.5] * 3, [0.5] * 3)
     return list(
-        batches.epoch(
+        batches.epoch_batches(
             photos,
             augmentation,
             normalization,
             image_size=16,
             batch_size=8,
             seed=1,
-            number=2,
+            epoch=0,
             group=group,
         )
     )
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_views_and_batches_are_those_of_one_process(size: int) -> None:
+def test_transforms_and_batches_do_not_depend_on_the_number_of_processes(size: int) -> None:
     augmentation = settings().augmentation
-    whole = epoch(ALONE, augmentation)
+    whole = epoch(SINGLE, augmentation)
     shares = [epoch(Group(rank, size), augmentation) for rank in range(size)]
     for batch, *parts in zip(whole, *shares, strict=True):
         assert torch.equal(torch.cat([part.labels for part in parts]), batch.labels)
@@ -50,14 +51,14 @@ def test_views_and_batches_are_those_of_one_process(size: int) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 100])
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
-def test_shares_are_all_there_is_and_differ_by_one_at_most(count: int, size: int) -> None:
-    shares = [list(range(count))[Group(rank, size).share(count)] for rank in range(size)]
+def test_shards_are_complete_and_differ_by_one_at_most(count: int, size: int) -> None:
+    shares = [list(range(count))[Group(rank, size).shard(count)] for rank in range(size)]
     assert [thing for share in shares for thing in share] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 @pytest.mark.parametrize("name", ["residual", "seed"])
-def test_two_processes_have_the_losses_of_one_and_one_writes(
+def test_two_processes_have_the_losses_of_one_and_rank_0_writes(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone, together = (place(tmp_path / end, name, train__epochs=1) for end in ("one", "two"))
@@ -87,19 +88,19 @@ from catdog.support.stop_signals import StopRequest
 
 group, cpu = distributed.from_environment(), torch.device("cpu")
 photos, weights = torch.load("inputs.pt")
-norm = sync_batch_norm.with_shared_norms(nn.Sequential(nn.BatchNorm2d(3)), group, cpu)
+norm = sync_batch_norm.with_sync_batch_norm(nn.Sequential(nn.BatchNorm2d(3)), group, cpu)
 with distributed.joined(group, cpu, StopRequest()):
-    mine = photos[group.share(len(photos))].clone().requires_grad_()
+    mine = photos[group.shard(len(photos))].clone().requires_grad_()
     out = norm(mine)
-    (out * weights[group.share(len(photos))]).sum().backward()
-    parts = group.gather((out.detach(), mine.grad))
-    grads = [group.sum(weight.grad) for weight in norm.parameters()]
+    (out * weights[group.shard(len(photos))]).sum().backward()
+    parts = group.all_gather((out.detach(), mine.grad))
+    grads = [group.all_reduce(weight.grad) for weight in norm.parameters()]
     if group.first:
         torch.save([parts, grads, norm.state_dict()], "results.pt")
 """
 
 
-def test_norms_and_their_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+def test_sync_batch_norm_and_its_gradients_match_the_whole_batch(tmp_path: Path) -> None:
     """Shares of 2 and 3 photos, with a mean far from 0, against torch's own norm on all 5."""
     generator = torch.Generator().manual_seed(1)
     photos, weights = (torch.randn(5, 3, 4, 4, generator=generator) for _ in range(2))
@@ -120,32 +121,34 @@ def test_norms_and_their_gradients_are_those_of_the_whole_batch(tmp_path: Path) 
     close(state, norm.state_dict())
 
 
-def test_a_shared_norm_has_the_weights_and_the_outputs_of_the_one_it_replaces() -> None:
+def test_a_sync_batch_norm_keeps_weights_and_outputs_of_the_replaced_one() -> None:
     norm = nn.BatchNorm2d(3)
     nn.init.normal_(norm.weight)
     norm(torch.randn(4, 3, 8, 8))
     plain = nn.Sequential(norm).eval()
-    shared = sync_batch_norm.with_shared_norms(
+    shared = sync_batch_norm.with_sync_batch_norm(
         nn.Sequential(norm), Group(0, 2), torch.device("cpu")
     ).eval()
     inputs = torch.randn(2, 3, 8, 8)
-    assert type(shared[0]) is sync_batch_norm.SharedBatchNorm  # type: ignore[index]
+    assert type(shared[0]) is sync_batch_norm.SyncBatchNorm2d  # type: ignore[index]
     assert torch.equal(shared(inputs), plain(inputs))
     assert list(shared.state_dict()) == list(plain.state_dict())
 
 
-def test_more_processes_than_photos_in_a_batch_is_one_sentence() -> None:
-    with pytest.raises(CatdogError, match=r"2 photos cannot be shared by 3.*train\.batch_size"):
+def test_more_processes_than_photos_in_a_batch_is_one_line() -> None:
+    with pytest.raises(
+        CatdogError, match=r"3 processes cannot share batches of 2 photos.*train\.batch_size"
+    ):
         distributed.refuse_too_many(Group(0, 3), 2)
     distributed.refuse_too_many(Group(0, 3), 3)
 
 
-def test_the_environment_of_a_launcher_says_which_process_this_is(
+def test_the_group_is_read_from_the_launchers_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert distributed.from_environment() == ALONE
+    assert distributed.from_environment() == SINGLE
     for name, value in (("RANK", 5), ("WORLD_SIZE", 8), ("LOCAL_RANK", 1), ("LOCAL_WORLD_SIZE", 4)):
         monkeypatch.setenv(name, str(value))
     assert distributed.from_environment() == Group(5, 8, 1, 4)

@@ -9,13 +9,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from catdog import params
 from catdog.model.devices import pick_device
 from catdog.training import train as stage
-from catdog.training.flops import StepCost
-from tests.training.test_train import SIDE, settings, write_prepared
+from catdog.training.flops import StepFlops
+from tests.helpers.prepared_data import SIDE, settings, write_prepared
 
 CPU = pick_device("float32", "cpu")
 
 
-def of(name: str, optimizer: str = "muon", **changes: object) -> params.Params:
+def params_of(name: str, optimizer: str = "muon", **changes: object) -> params.Params:
     """Small params of a network, with one size from the first epoch to judging."""
     values = settings(optimizer__name=optimizer, train__start_image_size=SIDE).model_dump()
     values["model"]["name"] = name
@@ -25,16 +25,16 @@ def of(name: str, optimizer: str = "muon", **changes: object) -> params.Params:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_prepared(tmp_path_factory.mktemp("cost") / "prepared", ["cat", "dog"])
+    return write_prepared(tmp_path_factory.mktemp("flops") / "prepared", ["cat", "dog"])
 
 
 def counted(settings: params.Params, prepared: Path) -> int:
     """What torch counts around one real step of a training, on 16 photos."""
     trainer = stage.Trainer(settings, prepared, CPU)
-    trainer._get_ready(0)
-    batch = next(trainer._batches(0, SIDE, 0))
+    trainer.prepare_network(0)
+    batch = next(trainer.epoch_batches(0, SIDE, 0))
     with FlopCounterMode(display=False) as counter:
-        trainer._step(batch)
+        trainer.train_step(batch)
     assert batch.photos == 16
     flops: int = counter.get_total_flops()
     return flops
@@ -42,44 +42,46 @@ def counted(settings: params.Params, prepared: Path) -> int:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 @pytest.mark.parametrize("name", ["residual", "seed", "shufflenet_v2_x0_5"])
-def test_the_operations_are_those_of_a_real_step(name: str, optimizer: str, prepared: Path) -> None:
-    chosen = of(name, optimizer, freeze_epochs=0)
-    assert StepCost(chosen, 2).of(16, SIDE) == counted(chosen, prepared) > 0
+def test_counted_operations_match_a_real_step(name: str, optimizer: str, prepared: Path) -> None:
+    chosen = params_of(name, optimizer, freeze_epochs=0)
+    assert StepFlops(chosen, 2).count(16, SIDE) == counted(chosen, prepared) > 0
 
 
-def test_a_step_of_the_head_alone_is_counted_as_it_is_and_costs_less(prepared: Path) -> None:
-    chosen = of("shufflenet_v2_x0_5", freeze_epochs=1)
-    cost = StepCost(chosen, 2)
-    frozen = cost.of(16, SIDE, frozen=True)
+def test_a_step_with_a_frozen_backbone_costs_less(prepared: Path) -> None:
+    chosen = params_of("shufflenet_v2_x0_5", freeze_epochs=1)
+    flops = StepFlops(chosen, 2)
+    frozen = flops.count(16, SIDE, frozen=True)
     assert frozen == counted(chosen, prepared)
-    assert 0 < frozen < cost.of(16, SIDE) / 2
+    assert 0 < frozen < flops.count(16, SIDE) / 2
 
 
-def test_muon_costs_what_sgd_does_not() -> None:
-    sgd, muon = (StepCost(of("residual", name), 2).of(16, SIDE) for name in ("sgd", "muon"))
+def test_muon_adds_its_matrix_products() -> None:
+    sgd, muon = (
+        StepFlops(params_of("residual", name), 2).count(16, SIDE) for name in ("sgd", "muon")
+    )
     assert muon > sgd
 
 
-def test_without_muon_a_step_costs_by_its_photos_and_their_pixels() -> None:
-    cost = StepCost(of("residual", "sgd"), 2)
-    assert cost.of(32, SIDE) == 2 * cost.of(16, SIDE)
-    assert cost.of(16, SIDE) > 3 * cost.of(16, SIDE // 2)
+def test_without_muon_operations_scale_with_photos_and_pixels() -> None:
+    flops = StepFlops(params_of("residual", "sgd"), 2)
+    assert flops.count(32, SIDE) == 2 * flops.count(16, SIDE)
+    assert flops.count(16, SIDE) > 3 * flops.count(16, SIDE // 2)
 
 
-def test_what_was_counted_once_is_not_counted_again_in_another_order(
+def test_counts_are_cached(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    chosen, kinds = of("shufflenet_v2_x0_5"), (True, False)
-    alone = [StepCost(chosen, 2).of(16, SIDE, frozen) for frozen in kinds]
-    cost = StepCost(chosen, 2)
-    assert [cost.of(16, SIDE, frozen) for frozen in kinds] == alone
-    monkeypatch.delattr(StepCost, "_step")  # with which it would count again
-    assert [cost.of(16, SIDE, frozen) for frozen in kinds[::-1]] == alone[::-1]
+    chosen, kinds = params_of("shufflenet_v2_x0_5"), (True, False)
+    alone = [StepFlops(chosen, 2).count(16, SIDE, frozen) for frozen in kinds]
+    flops = StepFlops(chosen, 2)
+    assert [flops.count(16, SIDE, frozen) for frozen in kinds] == alone
+    monkeypatch.delattr(StepFlops, "_step")  # with which it would count again
+    assert [flops.count(16, SIDE, frozen) for frozen in kinds[::-1]] == alone[::-1]
 
 
-def test_counting_draws_no_random_number_and_takes_no_memory() -> None:
+def test_counting_uses_no_random_numbers_and_no_memory() -> None:
     before = torch.get_rng_state()
-    cost = StepCost(of("residual"), 2)
-    cost.of(16, SIDE)
+    flops = StepFlops(params_of("residual"), 2)
+    flops.count(16, SIDE)
     assert torch.equal(torch.get_rng_state(), before)
-    assert all(weight.is_meta for weight in cost._network.parameters())
+    assert all(weight.is_meta for weight in flops._network.parameters())

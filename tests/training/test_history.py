@@ -15,7 +15,7 @@ def row(number: int = 3, best: int = 1, pflop: float = 0.000123) -> Epoch:
 TIMING = Timing(3, 0.41, 12.34, 512.4, 0.0123)
 
 
-def test_epochs_are_rows_with_the_names_of_their_fields(tmp_path: Path) -> None:
+def test_history_has_one_column_per_field(tmp_path: Path) -> None:
     file = tmp_path / "new folder/history.csv"
     history.write(file, [row(1, 0), row(2)], Epoch)
     assert file.read_text() == (
@@ -26,26 +26,26 @@ def test_epochs_are_rows_with_the_names_of_their_fields(tmp_path: Path) -> None:
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_timings_are_rows_with_the_names_of_their_fields(tmp_path: Path) -> None:
+def test_timing_has_one_column_per_field(tmp_path: Path) -> None:
     history.write(tmp_path / "timing.csv", [TIMING], Timing)
     assert (tmp_path / "timing.csv").read_text() == (
         "epoch,train_loss,seconds,images_per_second,waiting_share\n3,0.41,12.34,512.4,0.0123\n"
     )
 
 
-def test_without_rows_there_is_still_a_header(tmp_path: Path) -> None:
+def test_an_empty_history_has_a_header(tmp_path: Path) -> None:
     history.write(tmp_path / "timing.csv", [], Timing)
     assert (tmp_path / "timing.csv").read_text().startswith("epoch,train_loss,seconds,")
 
 
-def test_the_line_of_an_epoch_says_how_well_and_how_fast() -> None:
+def test_the_epoch_line_has_losses_and_speed() -> None:
     assert history.epoch_line(row(), TIMING, 12) == (
         "epoch  3/12  64 px  loss 0.4100  val loss 0.3800  val accuracy 84.00% *  "
         "12.3 s, 512 photos/s, 1.2% waiting for data"
     )
 
 
-def test_only_the_best_epoch_so_far_has_a_star() -> None:
+def test_only_the_best_epoch_so_far_has_an_asterisk() -> None:
     star, none = (history.epoch_line(row(best=best), TIMING, 12) for best in (1, 0))
     assert star.replace(" *", "  ") == none
 
@@ -57,7 +57,7 @@ def test_the_cost_is_the_sum_over_the_epochs() -> None:
     assert history.total_pflop([]) == 0
 
 
-def test_the_total_has_six_digits_so_that_it_is_the_same_wherever_it_is_summed() -> None:
+def test_the_total_is_rounded_to_six_digits() -> None:
     rows = [row(pflop=0.1), row(pflop=0.2), row(pflop=1.23456789e-7)]
     assert sum(r.pflop for r in rows) != pytest.approx(0.3, abs=1e-9)
     assert history.total_pflop(rows) == 0.3

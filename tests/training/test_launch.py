@@ -52,7 +52,7 @@ def one_line(err: str) -> str:
     return err.strip()
 
 
-def test_a_killed_process_ends_the_others_with_one_sentence(
+def test_a_killed_process_ends_the_others_with_one_line(
     long: "subprocess.Popen[str]", tmp_path: Path
 ) -> None:
     first, second = ranks(long)
@@ -61,12 +61,12 @@ def test_a_killed_process_ends_the_others_with_one_sentence(
     assert code == 1
     line = one_line(err)
     assert line.startswith(f"catdog: process 2 of 2 (pid {second.pid}) was killed by SIGKILL")
-    assert "the same command goes on from the last checkpoint" in line
+    assert "run the same command to resume from the last checkpoint" in line
     wait_until_gone([first])
     assert checkpoints(tmp_path / "long")
 
 
-def test_a_signal_to_the_group_saves_once_and_leaves_with_75(
+def test_a_signal_to_the_process_group_saves_once_and_exits_with_75(
     long: "subprocess.Popen[str]", tmp_path: Path
 ) -> None:
     both = ranks(long)
@@ -77,7 +77,7 @@ def test_a_signal_to_the_group_saves_once_and_leaves_with_75(
     assert code == 75
     line = one_line(err)
     assert line.startswith("catdog: stopped after epoch")
-    assert "all saved" in line
+    assert "state saved" in line
     wait_until_gone(both)
     assert not list((tmp_path / "long").rglob("*.tmp"))
 
@@ -106,8 +106,8 @@ def stop_and_go_on(folder: Path, count: str) -> None:
     launcher.send_signal(signal.SIGINT)
     code, _, err = end(launcher)
     assert code == 75, err
-    assert "all saved" in one_line(err)
-    assert "going on after epoch" in train(folder, "--devices", count)
+    assert "state saved" in one_line(err)
+    assert "resuming after epoch" in train(folder, "--devices", count)
     assert not checkpoints(folder)
 
 
@@ -120,7 +120,7 @@ def test_a_stopped_training_ends_with_the_bytes_of_one_that_was_not(
 
 
 @pytest.mark.slow
-def test_the_bytes_are_the_same_where_the_order_of_sums_matters(tmp_path: Path) -> None:
+def test_the_bytes_are_the_same_when_the_order_of_summation_matters(tmp_path: Path) -> None:
     """A sum of three numbers depends on their order, a sum of two does not."""
     whole, stopped = (place(tmp_path / name, **WHOLE) for name in ("whole", "stopped"))  # type: ignore[arg-type]
     train(whole, "--devices", "3")
@@ -128,7 +128,7 @@ def test_the_bytes_are_the_same_where_the_order_of_sums_matters(tmp_path: Path) 
     assert outs(stopped) == outs(whole)
 
 
-def test_torchrun_trains_as_devices_does(whole: Path, tmp_path: Path) -> None:
+def test_torchrun_gives_the_result_of_devices(whole: Path, tmp_path: Path) -> None:
     """And --devices starts nothing more in its processes."""
     folder = place(tmp_path / "a", **WHOLE)  # type: ignore[arg-type]
     words = ("--standalone", "--nproc-per-node", "2", "-m", "catdog", "train", *TWO)
@@ -139,7 +139,7 @@ def test_torchrun_trains_as_devices_does(whole: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_machines_train_as_two_devices_do(whole: Path, tmp_path: Path) -> None:
+def test_two_machines_give_the_result_of_two_devices(whole: Path, tmp_path: Path) -> None:
     """Two torchruns that meet at an address, as on two machines; each has locks of its own."""
     folder = place(tmp_path / "a", **WHOLE)  # type: ignore[arg-type]
     address = ("--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(free_port()))
@@ -171,19 +171,19 @@ def diverged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str, 
     return folder, *end(start(folder, *TWO, OMP_NUM_THREADS=None))
 
 
-def test_an_error_in_all_processes_is_shown_once(diverged: tuple[Path, int, str, str]) -> None:
+def test_an_error_in_all_processes_is_reported_once(diverged: tuple[Path, int, str, str]) -> None:
     folder, code, _, err = diverged
     assert code == 1
     assert one_line(err).startswith("catdog: training diverged in epoch 1")
     assert not (folder / "models").exists()
 
 
-def test_the_cores_are_shared_among_the_processes(diverged: tuple[Path, int, str, str]) -> None:
+def test_the_processes_share_the_cores(diverged: tuple[Path, int, str, str]) -> None:
     share = max(1, usable_cores() // 2)
     assert f"device cpu ({share} threads) and 1 more" in diverged[2]
 
 
-def test_all_cuda_devices_are_used_and_not_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_cuda_devices_are_used_by_default_and_not_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CATDOG_DEVICE", "cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert devices.how_many() == 4
@@ -192,7 +192,7 @@ def test_all_cuda_devices_are_used_and_not_more(monkeypatch: pytest.MonkeyPatch)
         devices.how_many(5)
 
 
-def test_a_device_that_is_named_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_device_is_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setenv("CATDOG_DEVICE", "cuda:1")
     assert devices.how_many() == 1
@@ -200,7 +200,7 @@ def test_a_device_that_is_named_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
         devices.how_many(2)
 
 
-def test_a_cpu_is_one_device_that_more_processes_can_share(
+def test_several_processes_can_share_a_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CATDOG_DEVICE", "cpu")

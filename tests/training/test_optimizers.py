@@ -1,6 +1,5 @@
 """Optimizers and schedules by name, against numbers computed by hand."""
 
-import itertools
 from collections.abc import Iterable
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from catdog.model import networks
-from catdog.params import Optimizer, ResidualNetwork, Schedule, SeedNetwork
+from catdog.params import Optimizer, ResidualNetwork, SeedNetwork
 from catdog.training import optimizers
 
 SGD = Optimizer(
@@ -42,14 +41,14 @@ def by_memory(built: Iterable[torch.optim.Optimizer], key: str) -> dict[int, flo
     }
 
 
-def test_sgd_is_sgd_with_its_settings() -> None:
+def test_sgd_has_its_settings() -> None:
     optimizer = build()
     assert type(optimizer) is torch.optim.SGD
     for group in optimizer.param_groups:
         assert (group["lr"], group["momentum"], group["nesterov"]) == (0.1, 0.9, True)
 
 
-def test_sgd_without_momentum_is_the_plain_rule() -> None:
+def test_sgd_without_momentum_is_plain_sgd() -> None:
     weights = nn.Linear(2, 2)
     optimizer = build(weights, momentum=0.0, nesterov=False, weight_decay=0.0)
     before = weights.weight.detach().clone()
@@ -62,7 +61,7 @@ def test_sgd_without_momentum_is_the_plain_rule() -> None:
 @pytest.mark.parametrize(
     ("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
 )
-def test_adams_are_adams_with_their_settings(name: str, kind: type) -> None:
+def test_adam_and_adamw_have_their_settings(name: str, kind: type) -> None:
     optimizer = build(name=name, lr=0.002, momentum=0.8)
     assert type(optimizer) is kind
     for group in optimizer.param_groups:
@@ -84,7 +83,7 @@ def test_norms_and_biases_are_not_decayed(name: str) -> None:
         assert decay[weight.data_ptr()] == (0 if spared else 0.01), full_name
 
 
-def test_norms_and_biases_are_decayed_if_asked() -> None:
+def test_norms_and_biases_are_decayed_if_set() -> None:
     optimizer = build(decay_norm_and_bias=True)
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01}
 
@@ -105,7 +104,7 @@ def test_every_weight_is_trained_once(name: str, decay_norm_and_bias: bool) -> N
 
 
 @pytest.mark.parametrize("name", ["sgd", "muon"])
-def test_the_backbone_goes_by_a_factor_of_the_rate(name: str) -> None:
+def test_the_backbone_has_a_scaled_learning_rate(name: str) -> None:
     net = network()
     slow = [weight for part, weight in net.named_parameters() if not part.startswith("classifier")]
     settings = SGD.model_copy(update={"name": name})
@@ -121,7 +120,7 @@ def test_the_backbone_goes_by_a_factor_of_the_rate(name: str) -> None:
 MUON = SGD.model_copy(update={"name": "muon", "lr": 0.02})
 
 
-def test_muon_leaves_first_and_last_layer_norms_and_biases_to_sgd_at_rest_lr() -> None:
+def test_sgd_at_rest_lr_updates_first_and_last_layer_norms_and_biases_beside_muon() -> None:
     net = network()
     muon, sgd = optimizers.build_optimizers(MUON, net)
     assert (type(muon), type(sgd)) == (optimizers.ConvMuon, torch.optim.SGD)
@@ -141,7 +140,7 @@ def test_muon_leaves_first_and_last_layer_norms_and_biases_to_sgd_at_rest_lr() -
         assert (group["momentum"], group["nesterov"]) == (0.9, True)
 
 
-def test_muon_takes_the_linear_layers_between_the_first_and_the_last_too() -> None:
+def test_muon_updates_hidden_linear_layers_too() -> None:
     settings = SeedNetwork(kernel_size=3, conv_layers=2, width=4, hidden_width=8, dropout=0.0)
     net = networks.build_seed(settings, 2, 16)
     layers = [layer for layer in net if isinstance(layer, nn.Conv2d | nn.Linear)]
@@ -169,7 +168,7 @@ def matrix(weight: Tensor, layout: torch.memory_format) -> Tensor:
 @pytest.mark.parametrize("of_gradients", LAYOUTS, ids=["gradients", "gradients channels-last"])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["contiguous", "channels-last"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_conv_muon_steps_weights_as_torchs_muon_steps_flattened_copies(
+def test_conv_muon_matches_torchs_muon_on_flattened_copies(
     shape: tuple[int, ...], layout: torch.memory_format, of_gradients: torch.memory_format
 ) -> None:
     weight = nn.Parameter(laid_out(shape, layout, 0))
@@ -186,7 +185,7 @@ def test_conv_muon_steps_weights_as_torchs_muon_steps_flattened_copies(
     assert not torch.equal(weight, before)
 
 
-def test_muon_leaves_weights_without_a_gradient_alone() -> None:
+def test_muon_skips_weights_without_a_gradient() -> None:
     frozen, learning = (nn.Parameter(laid_out(SHAPES[0], LAYOUTS[1], 0)) for _ in range(2))
     learning.grad = torch.ones_like(learning)
     before = frozen.detach().clone()
@@ -195,55 +194,8 @@ def test_muon_leaves_weights_without_a_gradient_alone() -> None:
     assert not torch.equal(learning, before)
 
 
-def schedule(name: str, **changes: object) -> Schedule:
-    values = {"name": name, "warmup": 0.2, "final": 0.1, "step_every": 0.3}
-    return Schedule.model_validate({**values, **changes})
-
-
-@pytest.mark.parametrize(
-    ("name", "factors"),
-    [
-        # at the start, half the warmup, its end, the middle of what is left, the end
-        ("constant", (1, 1, 1, 1, 1)),
-        ("one_cycle", (0, 0.5, 1, 0.55, 0.1)),
-        ("cosine", (0, 0.5, 1, 0.55, 0.1)),
-    ],
-)
-def test_schedules_at_their_corners(name: str, factors: tuple[float, ...]) -> None:
-    settings = schedule(name)
-    corners = (0, 0.1, 0.2, 0.6, 1)
-    assert [optimizers.lr_factor(settings, at) for at in corners] == pytest.approx(factors)
-
-
-def test_one_cycle_falls_in_a_line_and_cosine_in_half_a_cosine() -> None:
-    # A quarter of the way down: 1 - 0.9/4, and 0.1 + 0.9 · (1 + cos 45°)/2.
-    assert optimizers.lr_factor(schedule("one_cycle"), 0.4) == pytest.approx(0.775)
-    assert optimizers.lr_factor(schedule("cosine"), 0.4) == pytest.approx(0.868198)
-
-
-def test_steps_divide_by_ten_at_their_shares() -> None:
-    settings = schedule("step", step_every=0.25)
-    progress = (0, 0.24, 0.25, 0.49, 0.5, 0.75, 0.99)
-    factors = [optimizers.lr_factor(settings, at) for at in progress]
-    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.001, 0.001])
-
-
-def test_a_step_of_one_never_steps() -> None:
-    assert optimizers.lr_factor(schedule("step", step_every=1.0), 0.999) == 1
-
-
-@pytest.mark.parametrize("name", ["one_cycle", "cosine"])
-@pytest.mark.parametrize("warmup", [0.0, 0.2, 0.9])
-def test_schedules_have_no_jumps(name: str, warmup: float) -> None:
-    settings = schedule(name, warmup=warmup)
-    factors = [optimizers.lr_factor(settings, at / 1000) for at in range(1001)]
-    assert max(abs(a - b) for a, b in itertools.pairwise(factors)) < 0.02
-    assert max(factors) == pytest.approx(1, abs=1e-2)
-    assert min(factors) >= 0
-
-
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_set_lr_sets_each_rate_to_a_share_of_its_highest(name: str) -> None:
+def test_set_lr_scales_each_highest_rate(name: str) -> None:
     net = network()
     settings = SGD.model_copy(update={"name": name})
     built = optimizers.build_optimizers(settings, net, [net.classifier.bias], 0.1)

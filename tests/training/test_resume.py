@@ -33,9 +33,8 @@ from catdog import cli
 from catdog.dataset import splits
 from catdog.errors import Stopped
 from catdog.support.progress import Progress
-from catdog.training import checkpoint
-from catdog.training import train as stage
-from tests.training.test_train import settings, write_prepared
+from catdog.training import checkpoint, resume
+from tests.helpers.prepared_data import settings, write_prepared
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS, PHOTOS, BATCH = 12, 24, 4
@@ -65,7 +64,7 @@ class Death:
             os.kill(os.getpid(), self.number)
 
 
-STEP = "catdog.support.progress:Progress.step"
+STEP = "catdog.support.progress:Progress.update"
 MIDDLE = STEPS + 4  # the fourth step of epoch 2
 
 
@@ -137,7 +136,7 @@ def train_here(
     torch.set_num_threads(1)
     sys.argv = ["catdog", "train"]
     if save_every is not None:
-        stage.SAVE_EVERY = save_every
+        resume.SAVE_EVERY = save_every
     if package is not None:  # the key is made of the code that lies there
         checkpoint.PACKAGE = package
     sys.stdout = sys.stderr = (folder / "log").open("a", buffering=1, encoding="utf-8")
@@ -170,7 +169,7 @@ def await_event(death: Death, file: Path) -> None:
 
     An event is a call of a function in Python or C, or a return.
     """
-    events, first_step = itertools.count(1), Progress.step.__code__
+    events, first_step = itertools.count(1), Progress.update.__code__
     before_first_step = 0
 
     def watch(frame: FrameType, event: str, argument: object) -> None:
@@ -222,21 +221,21 @@ def assert_ends_as(whole: Whole, folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_saves_in_the_middle_of_an_epoch_and_the_next_run_goes_on_there(
+def test_a_stop_saves_in_mid_epoch_and_the_next_run_resumes_there(
     number: int, folder: Folder, whole: Whole
 ) -> None:
     assert folder.run(Death(number, STEP, MIDDLE)) == Stopped.exit_code == 75
     assert folder.lines()[-1] == (
-        "catdog: stopped after epoch 1 and 4 of 6 steps, all saved; "
-        "the same command goes on from there"
+        "catdog: stopped after epoch 1 and 4 of 6 steps, state saved; "
+        "run the same command to resume"
     )
     assert folder.made() == []
     (saved,) = folder.checkpoints()
     assert saved.endswith(".safetensors")
     assert_ends_as(whole, folder)
-    going_on = [line for line in folder.lines() if line.startswith("going on")]
+    resumed = [line for line in folder.lines() if line.startswith("resuming")]
     place = "epoch 1 and 4 of 6 steps"
-    assert going_on == [f"going on after {place}, from .catdog/checkpoints/{saved}"]
+    assert resumed == [f"resuming after {place}, from .catdog/checkpoints/{saved}"]
 
 
 @pytest.mark.parametrize(
@@ -244,17 +243,17 @@ def test_a_stop_saves_in_the_middle_of_an_epoch_and_the_next_run_goes_on_there(
     [
         ("catdog.training.train:Trainer", 1, "epoch 0 and 1 of 6 steps"),
         (STEP, STEPS, "epoch 1"),
-        ("catdog.training.train:Trainer._validate", 2, "epoch 2"),
+        ("catdog.training.validation:Validation.evaluate", 2, "epoch 2"),
         ("catdog.training.checkpoint:save", 3, "epoch 3"),
         ("catdog.training.checkpoint:save", EPOCHS, f"epoch {EPOCHS}"),
     ],
     ids=["begin", "last step", "validation", "save", "last save"],
 )
-def test_a_stop_outside_of_the_steps_saves_where_the_state_is_whole_next(
+def test_a_stop_outside_of_the_steps_saves_at_the_next_consistent_state(
     at: str, call: int, place: str, folder: Folder, whole: Whole
 ) -> None:
     assert folder.run(Death(signal.SIGTERM, at, call)) == Stopped.exit_code
-    assert folder.lines()[-1].startswith(f"catdog: stopped after {place}, all saved")
+    assert folder.lines()[-1].startswith(f"catdog: stopped after {place}, state saved")
     assert_ends_as(whole, folder)
 
 
@@ -263,7 +262,7 @@ def test_a_second_signal_ends_it_at_once(number: int, folder: Folder, whole: Who
     assert folder.run(Death(number, STEP, MIDDLE, times=2)) == -number
     assert folder.lines()[-1].startswith("epoch  1/12")
     assert_ends_as(whole, folder)
-    assert any(line.startswith("going on after epoch 1, ") for line in folder.lines())
+    assert any(line.startswith("resuming after epoch 1, ") for line in folder.lines())
 
 
 @pytest.mark.parametrize(
@@ -278,11 +277,11 @@ def test_a_kill_costs_at_most_an_epoch_or_the_seconds_between_saves(
     assert folder.run(Death(signal.SIGKILL, STEP, MIDDLE), save_every=save_every) == -9
     assert folder.made() == []
     assert_ends_as(whole, folder)
-    assert any(line.startswith(f"going on after {place}, from ") for line in folder.lines())
+    assert any(line.startswith(f"resuming after {place}, from ") for line in folder.lines())
 
 
 def test_a_training_that_takes_long_saves_every_minute() -> None:
-    assert stage.SAVE_EVERY <= 60
+    assert resume.SAVE_EVERY <= 60
 
 
 @pytest.mark.parametrize(
@@ -304,7 +303,7 @@ def test_a_kill_while_files_are_written_changes_nothing(
     assert_ends_as(whole, folder)
 
 
-def test_what_a_kill_left_half_written_is_gone_after_success(folder: Folder, whole: Whole) -> None:
+def test_partial_files_of_a_kill_are_deleted_after_success(folder: Folder, whole: Whole) -> None:
     assert folder.run(Death(signal.SIGKILL, "catdog.training.checkpoint:save_file", 3)) == -9
     leftover, saved = folder.checkpoints()
     assert leftover.startswith(f".{saved}.")
@@ -332,7 +331,7 @@ def test_kills_at_random_moments_change_nothing(folder: Folder, whole: Whole) ->
     assert set(codes) <= {75, -signal.SIGTERM, -signal.SIGKILL}
     assert min(codes.count(75), codes.count(-signal.SIGKILL)) > KILLS // 4
     assert_ends_as(whole, folder)
-    places = [line.split(", from")[0] for line in folder.lines() if line.startswith("going on")]
+    places = [line.split(", from")[0] for line in folder.lines() if line.startswith("resuming")]
     assert len(places) > KILLS // 2  # so many found a checkpoint
 
 
@@ -345,12 +344,12 @@ def assert_begins_anew(folder: Folder, fresh: Folder, package: Path | None = Non
     """Both trainings give the same, although only one finds an old checkpoint."""
     (old,) = folder.checkpoints()
     assert folder.run(package=package) == fresh.run(package=package) == 0
-    assert not any(line.startswith("going on") for line in folder.lines())
+    assert not any(line.startswith("resuming") for line in folder.lines())
     assert folder.outs() == fresh.outs()
     assert folder.checkpoints() == [old]
 
 
-def test_changed_params_do_not_go_on_from_an_old_checkpoint(
+def test_changed_params_do_not_resume_from_an_old_checkpoint(
     folder: Folder, tmp_path: Path, whole: Whole
 ) -> None:
     stop_in_epoch_2(folder)
@@ -360,11 +359,11 @@ def test_changed_params_do_not_go_on_from_an_old_checkpoint(
     assert folder.outs() != whole.outs
 
 
-def test_params_of_evaluate_alone_go_on(folder: Folder, whole: Whole) -> None:
+def test_changed_params_of_evaluate_still_resume(folder: Folder, whole: Whole) -> None:
     stop_in_epoch_2(folder)
     folder.set(evaluate__worst_mistakes=3)
     assert_ends_as(whole, folder)
-    assert any(line.startswith("going on after epoch 1 and 4") for line in folder.lines())
+    assert any(line.startswith("resuming after epoch 1 and 4") for line in folder.lines())
 
 
 def refuse_last_photo(folder: Folder) -> None:
@@ -391,7 +390,7 @@ def other_pixels(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("change", [refuse_last_photo, other_pixels])
-def test_changed_data_does_not_go_on_from_an_old_checkpoint(
+def test_changed_data_does_not_resume_from_an_old_checkpoint(
     change: Callable[[Folder], None], folder: Folder, tmp_path: Path, whole: Whole
 ) -> None:
     stop_in_epoch_2(folder)
@@ -402,7 +401,9 @@ def test_changed_data_does_not_go_on_from_an_old_checkpoint(
     assert folder.outs() != whole.outs
 
 
-def test_changed_code_does_not_go_on_from_an_old_checkpoint(folder: Folder, tmp_path: Path) -> None:
+def test_changed_code_does_not_resume_from_an_old_checkpoint(
+    folder: Folder, tmp_path: Path
+) -> None:
     stop_in_epoch_2(folder)
     package = shutil.copytree(checkpoint.PACKAGE, tmp_path / "package")
     with (package / "training/optimizers.py").open("a") as stream:
@@ -437,7 +438,7 @@ class Command:
         return self.process.returncode, errors.splitlines()
 
 
-def test_the_real_command_stops_with_one_line_and_goes_on(folder: Folder, whole: Whole) -> None:
+def test_the_real_command_stops_with_one_line_and_resumes(folder: Folder, whole: Whole) -> None:
     command = Command(folder.path)
     command.wait_for("epoch  1/12")
     command.process.send_signal(signal.SIGTERM)
@@ -445,7 +446,7 @@ def test_the_real_command_stops_with_one_line_and_goes_on(folder: Folder, whole:
     assert code == Stopped.exit_code
     (line,) = errors
     assert re.fullmatch(
-        r"catdog: stopped after epoch \d+( and \d of 6 steps)?, all saved; .*", line
+        r"catdog: stopped after epoch \d+( and \d of 6 steps)?, state saved; .*", line
     )
     assert len(folder.checkpoints()) == 1
     assert folder.made() == []

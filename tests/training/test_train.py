@@ -2,10 +2,9 @@
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -20,59 +19,14 @@ from catdog.model.inference import TrainedModel
 from catdog.model.inputs import Normalization, pick_normalization
 from catdog.paths import CHECKPOINTS
 from catdog.training import train as stage
-from catdog.training.distributed import ALONE
-from catdog.training.flops import StepCost
-
-ROOT = Path(__file__).resolve().parents[2]
-SIDE = 32
+from catdog.training.distributed import SINGLE
+from catdog.training.flops import StepFlops
+from catdog.training.resume import checkpoint_path
+from catdog.training.validation import Validation
+from tests.helpers.prepared_data import SIDE, settings, write_prepared
 
 Change = dict[str, object]
 MakeParams = Callable[..., params.Params]
-
-
-def settings(**changes: object) -> params.Params:
-    """The sample's params at a size that trains in a second; keys are `section__key`."""
-    values = params.read_yaml(ROOT / "params.yaml")
-    small: Change = {
-        "prepare__image_size": SIDE,
-        "train__start_image_size": 16,
-        "train__image_size": SIDE,
-        "train__eval_image_size": SIDE,
-        "train__epochs": 3,
-        "train__batch_size": 16,
-        "train__ema": 0.0,
-        "train__select": "best",
-        "optimizer__name": "sgd",
-        "optimizer__lr": 0.05,
-    }
-    for name, value in {**small, **changes}.items():
-        section, key = name.split("__")
-        values[section][key] = value
-    values["model"]["residual"]["width"] = 8
-    values["model"]["seed"]["hidden_width"] = 32
-    values["model"]["seed"]["width"] = 4
-    return params.parse(values)
-
-
-def write_prepared(folder: Path, classes: list[str], photos: int = 48) -> Path:
-    """Write a prepared folder of noisy photos whose colour tells the class."""
-    generator = np.random.default_rng(0)
-    folder.mkdir(parents=True)
-    rows = []
-    for split, number in (("train", photos), ("val", 16), ("test", 16)):
-        labels = np.arange(number) % len(classes)
-        pixels = generator.integers(0, 156, (number, SIDE, SIDE, 3), dtype=np.uint8)
-        for index, label in enumerate(labels):
-            pixels[index, :, :, label] += 60
-            rows.append(
-                [f"{split}{index}.png", classes[label], split, f"{split}{index}", 32, 32, ""]
-            )
-        np.save(folder / f"{split}.npy", pixels)
-    with (folder / "photos.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([splits.COLUMNS, *rows])
-    stats = {"mean": [0.4, 0.4, 0.4], "std": [0.2, 0.2, 0.2]}
-    (folder / "stats.json").write_text(json.dumps(stats))
-    return folder
 
 
 @pytest.fixture
@@ -103,17 +57,17 @@ def history(folder: Path) -> list[dict[str, str]]:
 
 def kill_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
     """Let a training die at the start of the epoch after `epochs`."""
-    go_on = stage.Trainer.run_epoch
+    train_epoch = stage.Trainer.train_epoch
 
-    def run_epoch(self: stage.Trainer, *arguments: object) -> None:
-        if len(self.history) == epochs:
+    def die(self: stage.Trainer) -> Iterator[float]:
+        if len(self.state.history) == epochs:
             raise KeyboardInterrupt
-        go_on(self, *arguments)  # type: ignore[arg-type]
+        return train_epoch(self)
 
-    monkeypatch.setattr(stage.Trainer, "run_epoch", run_epoch)
+    monkeypatch.setattr(stage.Trainer, "train_epoch", die)
 
 
-def test_it_learns_what_can_be_learnt(prepared: Path) -> None:
+def test_it_learns_a_learnable_task(prepared: Path) -> None:
     last = history(run(prepared, "a", train__epochs=8))[-1]
     assert float(last["val_accuracy"]) == 1.0
 
@@ -148,7 +102,7 @@ def test_a_killed_training_ends_with_the_bytes_of_one_that_was_not(
     assert outs(run(prepared, "killed", **changes)) == whole
 
 
-def test_a_rerun_goes_on_after_the_last_whole_epoch(
+def test_a_rerun_resumes_after_the_last_finished_epoch(
     prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as context:
@@ -158,11 +112,11 @@ def test_a_rerun_goes_on_after_the_last_whole_epoch(
     capsys.readouterr()
     run(prepared, "a")
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("going on after epoch 2") for line in lines)
+    assert any(line.startswith("resuming after epoch 2") for line in lines)
     assert [line.split()[1] for line in lines if line.startswith("epoch")] == ["3/3"]
 
 
-def test_changed_params_do_not_go_on_from_an_old_checkpoint(
+def test_changed_params_do_not_resume_from_an_old_checkpoint(
     prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fresh = outs(run(prepared, "fresh", optimizer__lr=0.02))
@@ -173,7 +127,7 @@ def test_changed_params_do_not_go_on_from_an_old_checkpoint(
     assert outs(run(prepared, "a", optimizer__lr=0.02)) == fresh
 
 
-def test_another_number_of_threads_does_not_go_on_from_an_old_checkpoint(
+def test_another_number_of_threads_does_not_resume_from_an_old_checkpoint(
     prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as context:
@@ -187,17 +141,17 @@ def test_another_number_of_threads_does_not_go_on_from_an_old_checkpoint(
     assert [line.split()[1] for line in lines if line.startswith("epoch")] == ["1/3", "2/3", "3/3"]
 
 
-def test_the_checkpoint_is_gone_after_success(prepared: Path) -> None:
+def test_the_checkpoint_is_deleted_after_success(prepared: Path) -> None:
     run(prepared, "a")
     assert not list(CHECKPOINTS.glob("*"))
 
 
-def test_the_best_epoch_is_the_one_of_lowest_validation_loss_on_full_grown_photos(
+def test_the_best_epoch_has_the_lowest_validation_loss_at_the_final_image_size(
     prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Epochs 6 to 8 are full-grown: the best is neither the first nor the last of them."""
+    """Epochs 6 to 8 are at the final size: the best is neither the first nor the last of them."""
     losses = iter([0.1] * 5 + [0.7, 0.5, 0.6])
-    monkeypatch.setattr(stage.Trainer, "_validate", lambda self, size: (next(losses), 0.5))
+    monkeypatch.setattr(Validation, "evaluate", lambda *_: (next(losses), 0.5))
     folder = run(prepared, "a", train__epochs=8)
     rows = history(folder)
     assert [row["epoch"] for row in rows if row["image_size"] == str(SIDE)] == ["6", "7", "8"]
@@ -205,17 +159,17 @@ def test_the_best_epoch_is_the_one_of_lowest_validation_loss_on_full_grown_photo
     assert [row["epoch"] for row in rows if row["best"] == "1"] == ["6", "7"]
 
 
-def test_the_kept_weights_are_those_of_the_best_epoch(
+def test_the_saved_weights_are_those_of_the_best_epoch(
     prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Validation is made to prefer the first epoch, whatever it measures."""
+    """The patched validation prefers the first epoch."""
     weights: list[dict[str, torch.Tensor]] = []
 
-    def validate(self: stage.Trainer, image_size: int) -> tuple[float, float]:
-        weights.append({k: v.clone() for k, v in self.network.state_dict().items()})
+    def validate(self: Validation, network: nn.Module, *sizes: int) -> tuple[float, float]:
+        weights.append({k: v.clone() for k, v in network.state_dict().items()})
         return float(len(weights)), 0.5
 
-    monkeypatch.setattr(stage.Trainer, "_validate", validate)
+    monkeypatch.setattr(Validation, "evaluate", validate)
     model = saved.load(run(prepared, "a", train__start_image_size=SIDE) / "models")
     assert len(weights) == 3
     kept = model.network.state_dict()
@@ -223,26 +177,26 @@ def test_the_kept_weights_are_those_of_the_best_epoch(
     assert not torch.equal(kept["classifier.weight"], weights[2]["classifier.weight"])
 
 
-def test_no_epoch_of_small_photos_is_kept_however_well_it_does_on_small_ones(
+def test_an_epoch_at_a_smaller_image_size_is_never_the_best(
     prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter(range(1, 9))
-    monkeypatch.setattr(stage.Trainer, "_validate", lambda self, size: (float(next(losses)), 0.5))
+    monkeypatch.setattr(Validation, "evaluate", lambda *_: (float(next(losses)), 0.5))
     folder = run(prepared, "a", train__epochs=8)
     rows = history(folder)
-    grown = [row["epoch"] for row in rows if row["image_size"] == str(SIDE)]
-    assert 0 < len(grown) < 8
-    assert [row["epoch"] for row in rows if row["best"] == "1"] == grown[:1]
-    assert str(json.loads((folder / "models/model.json").read_text())["epoch"]) == grown[0]
+    final = [row["epoch"] for row in rows if row["image_size"] == str(SIDE)]
+    assert 0 < len(final) < 8
+    assert [row["epoch"] for row in rows if row["best"] == "1"] == final[:1]
+    assert str(json.loads((folder / "models/model.json").read_text())["epoch"]) == final[0]
 
 
-def test_last_keeps_the_last_epoch(prepared: Path) -> None:
+def test_select_last_saves_the_last_epoch(prepared: Path) -> None:
     folder = run(prepared, "a", train__select="last")
     assert json.loads((folder / "models/model.json").read_text())["epoch"] == 3
 
 
 def val_loss(prepared: Path, card: ModelCard, network: nn.Module, **changes: object) -> float:
-    """The loss of a network on the validation photos, by its card with changes."""
+    """The loss of a network on the validation photos, with a changed card."""
     device = pick_device(card.precision)
     model = TrainedModel(card.model_copy(update=changes), network, device)
     split = splits.read_split(prepared, "val")
@@ -251,10 +205,8 @@ def val_loss(prepared: Path, card: ModelCard, network: nn.Module, **changes: obj
 
 
 @pytest.mark.parametrize("flip", [True, False])
-def test_the_kept_model_has_the_validation_loss_that_the_history_says(
-    prepared: Path, flip: bool
-) -> None:
-    """Validation sees the photos as they are: what the files give is what training measured."""
+def test_the_saved_model_has_the_validation_loss_of_the_history(prepared: Path, flip: bool) -> None:
+    """Validation uses no augmentation: the saved model gives the loss that training measured."""
     folder = run(prepared, "a", train__eval_flip=flip, train__ema=0.5)
     model = saved.load(folder / "models")
     assert model.card.flip == flip
@@ -264,32 +216,34 @@ def test_the_kept_model_has_the_validation_loss_that_the_history_says(
 
 
 @pytest.mark.parametrize(
-    ("last", "judged", "image_size", "side"),
+    ("last", "eval_size", "image_size", "side"),
     [(24, 32, 16, 21), (24, 32, 24, 32), (32, 24, 16, 16), (32, 24, 32, 24)],
 )
-def test_photos_of_validation_grow_with_those_of_training_but_are_never_smaller_than_at_first(
-    prepared: Path, last: int, judged: int, image_size: int, side: int
+def test_validation_photos_grow_with_the_training_photos_but_start_no_smaller(
+    prepared: Path, last: int, eval_size: int, image_size: int, side: int
 ) -> None:
-    """Where they would be smaller, a network might not take them: the residual one needs 16."""
-    sizes = {"train__image_size": last, "train__eval_image_size": judged}
+    """A network may not support smaller ones: the residual one requires 16 pixels."""
+    sizes = {"train__image_size": last, "train__eval_image_size": eval_size}
     grown = {"train__grow_from": 0.4, "train__grow_until": 0.5}
     chosen = settings(train__precision="float32", **sizes, **grown)
     trainer = stage.Trainer(chosen, prepared, pick_device("float32"))
-    loss = val_loss(prepared, trainer.card(), trainer.network, flip=False, image_size=side)
-    assert trainer._validate(image_size)[0] == loss
+    network = trainer.state.network
+    loss = val_loss(prepared, trainer.card(), network, flip=False, image_size=side)
+    assert trainer.validation.evaluate(network, image_size, last)[0] == loss
 
 
-def test_validation_changes_no_weight_and_keeps_no_gradient(prepared: Path) -> None:
+def test_validation_changes_no_weights_and_computes_no_gradients(prepared: Path) -> None:
     trainer = stage.Trainer(settings(), prepared, pick_device("float32"))
-    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
-    first, second = trainer._validate(SIDE), trainer._validate(SIDE)
+    network = trainer.state.network
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    first, second = (trainer.validation.evaluate(network, SIDE, SIDE) for _ in range(2))
     assert first == second
-    assert all(weight.grad is None for weight in trainer.network.parameters())
-    after = trainer.network.state_dict()
+    assert all(weight.grad is None for weight in network.parameters())
+    after = network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_history_has_a_row_an_epoch_and_times_stand_beside_it(prepared: Path) -> None:
+def test_history_and_timing_have_one_row_per_epoch(prepared: Path) -> None:
     folder = run(prepared, "a")
     rows = history(folder)
     assert list(rows[0]) == [
@@ -312,21 +266,21 @@ def test_history_has_a_row_an_epoch_and_times_stand_beside_it(prepared: Path) ->
     assert all(0 <= float(row["waiting_share"]) <= 1 for row in timings)
 
 
-def test_the_operations_of_all_steps_are_counted_and_told(
+def test_the_operations_of_all_steps_are_counted_and_logged(
     prepared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run(prepared, "a", train__batch_size=20)
-    cost = StepCost(settings(), 2)
-    expected = [3 * cost.of(16, side) for side in (16, 16, SIDE)]  # 48 photos in threes of 16
+    flops = StepFlops(settings(), 2)
+    expected = [3 * flops.count(16, side) for side in (16, 16, SIDE)]  # 48 photos in threes of 16
     pflops = [float(row["pflop"]) for row in history(folder)]
-    assert pflops == pytest.approx([flops / 1e15 for flops in expected], rel=1e-5)
+    assert pflops == pytest.approx([count / 1e15 for count in expected], rel=1e-5)
     total = json.loads((folder / "models/model.json").read_text())["pflop"]
     assert total == pytest.approx(sum(pflops), rel=1e-5)
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith(f"cost: {total:.4g} PFLOP of training, ")
 
 
-def test_other_weights_in_the_same_file_are_another_training(prepared: Path) -> None:
+def test_other_initial_weights_in_the_same_file_find_no_checkpoint(prepared: Path) -> None:
     file, device = Path("start.safetensors"), pick_device("float32")
     values = settings().model_dump()
     values["model"] |= {"name": "resnet18"}
@@ -335,17 +289,17 @@ def test_other_weights_in_the_same_file_are_another_training(prepared: Path) -> 
     keys = []
     for content in (b"one", b"other", b"one"):
         file.write_bytes(content)
-        keys.append(stage._key(transfer, prepared, device, ALONE))
+        keys.append(checkpoint_path(transfer, prepared, device, SINGLE).name)
     assert keys[0] == keys[2] != keys[1]
 
 
-def test_divergence_is_one_sentence_and_leaves_no_model(prepared: Path) -> None:
+def test_divergence_is_one_line_and_leaves_no_model(prepared: Path) -> None:
     with pytest.raises(CatdogError, match=r"diverged in epoch 1: .* lower optimizer\.lr \(100\)"):
         run(prepared, "a", optimizer__lr=100.0, schedule__name="constant", train__batch_size=2)
     assert not Path("a/models").exists()
 
 
-def test_the_seeds_network_trains_on_three_classes(tmp_path: Path) -> None:
+def test_the_seed_network_trains_on_three_classes(tmp_path: Path) -> None:
     three = write_prepared(tmp_path / "three", ["ant", "bee", "cow"])
     values = settings(train__start_image_size=SIDE).model_dump()
     values["model"]["name"] = "seed"
@@ -372,6 +326,6 @@ def test_normalization_by_numbers(prepared: Path) -> None:
     assert pick_normalization(changed, prepared) == expected
 
 
-def test_missing_arrays_are_one_sentence(tmp_path: Path) -> None:
+def test_missing_arrays_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(CatdogError, match="run `dvc repro prepare`"):
         stage.train(settings(), tmp_path / "nothing", tmp_path / "m", tmp_path / "h.csv")

@@ -1,0 +1,42 @@
+"""What a finished training leaves: the model with its card, history.csv and timing.csv."""
+
+from pathlib import Path
+
+from catdog.model import networks, saved
+from catdog.model.card import ModelCard, versions
+from catdog.model.inputs import Normalization
+from catdog.params import Params
+from catdog.paths import TIMING
+from catdog.training import history
+from catdog.training.history import Epoch, Timing
+from catdog.training.state import TrainingState
+
+
+def write_outputs(state: TrainingState, card: ModelCard, models: Path, history_file: Path) -> None:
+    """Write the best weights with their card to `models`, and the tables of the epochs."""
+    saved.save(models, state.best_network(), card)
+    history.write(history_file, state.history, Epoch)
+    history.write(history_file.with_name(TIMING.name), state.timings, Timing)
+
+
+def model_card(
+    params: Params, classes: list[str], normalization: Normalization, state: TrainingState
+) -> ModelCard:
+    """Return the content of model.json, with the epoch that train.select selects so far."""
+    settings = params.train
+    best = [row.epoch for row in state.history if row.best]
+    last = settings.select == "last"
+    return ModelCard(
+        model=params.model,
+        classes=classes,
+        stored_image_size=params.prepare.image_size,
+        image_size=settings.eval_image_size,
+        flip=settings.eval_flip,
+        mean=normalization.mean,
+        std=normalization.std,
+        precision=settings.precision,
+        epoch=len(state.history) if last else max(best, default=0),
+        weights=networks.count_weights(state.network),
+        pflop=history.total_pflop(state.history),
+        versions=versions(),
+    )

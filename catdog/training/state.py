@@ -1,0 +1,122 @@
+"""Everything that changes while a training runs: what a checkpoint holds."""
+
+from dataclasses import astuple, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from catdog.training import checkpoint
+from catdog.training.history import Epoch, Timing
+
+
+@dataclass
+class EpochTotals:
+    """Totals over the steps of the current epoch so far."""
+
+    sums: Tensor
+    """(2,) float32: the sum of the losses, and the number of correct predictions"""
+    step: int = 0
+    flops: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+    """seconds in which a step waited for its batch"""
+
+
+class TrainingState:
+    """Network, moving average, optimizers, best weights and history of a training.
+
+    With an `ema_decay` above 0 a moving average of the weights is updated after each step. It is
+    then what is evaluated and saved as the model.
+    """
+
+    def __init__(
+        self, network: nn.Module, optimizers: list[torch.optim.Optimizer], ema_decay: float
+    ) -> None:
+        self.network, self.optimizers = network, optimizers
+        self.average = _moving_average(network, ema_decay)
+        self.device = next(network.parameters()).device
+        self.history: list[Epoch] = []
+        self.timings: list[Timing] = []
+        self.best_weights: dict[str, Tensor] = {}
+        self.totals = self._no_totals()
+
+    @property
+    def evaluated_network(self) -> nn.Module:
+        """The network to evaluate and save: the moving average, if there is one."""
+        return self.network if self.average is None else self.average.module
+
+    def step(self) -> None:
+        """Step the optimizers, then the moving average."""
+        for optimizer in self.optimizers:
+            optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+
+    def keep_weights(self) -> None:
+        """Keep a copy of the present weights as the best ones."""
+        weights = self.evaluated_network.state_dict()
+        self.best_weights = {name: value.detach().clone() for name, value in weights.items()}
+
+    def best_network(self) -> nn.Module:
+        """Return the evaluated network with the best weights."""
+        self.evaluated_network.load_state_dict(self.best_weights)
+        return self.evaluated_network
+
+    def end_epoch(self, epoch: Epoch, timing: Timing) -> None:
+        """Add a finished epoch to the history."""
+        self.history.append(epoch)
+        self.timings.append(timing)
+        self.totals = self._no_totals()
+
+    def position(self, steps_per_epoch: int) -> str:
+        """Return how far the training is, such as `epoch 3 and 5 of 15 steps`."""
+        step = self.totals.step
+        inside = f" and {step} of {steps_per_epoch} steps" if step else ""
+        return f"epoch {len(self.history)}{inside}"
+
+    def snapshot(self) -> checkpoint.State:
+        """Return a copy of the state, as tensors and plain numbers."""
+        tensors = {
+            **checkpoint.prefixed("network", self.network.state_dict()),
+            **checkpoint.prefixed("best", self.best_weights),
+            "sums": self.totals.sums,
+        }
+        for index, optimizer in enumerate(self.optimizers):
+            flat = checkpoint.flatten_optimizer(optimizer)
+            tensors |= checkpoint.prefixed(f"optimizer{index}", flat)
+        if self.average is not None:
+            tensors |= checkpoint.prefixed("average", self.average.state_dict())
+        totals = self.totals
+        numbers = {
+            "history": [astuple(row) for row in self.history],
+            "timings": [astuple(row) for row in self.timings],
+            "totals": [totals.step, totals.flops, totals.seconds, totals.waited],
+        }
+        # Weights that appear twice (the last epoch is the best) must not share memory in the file.
+        return checkpoint.State({name: value.clone() for name, value in tensors.items()}, numbers)
+
+    def restore(self, saved: checkpoint.State) -> None:
+        """Continue from a snapshot."""
+        self.network.load_state_dict(checkpoint.with_prefix("network", saved.tensors))
+        if self.average is not None:
+            self.average.load_state_dict(checkpoint.with_prefix("average", saved.tensors))
+        for index, optimizer in enumerate(self.optimizers):
+            flat = checkpoint.with_prefix(f"optimizer{index}", saved.tensors)
+            checkpoint.restore_optimizer(optimizer, flat)
+        self.best_weights = checkpoint.with_prefix("best", saved.tensors)
+        self.history = [Epoch(*row) for row in saved.numbers["history"]]
+        self.timings = [Timing(*row) for row in saved.numbers["timings"]]
+        sums = saved.tensors["sums"].to(self.device)
+        self.totals = EpochTotals(sums, *saved.numbers["totals"])
+
+    def _no_totals(self) -> EpochTotals:
+        return EpochTotals(torch.zeros(2, device=self.device))
+
+
+def _moving_average(network: nn.Module, decay: float) -> AveragedModel | None:
+    """Return an exponential moving average of weights and norm statistics; None for decay 0."""
+    if decay == 0:
+        return None
+    ema = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(network, multi_avg_fn=ema, use_buffers=True)

@@ -1,0 +1,21 @@
+"""Command lines of the scripts in benchmarks/, studies/ and tools/."""
+
+import argparse
+from collections.abc import Callable
+
+from catdog.errors import CatdogError
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose --help shows a module's docstring with its line breaks."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run `main`; a CatdogError becomes one line on stderr and exit code 1."""
+    try:
+        main()
+    except CatdogError as error:
+        raise SystemExit(f"catdog: {error}") from None
