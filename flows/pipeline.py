@@ -22,8 +22,8 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import Field
 
 from flows.errors import FlowError
-from flows.guards.flow_command import cancelled_by_interrupt, run_as_command, some_server
-from flows.guards.outages import wait_out
+from flows.guards.flow_command import cancelled_by_interrupt, choose_server, run_as_command
+from flows.guards.outages import wait_for_server
 from flows.paths import METRICS
 from flows.remote_stage import NO_REMOTE, check_pools, run_on
 from flows.runs import artifacts
@@ -112,7 +112,7 @@ def run_stages(space: Workspace, placement: Placement, reports: list[Report]) ->
         raise FlowError(NO_REMOTE)
     push_error: FlowError | None = None
     for stage in STAGES:
-        wait_out(log)
+        wait_for_server(log)
         pool = placement.get(stage)
         # What another machine has run is only restored here, which needs no device.
         placed = pool is not None and run_on(pool, stage, space.job)
@@ -120,9 +120,9 @@ def run_stages(space: Workspace, placement: Placement, reports: list[Report]) ->
             report = run_stage(stage, folder, space.logs, device=not placed)
         reports.append(dataclasses.replace(report, pool=pool if placed else None))
         if remote and not push_error and (report.outcome == "ran" or stage == STAGES[-1]):
-            wait_out(log)
+            wait_for_server(log)
             push_error = _push(stage, space)
-    wait_out(log)
+    wait_for_server(log)
     return push_error
 
 
@@ -189,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check(request, repository())  # before a temporary server is started in vain
         # The automation of flows/deploy.py marks silent runs with this tag as crashed. Tasks have
         # the tag too and ask the server for a slot of it, which would slow a temporary server down.
-        with some_server(), tags(*(["catdog"] if PREFECT_API_URL.value() else [])):
+        with choose_server(), tags(*(["catdog"] if PREFECT_API_URL.value() else [])):
             metrics = pipeline(**request.model_dump(), keep_workspace=options.keep)
         for name, value in artifacts.as_text(metrics).items():
             print(f"{name:<40} {value}")

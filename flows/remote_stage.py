@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL
 
 from flows.errors import FlowError
 from flows.guards.many_runs import run_all
-from flows.guards.outages import wait_out
+from flows.guards.outages import wait_for_server
 from flows.runs.records import clean_up
 from flows.runs.repository import repository
 from flows.runs.request import Job, Override, Recipe, Revision, check, make_request
@@ -65,7 +65,7 @@ def _run_and_push(stage: Stage, space: Workspace, log: Callable[[str], None]) ->
         raise FlowError(NO_REMOTE)
     with stage_lock(space, stage, log):
         report = run_stage(stage, space.folder, space.logs)
-    wait_out(log)
+    wait_for_server(log)
     # Even if it did not run: an earlier run may have run it and failed to push.
     push_results(stage, space.folder, space.logs)
     return report.outcome

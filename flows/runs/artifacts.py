@@ -21,7 +21,7 @@ from prefect.artifacts import (
 from prefect.events import emit_event
 
 from flows.errors import FlowError
-from flows.guards.child_processes import dvc
+from flows.guards.child_processes import dvc_output
 from flows.paths import PLOTS
 from flows.runs.repository import git
 from flows.runs.stages import Report
@@ -48,7 +48,7 @@ def difference(root: Path, revision: str) -> Difference:
     """
     tables = []
     for kind in ("params", "metrics"):
-        printed = dvc(root, environment(root), kind, "diff", "--json", revision)
+        printed = dvc_output(root, environment(root), kind, "diff", "--json", revision)
         tables.append(_changes(json.loads(printed or "{}")))
     return Difference(revision, *tables)
 

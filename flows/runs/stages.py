@@ -105,7 +105,7 @@ def _run(
 ) -> None:
     """Run a command in `root`, with `variables` added; StageError with `failure` if it fails."""
     complete = environment(root, **(variables or {}))
-    if code := child_processes.run(command, root, complete, log.handle_line):
+    if code := child_processes.run_supervised(command, root, complete, log.handle_line):
         raise stage_error(failure, code, log)
 
 
@@ -185,7 +185,7 @@ def has_default_remote(root: Path) -> bool:
 def stage_error(failure: str, code: int, log: StageLog) -> StageError:
     """Return the error for a command that exited with `code`."""
     code = _exit_code_of_stage(code, log.last_lines)
-    first = f"{failure}: {child_processes.how_it_ended(code)}; log: {log.path}"
+    first = f"{failure}: {child_processes.describe_exit(code)}; log: {log.path}"
     killed = child_processes.signal_of(code) == signal.SIGKILL
     return StageError("\n".join([first, *log.last_lines]), killed)
 

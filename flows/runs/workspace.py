@@ -21,7 +21,7 @@ from dvc.repo.experiments.refs import ExpRefInfo
 from dvc.utils.hydra import apply_overrides
 
 from flows.errors import FlowError
-from flows.guards.child_processes import child_environment, dvc
+from flows.guards.child_processes import child_environment, dvc_output
 from flows.paths import CHECKPOINTS, PARAMS, STATE
 from flows.runs import records
 from flows.runs.repository import Repository, git, try_git
@@ -272,4 +272,4 @@ def _remove_leftover(workspace: Workspace, ref: str) -> None:
 
 def _dvc(workspace: Workspace, *arguments: str) -> None:
     """Run a dvc command in the clone; FlowError with its reason if it fails."""
-    dvc(workspace.folder, environment(workspace.folder), *arguments)
+    dvc_output(workspace.folder, environment(workspace.folder), *arguments)
