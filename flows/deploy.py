@@ -60,7 +60,7 @@ def main() -> int:
     """
     try:
         if not PREFECT_API_URL.value():  # Prefect would start a temporary server
-            raise FlowError("PREFECT_API_URL is not set; use make deploy, or set it to a server")
+            raise FlowError("PREFECT_API_URL: not set; `make deploy` sets it")
         with get_client(sync_client=True) as client:
             wait_for_server(client)
             create_pools(client)
@@ -88,12 +88,12 @@ def refusal(error: PrefectHTTPStatusError) -> str:
 
 
 def wait_for_server(client: SyncPrefectClient, seconds: float = WAIT_SECONDS) -> None:
-    """Return once the server responds; FlowError if it does not within `seconds`."""
+    """Return once the server answers; FlowError if it does not within `seconds`."""
     address = PREFECT_API_URL.value()
     deadline = time.monotonic() + seconds
     while client.api_healthcheck() is not None:
         if time.monotonic() > deadline:
-            raise FlowError(f"no Prefect server responds at {address}; start one with make server")
+            raise FlowError(f"no Prefect server answers at {address}; start one with make server")
         time.sleep(1)
 
 

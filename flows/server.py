@@ -1,4 +1,4 @@
-"""Start a Prefect server that does not harm the runs that go on while it is restarted.
+"""Start a Prefect server whose restart does not harm the runs that are in progress.
 
     python -m flows.server [option of `prefect server start`...]
 

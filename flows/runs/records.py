@@ -157,7 +157,7 @@ def clean_up(home: Path, log: Callable[[str], None] = print) -> None:
 
 
 def remove_if_ended(home: Path, name: str, wanted: Callable[[Run], bool]) -> bool:
-    """Remove a run that has ended, if it is `wanted`, and end its processes; return whether it was.
+    """Remove a run if it has ended and is `wanted`, and end its processes; return whether it did.
 
     Raises FlowError if files cannot be removed.
     """

@@ -34,7 +34,7 @@ PUSH_UNCACHED = Path(__file__).with_name("push_uncached.py")
 
 
 class StageError(FlowError):
-    """A stage failed: its name, exit code or signal, log file and last lines."""
+    """A stage failed; the message has its name, exit code or signal, log file and last lines."""
 
     def __init__(self, message: str, killed: bool = False) -> None:
         super().__init__(message)

@@ -207,9 +207,7 @@ def test_missing_server_is_one_line() -> None:
     with (
         temporary_settings(nowhere),
         get_client(sync_client=True) as client,
-        pytest.raises(
-            FlowError, match=r"^no Prefect server responds at http://127\.0\.0\.1:9/api;"
-        ),
+        pytest.raises(FlowError, match=r"^no Prefect server answers at http://127\.0\.0\.1:9/api;"),
     ):
         wait_for_server(client, seconds=0)
 
@@ -284,7 +282,7 @@ def test_failure_and_a_worse_model_are_notified(receiver: Receiver) -> None:
 
 
 def test_other_flows_of_the_server_are_not_notified(receiver: Receiver) -> None:
-    @flow(name="other", flow_run_name="somebody's")
+    @flow(name="other", flow_run_name="not ours")
     def other() -> None:
         raise ValueError("not ours")
 
@@ -296,7 +294,7 @@ def test_other_flows_of_the_server_are_not_notified(receiver: Receiver) -> None:
     with tags("catdog"):
         ours(return_state=True)
     wait_for(lambda: receiver.texts)
-    assert not any("somebody's" in text for text in receiver.texts)
+    assert not any("not ours" in text for text in receiver.texts)
 
 
 def runs_of_the_pipeline(revision: str) -> list[FlowRun]:
@@ -339,7 +337,7 @@ def test_changed_photos_start_one_run_of_their_commit(
 def test_without_a_server_url_no_temporary_server_is_started(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("flows.deploy.get_client", lambda **_: pytest.fail("asked a server"))
+    monkeypatch.setattr("flows.deploy.get_client", lambda **_: pytest.fail("called a server"))
     with temporary_settings({PREFECT_API_URL: None}):
         assert main() == 1
-    assert "PREFECT_API_URL is not set" in capsys.readouterr().err
+    assert "PREFECT_API_URL: not set" in capsys.readouterr().err

@@ -234,6 +234,6 @@ def test_placement_without_a_server_says_what_is_required() -> None:
 
 
 def test_no_placement_needs_no_server() -> None:
-    nobody = "http://127.0.0.1:1/api"
-    with temporary_settings({PREFECT_API_URL: nobody}):
+    no_server = "http://127.0.0.1:1/api"
+    with temporary_settings({PREFECT_API_URL: no_server}):
         check_pools([])

@@ -134,8 +134,8 @@ def test_run_succeeds_without_a_server_and_while_its_server_is_down(
     away = {"PREFECT_API_URL": server, "PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
     run = start(project, "--experiment", "alone", **away).finish()
     assert run.code == 0, run.err
-    told = f"the server at {NOWHERE} does not answer; this run uses a temporary one\n"
-    assert run.err.count(told) == (server == NOWHERE)
+    warning = f"the server at {NOWHERE} does not answer; this run uses a temporary one\n"
+    assert run.err.count(warning) == (server == NOWHERE)
     assert experiments(project) == ["alone"]
 
 

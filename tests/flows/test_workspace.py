@@ -47,7 +47,7 @@ class Open(Protocol):
     """The type of `open_workspace`."""
 
     def __call__(
-        self, name: str = ..., keep: bool = ..., **asked: Any
+        self, name: str = ..., keep: bool = ..., **values: Any
     ) -> AbstractContextManager[Workspace]: ...
 
 
@@ -56,9 +56,9 @@ def open_workspace(project: Path) -> Open:
     """Open a workspace as the flow does, after the check of the request."""
 
     def make(
-        name: str = "calm-owl", keep: bool = False, **asked: Any
+        name: str = "calm-owl", keep: bool = False, **values: Any
     ) -> AbstractContextManager[Workspace]:
-        request, ours = RunRequest(**asked), repository()
+        request, ours = RunRequest(**values), repository()
         return workspace(check(request, ours), name, keep=keep)
 
     return make
@@ -436,7 +436,7 @@ def test_home_that_is_not_writable_is_reported(
         pass
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a file system of its own")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a separate file system")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount one")
 def test_on_a_full_disk_the_error_of_the_run_is_reported(
     open_workspace: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
