@@ -32,7 +32,7 @@ def import_once(archive: Path, workers: int) -> int:
     with tempfile.TemporaryDirectory() as folder:
         raw, quarantine = Path(folder) / "raw", Path(folder) / "quarantine.csv"
         report = import_photos(archive, raw, replace=False, quarantine=quarantine, workers=workers)
-        return sum(report.taken.values())
+        return sum(report.imported.values())
 
 
 def compare(archive: Path, trials: int) -> None:

@@ -37,7 +37,7 @@ from catdog import params
 from catdog.model.devices import pick_device
 from catdog.model.inputs import IMAGENET
 from catdog.params import Augmentation
-from catdog.preparation.photos import list_classes, open_photo, squish
+from catdog.preparation.photos import list_classes, open_photo, resize_to_square
 from catdog.support.process_pool import usable_cores
 from catdog.training import batches
 
@@ -73,7 +73,7 @@ def torchvision_transforms(settings: Augmentation, image_size: int) -> list[Call
 def pack(folder: Path, image_size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Return the photos (N, S, S, 3) of a folder of class folders, and their labels (N,)."""
     classes = list_classes(folder).values()
-    photos = [squish(open_photo(file), image_size) for files in classes for file in files]
+    photos = [resize_to_square(open_photo(file), image_size) for files in classes for file in files]
     labels = [label for label, files in enumerate(classes) for _ in files]
     return np.stack(photos), np.array(labels)
 

@@ -7,14 +7,14 @@ import sys
 from concurrent.futures.process import BrokenProcessPool
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from catdog import params
+from catdog import __version__, params
 from catdog.errors import CatdogError
 from catdog.paths import (
     DOWNLOADS,
@@ -27,39 +27,61 @@ from catdog.paths import (
     REPORTS,
 )
 
+BROKEN_PIPE = 141  # the exit code of a process ended by SIGPIPE: 128 + 13
+
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Learn to tell cats from dogs, or any other folders of photos apart.",
 )
 
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Processes that decode photos; left out, one a core."),
+    typer.Option(min=1, help="Number of processes that decode photos (default: one per core)."),
 ]
 
 
-class Format(StrEnum):
-    """How predictions are written."""
+class PredictionFormat(StrEnum):
+    """Output formats of `catdog predict`."""
 
     table = "table"
     csv = "csv"
     json = "json"
 
 
-class Form(StrEnum):
-    """How a comparison is written."""
+class ComparisonFormat(StrEnum):
+    """Output formats of `catdog compare`."""
 
     table = "table"
     md = "md"
     json = "json"
 
 
+def _print_version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"catdog {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def catdog(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Classify photos of cats and dogs, or of any other classes given as folders."""
+
+
 @app.command()
 def prepare(workers: Workers = None) -> None:
-    """Stage 1: split the photos in data/raw and pack them into arrays."""
+    """Stage 1: split the photos in data/raw and write them as arrays."""
     from catdog.preparation.prepare import prepare as run
 
     counts = run(_load_params().prepare, RAW, PREPARED, workers)
@@ -70,16 +92,17 @@ def prepare(workers: Workers = None) -> None:
 def train(
     devices: Annotated[
         int | None,
-        typer.Option(min=1, help="On how many to train; left out, on all CUDA devices."),
+        typer.Option(min=1, help="Number of devices (default: all CUDA devices)."),
     ] = None,
 ) -> None:
-    """Stage 2: train on the packed arrays; goes on where a killed training stopped.
+    """Stage 2: train the network; resumes an interrupted training.
 
-    On a CPU --devices is the number of processes that share its cores. For several machines, start
-    on each: torchrun --nnodes N --node-rank R --nproc-per-node GPUS --master-addr HOST
-    --master-port PORT -m catdog train. Machine 0 is HOST, and gets the model.
+    On a CPU, --devices is the number of processes that share its cores. To train on several
+    machines, run on each: torchrun --nnodes N --node-rank R --nproc-per-node GPUS --master-addr
+    HOST --master-port PORT -m catdog train. HOST is the machine with rank 0, which writes the
+    model.
     """
-    if "RANK" in os.environ:  # one of several processes, which a launcher has started
+    if "RANK" in os.environ:  # a launcher such as torchrun has started this process
         from catdog.training.launch import work_as_rank
 
         work_as_rank(_train)
@@ -104,65 +127,67 @@ def _train() -> None:
 
 @app.command()
 def evaluate() -> None:
-    """Stage 3: judge the trained model on the test photos."""
+    """Stage 3: evaluate the trained model on the test set."""
     settings = _load_params()
     from catdog.evaluation.evaluate import evaluate as run
     from catdog.evaluation.report import in_words
 
     metrics = run(settings, PREPARED, MODELS, METRICS, REPORTS, HISTORY)
-    words = in_words(metrics, "accuracy_low", "accuracy_high")
-    typer.echo(f"accuracy {words}; `catdog results` says more")
+    accuracy = in_words(metrics, "accuracy_low", "accuracy_high")
+    typer.echo(f"accuracy {accuracy}; run `catdog results` for all metrics")
 
 
 @app.command()
 def results() -> None:
-    """Print the metrics of the last evaluation, and where its pictures lie."""
+    """Print the metrics of the last evaluation and the location of its plots."""
     from catdog.evaluation.report import results_table
 
     try:
         metrics = json.loads(METRICS.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CatdogError(f"{METRICS}: nothing evaluated yet; run `dvc repro`") from None
+        raise CatdogError(f"{METRICS}: no evaluation yet; run `dvc repro`") from None
     except ValueError as error:
-        raise CatdogError(f"{METRICS}: not valid JSON ({error}); run `dvc repro`") from None
+        raise CatdogError(f"{METRICS}: invalid JSON ({error}); run `dvc repro`") from None
     _print(results_table(metrics))
     page = REPORTS / "report.html"
     if page.is_file():
-        Console().print(f"Pictures: {REPORTS}/*.png, all on one page: {page}")
+        Console().print(f"Plots: {REPORTS}/*.png; report: {page}")
     else:
-        Console().print(f"These are the figures of {METRICS}; for its pictures: dvc repro")
+        Console().print(f"{REPORTS}: no plots; run `dvc repro` to create them")
 
 
 @app.command()
 def predict(
-    paths: Annotated[list[Path], typer.Argument(help="Photos, and folders with photos in them.")],
+    paths: Annotated[list[Path], typer.Argument(help="Photos, or folders that contain photos.")],
     model: Annotated[
         str,
         typer.Option(
-            help="The folder of the trained model; or champion, or a commit, branch, tag or "
-            "experiment, whose model DVC then fetches."
+            help="Folder of the trained model, or a revision whose model DVC fetches: champion, or "
+            "a commit, branch, tag or experiment."
         ),
     ] = str(MODELS),
-    format: Annotated[Format, typer.Option(help="How to write the rows.")] = Format.table,
+    format: Annotated[
+        PredictionFormat, typer.Option(help="Output format.")
+    ] = PredictionFormat.table,
 ) -> None:
-    """Say what is on photos. The exit code is 1 if any could not be read."""
+    """Predict the classes of photos. The exit code is 1 if a file could not be read."""
     folder = _model_folder(model)
     from catdog.predict import run_predict
 
     try:
-        broken = run_predict(paths, folder, format.value, sys.stdout)
+        errors = run_predict(paths, folder, format.value, sys.stdout)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has seen enough, as in `catdog predict … | head`. Typer would make it exit code
-        # 1, which says that a file could not be read. At its end Python flushes once more.
+        # The reader has closed the pipe, as in `catdog predict … | head`. Typer would exit with
+        # code 1, which means that a file could not be read. Python flushes stdout again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    if broken:
-        raise CatdogError(f"{broken} of the files could not be read; each has its error beside it")
+        sys.exit(BROKEN_PIPE)
+    if errors:
+        raise CatdogError(f"predict: could not read {errors} of the files; see their errors above")
 
 
 def _model_folder(model: str) -> Path:
-    """Return the folder of the trained model that `--model` names, fetched if it has to be."""
+    """Return the folder of the model that `--model` names; fetch the model of a revision."""
     folder = Path(model)
     if folder.is_dir() or folder == MODELS:
         return folder
@@ -171,35 +196,39 @@ def _model_folder(model: str) -> Path:
     try:
         commit = revisions.resolve(model)
     except CatdogError as error:
-        raise CatdogError(f"--model {error}; nor is it a folder") from None
+        raise CatdogError(f"--model {error}; or pass the folder of a model") from None
     return revisions.fetch(commit, str(MODELS))
 
 
 @app.command()
 def fetch(
     archive: Annotated[
-        Path | None, typer.Option(help="A zip or tar archive, or a folder, that you have.")
+        Path | None, typer.Option(help="Local zip archive, tar archive or folder.")
     ] = None,
     url: Annotated[
         str | None,
-        typer.Option(help="Where to download one; Microsoft's original 25,000 if left out."),
+        typer.Option(
+            help="URL of an archive to download (default: Microsoft's 25,000 cats and dogs)."
+        ),
     ] = None,
-    sha256: Annotated[str | None, typer.Option(help="What the download must hash to.")] = None,
+    sha256: Annotated[
+        str | None, typer.Option(help="Expected SHA-256 checksum of the download.")
+    ] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Replace the photos that data/raw holds now.")
+        bool, typer.Option("--replace", help="Replace the photos in data/raw.")
     ] = False,
     workers: Workers = None,
 ) -> None:
-    """Take photos in: check each, put the good ones into data/raw, hand them to DVC.
+    """Import photos: validate them, write them to data/raw and track them with DVC.
 
-    Takes PetImages/Cat/1.jpg (Microsoft's), train/cat.1.jpg (Kaggle's) and class folders of any
+    Supports PetImages/Cat/1.jpg (Microsoft), train/cat.1.jpg (Kaggle) and class folders of any
     names.
     """
     if archive is not None and (url is not None or sha256 is not None):
-        raise CatdogError("--archive is a file that is here: leave --url and --sha256 out")
+        raise CatdogError("--archive: cannot be combined with --url or --sha256")
     from catdog.ingest import download, dvc_add, photo_import
 
-    photo_import.refuse_to_overwrite(RAW, replace)
+    photo_import.check_replaceable(RAW, replace)
     if archive is None:
         if url is None:
             url, sha256 = download.MICROSOFT_URL, sha256 or download.MICROSOFT_SHA256
@@ -212,39 +241,42 @@ def fetch(
         return
     changed = dvc_add.add(RAW)
     console = Console()
-    console.print("Changed in git:" if changed else "Nothing changed in git: the same photos.")
+    console.print("Changed in git:" if changed else "No changes in git: the photos are the same.")
     for line in changed:
         console.print(f"  {line}", markup=False, highlight=False)
     if changed:
-        console.print("Now: dvc repro; and git commit to keep this version of the photos.")
+        console.print("Next: run `dvc repro`; commit to keep this version of the photos.")
 
 
 @app.command()
 def champion(
     revision: Annotated[
         str | None,
-        typer.Argument(help="The revision to make champion; left out, the present one is shown."),
+        typer.Argument(help="Revision to promote (default: only print the current champion)."),
     ] = None,
     force: Annotated[
         str | None,
-        typer.Option(metavar="REASON", help="Do it whatever compare says; the tag keeps why."),
+        typer.Option(
+            metavar="REASON",
+            help="Promote it whatever the comparison finds; the tag records the reason.",
+        ),
     ] = None,
 ) -> None:
-    """Make a revision's model the champion, if it is better than the present one.
+    """Promote a revision's model to champion if it is better than the current one.
 
-    Better is what `catdog compare` says so of, on the test photos of both. The champion is kept in
-    git tags (see gto): push them with git push --tags. An experiment's model needs dvc push too.
+    `catdog compare` decides on the test photos of both. The champion is stored in git tags (see
+    gto): push them with `git push --tags`. For the model of an experiment, also run `dvc push`.
     """
     if revision is None and force is not None:
-        raise CatdogError("--force needs the revision that is to be the champion")
+        raise CatdogError("--force: requires the revision to promote")
     from catdog.experiments import registry
     from catdog.experiments.champion import crown
 
-    now = crown(revision, force) if revision else registry.current()
-    if now is None:
-        typer.echo("no champion yet; `catdog champion REVISION` makes one")
+    current = crown(revision, force) if revision else registry.current()
+    if current is None:
+        typer.echo("no champion yet; run `catdog champion REVISION` to promote one")
     else:
-        typer.echo(f"champion: {now.version}, commit {now.commit[:7]}. {now.reason}")
+        typer.echo(f"champion: {current.version}, commit {current.commit[:7]}. {current.reason}")
 
 
 @app.command()
@@ -252,77 +284,58 @@ def compare(
     revisions: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Commits, branches, tags, experiments, `champion`, or `workspace`. One alone is "
-            "compared with the workspace, none means HEAD and the workspace."
+            help="Commits, branches, tags, experiments, `champion` or `workspace`. A single one is "
+            "compared with the workspace (default: HEAD and the workspace)."
         ),
     ] = None,
     seeds: Annotated[
         bool,
-        typer.Option("--seeds", help="Compare settings: each with all its train.seed."),
+        typer.Option(
+            "--seeds", help="Compare settings, each over all its runs with different train.seed."
+        ),
     ] = False,
-    format: Annotated[Form, typer.Option(help="How to write it.")] = Form.table,
+    format: Annotated[
+        ComparisonFormat, typer.Option(help="Output format.")
+    ] = ComparisonFormat.table,
 ) -> None:
-    """Say how revisions differ from the first, and whether the difference is real."""
+    """Compare revisions with the first one, and test the differences for significance."""
     from catdog.experiments.compare import compare as run
     from catdog.experiments.comparison_report import write
 
     write(run(revisions or [], seeds), format.value, Console())
 
 
-@app.command()
-def draw(
-    folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
-    count: Annotated[int, typer.Option(min=2, help="How many cats and dogs together.")] = 800,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed draws others.")] = 1,
-) -> None:
-    """Draw the embedded sample: cats and dogs, as class folders."""
-    from tools.draw_sample import draw_sample
-
-    draw_sample(folder, count, seed)
-
-
 @app.command(name="params")
 def explain_params(
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Write docs/params.md instead, to stdout.")
+        bool, typer.Option("--markdown", help="Print docs/params.md instead.")
     ] = False,
 ) -> None:
-    """Check params.yaml and explain each of its keys."""
-    if markdown:
-        from catdog.params.docs import as_markdown
+    """Validate params.yaml and print the description of each key."""
+    from catdog.params.docs import as_markdown, describe
 
+    if markdown:
         typer.echo(as_markdown(), nl=False)
         return
-    table = Table("key", "value", "what it is")
-    for key, value, description in _leaves(_load_params()):
-        table.add_row(key, "" if value is None else str(value), description)
+    table = Table("key", "value", "description")
+    for key in describe(_load_params()):
+        table.add_row(key.key, "" if key.value is None else str(key.value), key.description)
     _print(table)
 
 
 def _load_params() -> params.Params:
-    """Return the settings of params.yaml, complete: nothing is left to torchvision's weights."""
+    """Return params.yaml with the values that refer to torchvision's weights replaced."""
     settings = params.load()
     if not settings.model.from_torchvision:
         return settings
-    from catdog.model import pretrained  # takes seconds, and few need it
+    from catdog.model import pretrained
 
     return pretrained.complete(settings)
 
 
-def _leaves(section: params.Section, prefix: str = "") -> list[tuple[str, Any, str]]:
-    leaves: list[tuple[str, Any, str]] = []
-    for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
-        if isinstance(value, params.Section):
-            leaves += _leaves(value, f"{prefix}{name}.")
-        else:
-            leaves.append((f"{prefix}{name}", value, field.description or ""))
-    return leaves
-
-
 def _counts_table(counts: dict[str, dict[str, int]]) -> Table:
     names = sorted(counts["train"])
-    table = Table("split", *map(escape, names), "all")  # [indoor] in a name is no markup
+    table = Table("split", *map(escape, names), "total")  # "[indoor]" in a name is not markup
     for split, row in counts.items():
         numbers = [row.get(name, 0) for name in names]
         table.add_row(split, *(f"{number:,}" for number in (*numbers, sum(numbers))))
@@ -334,20 +347,23 @@ def _print(table: Table) -> None:
 
 
 def main() -> None:
-    """Run the command; what a user can mend becomes one line on stderr and exit code 1."""
+    """Run the command line; a CatdogError becomes one line on stderr and its exit code."""
     try:
         app()
     except BrokenProcessPool:
-        _fail("a process that decoded photos was killed, perhaps for want of memory")
-    except (CatdogError, OSError) as error:  # OSError: a full disk, a folder that is not writable
+        _fail(
+            "prepare: a worker process was killed, possibly because memory ran out; retry with "
+            "--workers 1"
+        )
+    except (CatdogError, OSError) as error:  # OSError: a full disk or a read-only folder
         _fail(str(error), error.exit_code if isinstance(error, CatdogError) else 1)
     finally:
-        gc.freeze()  # else Python's end looks through all that torch imported: most of a second
+        gc.freeze()  # saves the final collection at exit: most of a second once torch is imported
 
 
-def _fail(line: str, exit_code: int = 1) -> None:
+def _fail(message: str, exit_code: int = 1) -> None:
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(f"catdog: {line}", markup=False)
+    console.print(f"catdog: {message}", markup=False)
     sys.exit(exit_code)
 
 

@@ -1,19 +1,19 @@
-"""The exceptions that stand for what the user can mend."""
+"""Exceptions for errors that the user can fix."""
 
 
 class CatdogError(Exception):
-    """Something the user can mend: its text says what is wrong, where, and what to do.
+    """An error that the user can fix; its message says where, what is wrong and what to do.
 
-    The command line prints it as one line and exits with `exit_code`, without a traceback.
+    The command line prints the message without a traceback and exits with `exit_code`.
     """
 
     exit_code = 1
 
 
-class Stopped(CatdogError):  # noqa: N818 (it is no error that a training stops when told to)
-    """A training was told to stop, and its state is saved: starting it again goes on from there.
+class Stopped(CatdogError):  # noqa: N818 (a requested stop is not an error)
+    """A training was stopped on request after saving its state; running it again resumes it.
 
-    The exit code is EX_TEMPFAIL of sysexits.h, "the user is invited to retry".
+    The exit code is EX_TEMPFAIL of sysexits.h: "temporary failure; user is invited to retry".
     """
 
     exit_code = 75

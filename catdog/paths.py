@@ -1,4 +1,4 @@
-"""Every path that dvc.yaml names, and where else a project keeps its files, relative to its top."""
+"""The paths of a project, relative to its root: those in dvc.yaml, and those outside DVC."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ REPORTS = Path("reports/evaluate")
 METRICS = Path("metrics.json")
 LOCK = Path("dvc.lock")
 
-# The folders of this package whose code each stage depends on, as in dvc.yaml. The key of a
-# checkpoint uses those of prepare and train.
+# The folders of this package that each stage depends on, as in dvc.yaml. The key of a checkpoint
+# includes the code of prepare and train.
 PREPARE_CODE = ("dataset", "preparation")
 TRAIN_CODE = ("dataset", "model", "training")
 EVALUATE_CODE = ("dataset", "evaluation", "model")
 
-# No outs of DVC
+# Not tracked by DVC
 TIMING = Path("reports/train/timing.csv")
 CHECKPOINTS = Path(".catdog/checkpoints")
 FETCHED = Path(".catdog/fetched")

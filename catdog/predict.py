@@ -1,9 +1,9 @@
-"""A trained model on new photos."""
+"""Predict the classes of new photos with a trained model."""
 
 import csv
 import json
 import os
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from rich.text import Text
 from catdog.errors import CatdogError
 from catdog.model import saved
 from catdog.model.inference import BATCH_SIZE, TrainedModel
-from catdog.preparation.photos import PhotoError, find_photos, open_photo, squish
+from catdog.preparation.photos import PhotoError, find_photos, open_photo, resize_to_square
 from catdog.support.process_pool import usable_cores
 
 Format = Literal["table", "csv", "json"]
@@ -28,29 +28,36 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one file; without probabilities if the file is no readable photo."""
+    """The prediction for one file, or the error if the file is not a readable photo."""
 
     path: Path
     prediction: str | None
     probabilities: dict[str, float] | None
-    """by class, in sorted order"""
+    """by class, sorted by name"""
     error: str | None
-    """why the two are missing"""
+    """why there is no prediction"""
 
 
 def run_predict(paths: Iterable[Path], model_folder: Path, format: Format, stream: TextIO) -> int:
-    """Write what the model in `model_folder` says of every photo, and return how many were broken.
+    """Write the predictions of the model in `model_folder` for all photos in `paths`.
 
-    Raises CatdogError, before anything is written, for a missing model and when there is no photo.
+    Returns the number of files that could not be read. Raises CatdogError, before anything is
+    written, if the model is missing or there are no photos.
     """
     files = find_photos(paths)
     if not files:
-        raise CatdogError("no photos to judge; name photos, or folders with photos in them")
+        raise CatdogError("predict: no photos found; pass photos, or folders that contain photos")
     model = saved.load(model_folder)
-    errors: Counter[bool] = Counter()
-    rows = _counting(predict(files, model), errors)
-    WRITERS[format](rows, model.card.classes, stream)
-    return errors[True]
+    errors = 0
+
+    def counted() -> Iterator[Prediction]:
+        nonlocal errors
+        for prediction in predict(files, model):
+            errors += prediction.error is not None
+            yield prediction
+
+    WRITERS[format](counted(), model.card.classes, stream)
+    return errors
 
 
 def predict(
@@ -58,18 +65,18 @@ def predict(
 ) -> Iterator[Prediction]:
     """Yield a prediction for each path, in order.
 
-    Threads decode the next batch while the model judges this one; no more than two batches are held
-    at a time. A photo is read just as `prepare` reads it, so it gets the probabilities that
-    `evaluate` sees.
+    `workers` threads (default: one per usable core) decode the next batch while the model computes
+    this one; at most two batches are in memory. Photos are decoded and resized as in `prepare`, so
+    the probabilities equal those of `evaluate`.
     """
     for batch in _decode_ahead(paths, model.card.stored_image_size, workers or usable_cores()):
         readable = [pixels for _, pixels in batch if not isinstance(pixels, PhotoError)]
-        judged = iter(model.probabilities(np.array(readable)))
+        probabilities = iter(model.probabilities(np.array(readable)))
         for path, pixels in batch:
             if isinstance(pixels, PhotoError):
                 yield Prediction(path, None, None, str(pixels))
             else:
-                yield _prediction(path, next(judged), model.card.classes)
+                yield _prediction(path, next(probabilities), model.card.classes)
 
 
 def _prediction(path: Path, row: npt.NDArray[np.float32], classes: list[str]) -> Prediction:
@@ -81,82 +88,75 @@ Decoded = tuple[Path, Pixels | PhotoError]
 
 
 def _decode_ahead(paths: list[Path], image_size: int, workers: int) -> Iterator[list[Decoded]]:
-    """Yield batches of photos (image_size, image_size, 3), or the reason why a file is none."""
-    waiting: deque[list[Future[Decoded]]] = deque()
-    pool = ThreadPoolExecutor(workers)  # Pillow decodes and resizes without holding the GIL
+    """Yield batches of decoded photos (image_size, image_size, 3), or their PhotoError."""
+    pending: deque[list[Future[Decoded]]] = deque()
+    pool = ThreadPoolExecutor(workers)  # Pillow releases the GIL while it decodes and resizes
     try:
         for start in range(0, len(paths), BATCH_SIZE):
             batch = paths[start : start + BATCH_SIZE]
-            waiting.append([pool.submit(_decode, path, image_size) for path in batch])
-            if len(waiting) == 2:
-                yield [future.result() for future in waiting.popleft()]
-        while waiting:
-            yield [future.result() for future in waiting.popleft()]
+            pending.append([pool.submit(_decode, path, image_size) for path in batch])
+            if len(pending) == 2:
+                yield [future.result() for future in pending.popleft()]
+        while pending:
+            yield [future.result() for future in pending.popleft()]
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _decode(path: Path, image_size: int) -> Decoded:
     try:
-        return path, squish(open_photo(path, max_side=image_size), image_size)
+        return path, resize_to_square(open_photo(path, max_side=image_size), image_size)
     except PhotoError as error:
         return path, error
 
 
-def _counting(rows: Iterable[Prediction], errors: Counter[bool]) -> Iterator[Prediction]:
-    """Yield the rows as they are, and count in errors[True] those that have an error."""
-    for row in rows:
-        errors[row.error is not None] += 1
-        yield row
-
-
-def write_csv(rows: Iterable[Prediction], classes: list[str], stream: TextIO) -> None:
-    """Write path, prediction, a probability_<class> for each class, and error, as they come."""
+def write_csv(predictions: Iterable[Prediction], classes: list[str], stream: TextIO) -> None:
+    """Write CSV with columns path, prediction, probability_<class> for each class, and error."""
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["path", "prediction", *(f"probability_{name}" for name in classes), "error"])
-    for row in rows:
-        given = row.probabilities or {}
-        shares = [f"{given[name]:.6f}" if given else "" for name in classes]
-        writer.writerow([_text(row.path), row.prediction or "", *shares, row.error or ""])
+    for one in predictions:
+        values = one.probabilities or {}
+        columns = [f"{values[name]:.6f}" if values else "" for name in classes]
+        writer.writerow([_text(one.path), one.prediction or "", *columns, one.error or ""])
 
 
-def write_json(rows: Iterable[Prediction], classes: list[str], stream: TextIO) -> None:
-    """Write a list with one object for each row, each on a line of its own, as they come."""
+def write_json(predictions: Iterable[Prediction], classes: list[str], stream: TextIO) -> None:
+    """Write a JSON list with one object per line."""
     separator = "[\n"
-    for row in rows:
-        given = row.probabilities
+    for one in predictions:
+        values = one.probabilities
         value = {
-            "path": _text(row.path),
-            "prediction": row.prediction,
-            "probabilities": given and {name: round(given[name], 6) for name in classes},
-            "error": row.error,
+            "path": _text(one.path),
+            "prediction": one.prediction,
+            "probabilities": values and {name: round(values[name], 6) for name in classes},
+            "error": one.error,
         }
         stream.write(separator + json.dumps(value, ensure_ascii=False))
         separator = ",\n"
     stream.write("\n]\n" if separator == ",\n" else "[]\n")
 
 
-def write_table(rows: Iterable[Prediction], classes: list[str], stream: TextIO) -> None:
-    """Write a table for people, once all rows are there."""
+def write_table(predictions: Iterable[Prediction], classes: list[str], stream: TextIO) -> None:
+    """Write a table for a terminal, after all predictions are computed."""
     table = Table("photo", "prediction")
     table.columns[0].overflow = "fold"
     table.add_column("probability", justify="right")
-    for row in rows:
-        # Text, since a path such as [red]/1.jpg is no markup.
-        if row.probabilities is None:
-            table.add_row(Text(_text(row.path)), Text(f"error: {row.error}", style="red"), "")
+    for one in predictions:
+        # Text, because a path such as [red]/1.jpg is not markup
+        if one.probabilities is None:
+            table.add_row(Text(_text(one.path)), Text(f"error: {one.error}", style="red"), "")
         else:
-            share = f"{100 * max(row.probabilities.values()):.1f} %"
-            table.add_row(Text(_text(row.path)), Text(str(row.prediction)), share)
+            percent = f"{100 * max(one.probabilities.values()):.1f} %"
+            table.add_row(Text(_text(one.path)), Text(str(one.prediction)), percent)
     _Console(file=stream).print(table)
 
 
 class _Console(Console):
-    """A console that leaves it to its caller what the end of the reader of a pipe means."""
+    """A console that raises BrokenPipeError to its caller."""
 
     def on_broken_pipe(self) -> None:
-        """Raise the BrokenPipeError that is being handled; rich would end with exit code 1."""
-        raise  # noqa: PLE0704 - rich calls it where the error is caught
+        """Re-raise the BrokenPipeError; rich's own method would exit with code 1."""
+        raise  # noqa: PLE0704 - rich calls this method while it handles the error
 
 
 WRITERS: dict[str, Callable[[Iterable[Prediction], list[str], TextIO], None]] = {
@@ -167,5 +167,5 @@ WRITERS: dict[str, Callable[[Iterable[Prediction], list[str], TextIO], None]] = 
 
 
 def _text(path: Path) -> str:
-    """Return a path that can be written as UTF-8, whatever bytes its name holds."""
+    """Return a path as text that can be encoded as UTF-8, whatever bytes its name contains."""
     return os.fsencode(path).decode("utf-8", "replace")

@@ -79,8 +79,8 @@ def worker_environment() -> Mapping[str, str]:
 def keep_running(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run `command`, and restart it whenever it exits, until a stop signal arrives; return 0.
 
-    It runs under the supervisor, in a session of its own. So Ctrl-C in a terminal reaches this
-    process only, and none of its processes outlives this one. Also, no signal is ignored there: a
+    It runs under the supervisor, in a new session. So Ctrl-C in a terminal reaches this process
+    only, and none of its processes outlives this one. Also, no signal is ignored there: a
     process that a non-interactive shell starts with `&` ignores SIGINT, by which Prefect's worker
     stops (no upstream issue found, searched 2026-11-30).
     """

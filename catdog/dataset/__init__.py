@@ -1,4 +1,4 @@
-"""data/prepared, which stage 1 writes and the others read.
+"""The prepared dataset in data/prepared: written by stage 1, read by the other stages.
 
-splits.py  photos, labels and statistics of a split
+splits.py  read the photos, labels and pixel statistics of a split
 """

@@ -1,8 +1,8 @@
-"""data/prepared as the other stages see it: splits of photos, and the statistics of their pixels.
+"""The format of data/prepared, and functions that read it.
 
-The folder holds train.npy, val.npy and test.npy (uint8, N×H×W×3), photos.csv with one row for
-every file found, and stats.json. The rows of photos.csv that belong to a split, in their order,
-are the photos of its array.
+The folder contains train.npy, val.npy and test.npy (uint8, N×H×W×3), photos.csv with one row per
+file found in data/raw, and stats.json with the pixel statistics of the training set. The rows of a
+split in photos.csv are in the order of its array.
 """
 
 import csv
@@ -19,19 +19,23 @@ SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of photos.csv: a file that was found, and what became of it."""
+class PhotoRow:
+    """One row of photos.csv: a file found in data/raw."""
 
     path: str
+    """relative to data/raw"""
     class_name: str
     split: str
+    """train, val or test; empty for a refused file"""
     sha256: str
     width: int
+    """in pixels, before resizing; 0 for a refused file"""
     height: int
     reason: str
+    """why the file was refused; empty for a photo of a split"""
 
 
-COLUMNS = [field.name.replace("class_name", "class") for field in fields(Row)]
+COLUMNS = [field.name.replace("class_name", "class") for field in fields(PhotoRow)]
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Split:
     """The photos of one split."""
 
     photos: npt.NDArray[np.uint8]
-    """(N, H, W, 3), mapped from its file"""
+    """(N, H, W, 3), memory-mapped"""
     labels: npt.NDArray[np.int64]
     """(N,), each an index into `classes`"""
     classes: list[str]
@@ -49,22 +53,20 @@ class Split:
 
 
 def read_split(prepared: Path, split: str) -> Split:
-    """Return one split of what `prepare` wrote; CatdogError if it is not there."""
+    """Return the train, val or test split; CatdogError if the photos have not been prepared."""
     try:
         photos = np.load(prepared / f"{split}.npy", mmap_mode="r")
         with (prepared / "photos.csv").open(encoding="utf-8", newline="") as stream:
-            every = list(csv.DictReader(stream))
+            files = list(csv.DictReader(stream))
     except FileNotFoundError as error:
-        raise CatdogError(
-            f"{error.filename}: no prepared photos; run `dvc repro prepare`"
-        ) from None
-    classes = sorted({row["class"] for row in every})
-    rows = [row for row in every if row["split"] == split]
+        raise CatdogError(f"{error.filename}: no such file; run `dvc repro prepare`") from None
+    classes = sorted({row["class"] for row in files})
+    rows = [row for row in files if row["split"] == split]
     labels = np.array([classes.index(row["class"]) for row in rows], dtype=np.int64)
     return Split(photos, labels, classes, rows)
 
 
 def read_stats(prepared: Path) -> dict[str, list[float]]:
-    """Return mean and std per channel of the training photos, from stats.json."""
+    """Return the per-channel mean and std of the training set, in [0, 1], from stats.json."""
     stats = json.loads((prepared / "stats.json").read_text(encoding="utf-8"))
     return {"mean": stats["mean"], "std": stats["std"]}

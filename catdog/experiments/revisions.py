@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 from catdog.errors import CatdogError
 from catdog.paths import FETCHED, RAW, RAW_POINTER
-from catdog.support.atomic_files import load_yaml
+from catdog.support.yaml_files import parse_mapping
 
 CHAMPION = "champion"
 
@@ -94,7 +94,7 @@ def fetch(commit: str, path: str) -> Path:
 
 def _hash_of(commit: str, path: str) -> str:
     """Return DVC's hash of an output as the commit's dvc.lock has it, without its ending."""
-    lock = load_yaml(read(commit, "dvc.lock"), f"{commit[:7]}: dvc.lock")
+    lock = parse_mapping(read(commit, "dvc.lock"), f"{commit[:7]}: dvc.lock")
     for stage in lock.get("stages", {}).values():
         for out in stage.get("outs", []):
             if out["path"] == path:

@@ -17,7 +17,7 @@ from typing import Any
 from catdog import paths
 from catdog.errors import CatdogError
 from catdog.experiments import revisions
-from catdog.support.atomic_files import load_yaml, no_yaml
+from catdog.support.yaml_files import parse_mapping, parse_yaml
 
 WORKSPACE = "workspace"
 SEED = "train.seed"
@@ -300,18 +300,13 @@ def _doubts(project: Project, name: str, commit: str | None, lock: dict[str, Any
 
 def _photos_of(pointer: str) -> str | None:
     """Return the hash that data/raw.dvc names."""
-    outs: list[dict[str, str]] = load_yaml(pointer, f"{RAW}.dvc").get("outs") or [{}]
+    outs: list[dict[str, str]] = parse_mapping(pointer, f"{RAW}.dvc").get("outs") or [{}]
     return outs[0].get("md5")
 
 
 def _yaml(text: bytes, path: str) -> dict[str, Any]:
     """Return a YAML file as DVC reads it: 1e-05 is a number, which PyYAML takes for text."""
-    from dvc.utils.serialize import YAMLFileCorruptedError, parse_yaml  # noqa: PLC0415
-
-    try:
-        return dict(parse_yaml(text.decode("utf-8"), path) or {})
-    except YAMLFileCorruptedError as error:
-        raise no_yaml(path, error.__cause__ or error) from None
+    return dict(parse_yaml(text.decode("utf-8"), path))
 
 
 def _with_figures_that_agree(found: Revision) -> Revision:

@@ -1,7 +1,8 @@
-"""Photos come in: from an archive, a folder or the network into data/raw, all or nothing.
+"""Import photos from an archive, a folder or the network into data/raw, all or nothing.
 
-archives.py      zip, tar and folders: the files in them, and the class of each
-photo_import.py  check every photo, put the valid ones in place, list the others
-download.py      one large file, resumed and checked
-dvc_add.py       hand the photos to DVC
+archives.py      list and read the files in zip archives, tar archives and folders
+entries.py       the class and the file name of each file, or why it is refused
+photo_import.py  validate every photo, then replace data/raw
+download.py      download one large file, resumable and verified
+dvc_add.py       track the photos with DVC
 """

@@ -1,4 +1,4 @@
-"""Download one large file: resumed when it breaks off, counted only when its checksum is right."""
+"""Download one large file: resumed after an interruption, verified by its checksum."""
 
 import hashlib
 import time
@@ -21,23 +21,24 @@ MICROSOFT_URL = (
     "3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip"
 )
 MICROSOFT_SHA256 = "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9"
-TRIES = 5
-NO_ADDRESS = (
+ATTEMPTS = 5
+INVALID_URL_ERRORS = (
     requests.exceptions.InvalidSchema,
     requests.exceptions.InvalidURL,
     requests.exceptions.MissingSchema,
 )
-TIMEOUT = 30.0  # seconds without a byte
+TIMEOUT = 30.0  # seconds without a received byte
 BLOCK = 1 << 18
-OUT_OF_RANGE = 416
+RANGE_NOT_SATISFIABLE = 416
 
 
 def download(url: str, folder: Path, sha256: str | None = None, pause: float = 1.0) -> Path:
-    """Return the file that `url` names, in `folder`; one that is there and right is not fetched.
+    """Download `url` into `folder` and return the file.
 
-    A connection that breaks is taken up where it stopped, also by a later call, up to five times
-    with growing pauses (`pause` seconds at first). Raises CatdogError if the server or the network
-    fails, or if the file does not hash to `sha256` (it is then removed).
+    A file that already exists with the right checksum is not downloaded again. An interrupted
+    download is resumed, in this call or a later one, with up to five attempts and exponentially
+    growing pauses (`pause` seconds at first). Raises CatdogError if the server or the network
+    fails, or if the checksum is not `sha256`; the file is then removed.
     """
     target = folder / (url.rstrip("/").rsplit("/", 1)[-1].split("?")[0] or "download")
     sha256 = sha256 and sha256.lower()
@@ -49,72 +50,72 @@ def download(url: str, folder: Path, sha256: str | None = None, pause: float = 1
     found = _sha256(part)
     if sha256 and found != sha256:
         part.unlink()
-        _tag_file(part).unlink(missing_ok=True)
-        raise CatdogError(f"{url}: sha256 is {found}, not {sha256}; removed what was downloaded")
-    _tag_file(part).unlink(missing_ok=True)
+        _etag_file(part).unlink(missing_ok=True)
+        raise CatdogError(f"{url}: SHA-256 is {found}, expected {sha256}; the file was removed")
+    _etag_file(part).unlink(missing_ok=True)
     return part.replace(target)
 
 
 def _fetch(url: str, part: Path, pause: float) -> None:
-    for attempt in range(TRIES):
+    for attempt in range(ATTEMPTS):
         try:
             return _fetch_rest(url, part)
         except requests.HTTPError as error:
             code = error.response.status_code
             if code < 500:
                 raise CatdogError(
-                    f"{url}: the server answers {code} {error.response.reason}"
+                    f"{url}: the server responded with {code} {error.response.reason}"
                 ) from None
             problem: Exception = error
-        except NO_ADDRESS:
+        except INVALID_URL_ERRORS:
             raise CatdogError(
-                f"{url}: not an address that starts with https:// or http://"
+                f"{url}: invalid URL; it must start with https:// or http://"
             ) from None
         except (requests.RequestException, OSError) as error:
             problem = error
-        if attempt + 1 < TRIES:
+        if attempt + 1 < ATTEMPTS:
             time.sleep(pause * 2**attempt)
     reason = str(problem).splitlines()[0]
-    raise CatdogError(f"{url}: cannot be downloaded ({reason}); call it again to go on")
+    raise CatdogError(f"{url}: download failed ({reason}); run the command again to resume it")
 
 
 def _fetch_rest(url: str, part: Path) -> None:
-    """Append to `part` what it lacks; start over if the server has another file by now."""
-    have = part.stat().st_size if part.is_file() else 0
-    tag = _tag_file(part)
+    """Append the missing bytes to `part`; start over if the file on the server has changed."""
+    size = part.stat().st_size if part.is_file() else 0
+    etag_file = _etag_file(part)
     headers = {"Accept-Encoding": "identity"}
-    if have and tag.is_file():
-        headers |= {"Range": f"bytes={have}-", "If-Range": tag.read_text(encoding="utf-8")}
+    if size and etag_file.is_file():
+        headers |= {"Range": f"bytes={size}-", "If-Range": etag_file.read_text(encoding="utf-8")}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        if response.status_code == OUT_OF_RANGE:
-            return  # nothing is lacking; the checksum will say whether it is right
+        if response.status_code == RANGE_NOT_SATISFIABLE:
+            return  # no bytes are missing; the caller verifies the checksum
         response.raise_for_status()
         if response.status_code != requests.codes.partial_content:
-            have = 0
-        # A weak ETag ("W/…") does not promise the same bytes, so such a file is not resumed.
+            size = 0
+        # A weak ETag ("W/…") does not guarantee equal bytes, so such a download is not resumed.
         if (etag := response.headers.get("ETag", "")) and not etag.startswith("W/"):
-            tag.write_text(etag, encoding="utf-8")
+            etag_file.write_text(etag, encoding="utf-8")
         length = response.headers.get("Content-Length")
-        _save(response, part, have, have + int(length) if length else None)
+        _save(response, part, size, size + int(length) if length else None)
 
 
-def _save(response: requests.Response, part: Path, have: int, total: int | None) -> None:
+def _save(response: requests.Response, part: Path, size: int, total: int | None) -> None:
     console = Console(stderr=True)
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with (
         Progress(*columns, console=console, disable=not console.is_terminal) as bar,
-        part.open("ab" if have else "wb") as stream,
+        part.open("ab" if size else "wb") as stream,
     ):
-        task = bar.add_task("download", total=total, completed=have)
+        task = bar.add_task("download", total=total, completed=size)
         for block in response.iter_content(BLOCK):
             stream.write(block)
             bar.update(task, advance=len(block))
         end = stream.tell()
     if total is not None and end < total:
-        raise requests.ConnectionError(f"broke off after {end:,} of {total:,} bytes")
+        raise requests.ConnectionError(f"connection closed after {end:,} of {total:,} bytes")
 
 
-def _tag_file(part: Path) -> Path:
+def _etag_file(part: Path) -> Path:
     return part.with_name(f"{part.name}.etag")
 
 

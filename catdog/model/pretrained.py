@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from catdog.errors import CatdogError
 from catdog.params import Params, parse
-from catdog.params.schema import OWN_NETWORKS, SIDES
+from catdog.params.networks import OWN_NETWORKS
+from catdog.params.schema import SIZE_KEYS
 
 # Second classifiers of googlenet and inception_v3, which only their own training recipe uses.
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
@@ -62,7 +63,7 @@ def complete(params: Params) -> Params:
     if not params.model.from_torchvision:
         return params
     _check_name(params.model.name)
-    sides = [key for key in SIDES if getattr(params.train, key) == 0]
+    sides = [key for key in SIZE_KEYS if getattr(params.train, key) == 0]
     from_weights = params.normalization.source == "weights"
     if not sides and not from_weights:
         return params

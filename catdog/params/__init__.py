@@ -1,25 +1,23 @@
 """params.yaml: every setting that can change a result.
 
-schema.py   the sections and keys: types, ranges, defaults, where each comes from
-loading.py  read and validate a params file; one line for each mistake
-docs.py     docs/params.md, made from the schema
+schema.py    all sections but `model`, and the checks across sections
+networks.py  the `model` section
+fields.py    base class, value types and cited sources of the sections
+loading.py   read and validate a params file, errors of one line
+docs.py      describe every key: `catdog params` and docs/params.md
 """
 
+from catdog.params.fields import PerChannel, Section
 from catdog.params.loading import load, parse, read_yaml
+from catdog.params.networks import Model, ResidualNetwork, SeedNetwork, TorchvisionNetwork
 from catdog.params.schema import (
     Augmentation,
     Evaluate,
-    Model,
     Normalization,
     Optimizer,
     Params,
-    PerChannel,
     Prepare,
-    ResidualNetwork,
     Schedule,
-    Section,
-    SeedNetwork,
-    TorchvisionNetwork,
     Train,
 )
 

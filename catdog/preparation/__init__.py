@@ -1,5 +1,5 @@
-"""Stage 1: photos become arrays.
+"""Stage 1, prepare: decode the photos in data/raw and write them as arrays.
 
-photos.py   one photo file: open, check, decode, resize to a square
-prepare.py  the stage: split by content, write the arrays
+photos.py   find photo files; decode and validate one; resize it to a square
+prepare.py  the stage: split by content hash, write arrays and statistics
 """

@@ -1,4 +1,4 @@
-"""Photos as files: find them, decode them completely, and make them square."""
+"""Photo files: find them, decode and validate them, resize them to squares."""
 
 import re
 import warnings
@@ -15,41 +15,42 @@ from catdog.errors import CatdogError
 SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".jfif", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
-JUNK = frozenset({"thumbs.db", "desktop.ini"})  # what file managers leave in folders
-MAX_PIXELS = 200_000_000  # what the largest phone cameras give; more is an attack or a mistake
+SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})  # created by file managers
+MAX_PIXELS = 200_000_000  # of the largest phone cameras; guards against decompression bombs
 
-# Pillow's own limit lies below that: it refuses at twice this number, 179 million unless set.
+# Pillow refuses images of more than twice this number, by default 179 million pixels.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
-# Pillow warns of odd metadata around pixels that are fine. Once for the process: decoding happens
-# in threads, and warnings.catch_warnings is not safe there.
+# Pillow warns about invalid metadata even if the pixels are valid. The filter is global because
+# photos are decoded in threads, where warnings.catch_warnings is not safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class PhotoError(CatdogError):
-    """Why a file is no usable photo, in a short sentence without its path."""
+    """A file that cannot be used as a photo; the message is the reason, without the path."""
 
 
 def open_photo(source: Path | BinaryIO, max_side: int | None = None) -> Image.Image:
-    """Return a photo as an upright 8-bit RGB image, decoded to its last pixel.
+    """Decode a photo completely and return it as an upright 8-bit RGB image.
 
-    EXIF rotation is applied; transparent pixels are laid over white; of an animation the first
-    frame counts. With `max_side` a large JPEG is decoded at a half, a quarter or an eighth of its
-    size, no side below `max_side`: several times faster, and still the whole file is read. The
-    photo's own width and height, upright, are in the image's `info` as "width" and "height".
-    Raises PhotoError if the file is empty, damaged, truncated, or no photo.
+    The EXIF orientation is applied, transparency is composited over white, and of an animation only
+    the first frame is used. With `max_side`, a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size
+    with no side below `max_side` (Pillow's draft mode): several times faster, and the whole file is
+    still read and checked. The returned image's `info` has the original "width" and "height" in
+    pixels, after rotation. Raises PhotoError if the file is empty, damaged, truncated, too large or
+    not an image.
     """
     try:
         return _decode(source, max_side)
     except PhotoError:
         raise
     except UnidentifiedImageError:
-        raise PhotoError("not a photo") from None
+        raise PhotoError("unsupported image format") from None
     except (Image.DecompressionBombError, MemoryError):
         raise PhotoError(f"more than {MAX_PIXELS:,} pixels") from None
-    except Exception as error:  # Pillow raises nearly anything for damaged files
+    except Exception as error:  # Pillow raises many types of exceptions for damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        # Without "(17 bytes not processed)" and the like, equal damage has equal words to count.
+        # Details such as "(17 bytes not processed)" are cut, so that reasons can be counted.
         raise PhotoError(f"damaged: {re.sub(r' [(].*[)]$', '', reason)}") from None
 
 
@@ -66,28 +67,28 @@ def _decode(source: Path | BinaryIO, max_side: int | None) -> Image.Image:
         if max_side is not None:
             image.draft(None, (max_side, max_side))
         image.load()
-        upright, turned = _upright(image)
+        upright, transposed = _apply_orientation(image)
     photo = _to_rgb(upright)
-    photo.info = dict(zip(("width", "height"), size[::-1] if turned else size, strict=True))
+    photo.info = dict(zip(("width", "height"), size[::-1] if transposed else size, strict=True))
     return photo
 
 
-def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
-    """Return the image as EXIF says it is seen, and whether its rows became columns."""
+def _apply_orientation(image: Image.Image) -> tuple[Image.Image, bool]:
+    """Return the image in its EXIF orientation, and whether width and height were exchanged."""
     try:
-        turned = image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
-        return ImageOps.exif_transpose(image), turned
-    except Exception:  # damaged metadata: the pixels are fine, so the photo counts as it lies
+        transposed = image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
+        return ImageOps.exif_transpose(image), transposed
+    except Exception:  # damaged metadata, but valid pixels: use them without rotation
         return image.copy(), False
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Return 8-bit RGB: transparency over white, 16-bit grey scaled instead of clipped."""
+    """Convert to 8-bit RGB: transparency over white, 16-bit grey scaled instead of clipped."""
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.int64) // 257
         return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise PhotoError("floating-point pixels, whose range is not known")
+        raise PhotoError("unsupported floating-point pixels")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
@@ -95,44 +96,55 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def squish(image: Image.Image, image_size: int) -> npt.NDArray[np.uint8]:
-    """Return an RGB image as a square (image_size, image_size, 3), aspect ratio given up.
+def resize_to_square(image: Image.Image, image_size: int) -> npt.NDArray[np.uint8]:
+    """Resize an RGB image to a square and return it as uint8 (image_size, image_size, 3).
 
-    Nothing is cut away: the face is often near an edge. Pillow's bicubic filter widens with the
-    reduction, so nothing aliases.
+    The aspect ratio changes instead of a crop, because the animal is often near an edge. Pillow's
+    bicubic filter is antialiased: its support grows with the scale of the reduction.
     """
     resized = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
     return np.asarray(resized, dtype=np.uint8)
 
 
 def list_classes(root: Path) -> dict[str, list[Path]]:
-    """Return the sorted files of each class, a class being a folder in `root`, sorted by name.
+    """Return the files of each class, sorted; a class is a folder in `root`, sorted by name.
 
-    All files below a class folder count, whatever they are called, but for hidden ones and what
-    file managers leave behind. Raises CatdogError if there is nothing to learn from.
+    Includes all files below a class folder, whatever their names, except hidden and system files.
+    Raises CatdogError if `root` is missing, has fewer than two classes, or has an empty one.
     """
     if not root.is_dir():
-        raise CatdogError(
-            f"{root}: no such folder; `dvc pull data/raw.dvc` brings the drawn sample, "
-            f"`catdog fetch` your own photos"
-        )
+        raise CatdogError(f"{root}: no such folder; {_how_to_get_photos(root)}")
     folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
     classes = {folder.name: _files(folder) for folder in folders}
     if len(classes) < 2:
         raise CatdogError(
-            f"{root}: needs at least two class folders, such as {root}/cat and {root}/dog, "
-            f"but holds {len(classes)}"
+            f"{root}: at least two class folders are required, such as {root}/cat and "
+            f"{root}/dog; found {len(classes)}"
         )
     for name, files in classes.items():
         if not files:
-            raise CatdogError(f"{root / name}: the class has no photo; add some or remove it")
+            raise CatdogError(f"{root / name}: empty class; add photos or remove the folder")
     return classes
 
 
-def find_photos(paths: Iterable[Path]) -> list[Path]:
-    """Return files as given, and the photos in folders, recursively; sorted, each once.
+def replaced_photos(root: Path) -> Path:
+    """Return where an import keeps the photos of `root` while it replaces them."""
+    return root.with_name(f".{root.name}.old")
 
-    In a folder only names with a suffix of photos count. Raises CatdogError for a missing path.
+
+def _how_to_get_photos(root: Path) -> str:
+    if replaced_photos(root.resolve()).is_dir():  # `root` may be a link to another disk
+        return (
+            "an import was killed while it replaced the photos; run `catdog fetch` again, which "
+            "first restores the old ones"
+        )
+    return "run `dvc pull data/raw.dvc` for the sample, or `catdog fetch` for your own photos"
+
+
+def find_photos(paths: Iterable[Path]) -> list[Path]:
+    """Return the given files and all photos below the given folders, sorted, without duplicates.
+
+    In folders, a photo is a file with one of SUFFIXES. Raises CatdogError for a missing path.
     """
     found: set[Path] = set()
     for path in paths:
@@ -146,14 +158,14 @@ def find_photos(paths: Iterable[Path]) -> list[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return all files below a folder, sorted by path, without hidden ones and junk."""
+    """Return all files below a folder, sorted by path, except hidden and system files."""
     return sorted(
         file
         for file in folder.rglob("*")
-        if file.is_file() and not any(map(is_junk, file.relative_to(folder).parts))
+        if file.is_file() and not any(map(is_hidden, file.relative_to(folder).parts))
     )
 
 
-def is_junk(name: str) -> bool:
-    """Return whether a file is hidden or left behind by a file manager."""
-    return name.startswith(".") or name.lower() in JUNK
+def is_hidden(name: str) -> bool:
+    """Return whether a file name is that of a hidden or system file."""
+    return name.startswith(".") or name.lower() in SYSTEM_FILES

@@ -1,22 +1,17 @@
-"""Files that appear whole or not at all."""
+"""Write files atomically: a reader sees the old content or the new, never a part."""
 
 import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import yaml
-
-from catdog.errors import CatdogError
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it is renamed to `path` when the block ends well.
+    """Yield a temporary path in the folder of `path`; rename it to `path` if the block succeeds.
 
-    A kill or an error inside the block leaves the old file, if any, as it was.
+    An error or a kill inside the block leaves the old file, if any, unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -27,34 +22,16 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def load_yaml(text: str, where: str) -> dict[str, Any]:
-    """Return the mapping that a YAML text holds, as PyYAML reads it; CatdogError if it is none."""
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise no_yaml(where, error) from None
-    if not isinstance(content, dict):
-        raise CatdogError(f"{where}: holds no mapping; take it from git again")
-    return content
-
-
-def no_yaml(where: str, error: Exception) -> CatdogError:
-    """Return the error of a file that is no YAML, with the line and what the reader found there."""
-    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
-    line = f"line {mark.line + 1}: " if mark else ""
-    return CatdogError(f"{where}: is no YAML: {line}{problem or error}; correct it")
-
-
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text with \\n line ends, whole or not at all."""
+    """Write text atomically, in UTF-8 with \\n line ends."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file in UTF-8 with \\n line ends, whole or not at all.
+    """Write a CSV file atomically, in UTF-8 with \\n line ends.
 
-    The name of a file may hold bytes that are no UTF-8: they are written as \\udcXX.
+    File names may contain bytes that are not UTF-8; they are written as \\udcXX.
     """
     with (
         replacing(path) as temporary,

@@ -1,4 +1,4 @@
-"""Processes that work for this one: how many, and that they end with it."""
+"""Worker processes: how many to use, results in order, and no orphans."""
 
 import multiprocessing
 import os
@@ -15,10 +15,16 @@ Result = TypeVar("Result")
 
 
 def usable_cores() -> int:
-    """Return the number of cores this process may use, or what CATDOG_WORKERS says."""
+    """Return the number of cores that this process may use.
+
+    The environment variable CATDOG_WORKERS overrides it; CatdogError if that is not a positive
+    whole number.
+    """
     if wanted := os.environ.get("CATDOG_WORKERS"):
         if not wanted.isdecimal() or int(wanted) < 1:
-            raise CatdogError(f"CATDOG_WORKERS is {wanted!r}, but must be a number from 1")
+            raise CatdogError(
+                f"CATDOG_WORKERS: invalid value {wanted!r}; must be a whole number of at least 1"
+            )
         return int(wanted)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -26,31 +32,32 @@ def usable_cores() -> int:
 
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
-    """Return a pool whose processes end when this one is gone, by kill -9 too."""
+    """Return a pool whose workers end when this process ends, even by SIGKILL."""
     return ProcessPoolExecutor(workers, initializer=_end_with_parent)
 
 
 def map_chunks(
     work: Callable[[Item], list[Result]], chunks: Iterable[Item], workers: int
 ) -> Iterator[Result]:
-    """Yield the results of `work` on each chunk, in order, worked on in `workers` processes.
+    """Yield the results of `work` on each chunk, in order, computed by `workers` processes.
 
-    At most four chunks a process are under way before the next one is asked for: memory does not
-    grow with their number, as it would with Executor.map, which takes them all in at once.
+    At most four chunks per worker are pending at a time, so memory does not grow with the number
+    of chunks; Executor.map would submit all of them at once.
     """
-    waiting: deque[Future[list[Result]]] = deque()
+    pending: deque[Future[list[Result]]] = deque()
     with process_pool(workers) as pool:
         for chunk in chunks:
-            waiting.append(pool.submit(work, chunk))
-            if len(waiting) >= 4 * workers:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+            pending.append(pool.submit(work, chunk))
+            if len(pending) >= 4 * workers:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
 
 
 def _end_with_parent() -> None:
+    """Start a thread that ends this worker as soon as its parent process has ended."""
     parent = multiprocessing.parent_process()
-    assert parent is not None  # this is a worker
+    assert parent is not None  # this runs in workers only
 
     def watch() -> None:
         parent.join()

@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop: noted, and acted on where its state is whole."""
+"""Turn SIGTERM and SIGINT into a flag that a training checks where it can save its state."""
 
 import signal
 import threading
@@ -10,18 +10,18 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Whether a stop was asked for."""
+    """A flag that is true once a stop signal has been received."""
 
     def __init__(self, patient: bool = False) -> None:
         self._received = False
         self._patient = patient
 
     def __bool__(self) -> bool:
-        """Return whether a signal has come."""
+        """Return whether a signal has been received."""
         return self._received
 
-    def note(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal: remember it; the next one of the kind ends an impatient process."""
+    def handle_signal(self, number: int, frame: FrameType | None) -> None:
+        """Set the flag; unless `patient`, restore the default action for the next signal."""
         self._received = True
         if not self._patient:
             signal.signal(number, signal.SIG_DFL)
@@ -29,17 +29,17 @@ class StopRequest:
 
 @contextmanager
 def stop_request(patient: bool = False) -> Iterator[StopRequest]:
-    """Give a StopRequest that SIGTERM and SIGINT set while the context lasts.
+    """Yield a StopRequest that SIGTERM and SIGINT set inside the block.
 
-    The second signal ends the process at once, unless it is `patient`: a process that a launcher
-    has started may get one from the user and one from the launcher, which kills it in the end.
-    Python takes signals in its main thread only; in another one nothing is caught.
+    A second signal ends the process immediately, unless `patient`: under a launcher a process may
+    get one signal from the user and one from the launcher, which kills it in the end anyway.
+    Python handles signals in the main thread only; in any other thread the flag is never set.
     """
     request = StopRequest(patient)
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request.note) for number in SIGNALS}
+    before = {number: signal.signal(number, request.handle_signal) for number in SIGNALS}
     try:
         yield request
     finally:

@@ -2,7 +2,8 @@
 
 Cancelling a run and Ctrl-C raise an exception in the flow's main thread only, so these functions
 must be called there: directly from a task, not from one that was started with `.submit()`. In
-another thread nothing would be raised, and Prefect would kill the flow after 30 s.
+another thread nothing would be raised, and Prefect would kill the flow after 30 s. Upstream:
+https://github.com/PrefectHQ/prefect/issues/10195 (closed) is about cancelling submitted tasks.
 """
 
 import os

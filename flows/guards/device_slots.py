@@ -190,7 +190,7 @@ def _why_not_free(device: Device, error: Exception, lost: Counter[str]) -> str:
         if cause.response.status_code == httpx.codes.LOCKED:
             return f"is in use by {_holders_of(device, lost)}"
         if cause.response.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
-            return f"is closed (the limit {device.limit} is 0)"
+            return f"is disabled (the limit {device.limit} is 0)"
     return f"could not be requested (no answer from {PREFECT_API_URL.value()})"
 
 

@@ -436,7 +436,7 @@ def test_a_file_that_is_no_yaml_is_one_clear_line(project: Path) -> None:
     done = catdog(project)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith("catdog: dvc.lock: is no YAML: line ")
+    assert line.startswith("catdog: dvc.lock: invalid YAML in line ")
 
 
 @pytest.mark.parametrize("stale", [False, True])

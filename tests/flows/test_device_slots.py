@@ -227,7 +227,7 @@ def test_device_with_a_limit_of_zero_is_waited_for(prefect_server: Server) -> No
 
     with device_slot(raise_limit):
         assert in_use(device) == 1
-    assert logged == [f"cpu is closed (the limit {device.limit} is 0): waiting"]
+    assert logged == [f"cpu is disabled (the limit {device.limit} is 0): waiting"]
 
 
 def test_unreachable_server_at_the_end_of_a_training_does_not_hide_its_error(

@@ -139,7 +139,7 @@ def test_names_are_unique_and_valid_for_git_dvc_and_the_pipeline(
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "message"),
     [
         ("- 1", "must be a mapping"),
         ("", "defines no runs"),
@@ -173,12 +173,12 @@ def test_names_are_unique_and_valid_for_git_dvc_and_the_pipeline(
         ("{recipe: ../x, seeds: [1]}", "recipe: '../x' must match"),
     ],
 )
-def test_an_invalid_study_is_rejected_in_one_line_with_the_key(text: str, complaint: str) -> None:
-    with pytest.raises(FlowError) as refusal:
+def test_an_invalid_study_is_rejected_in_one_line_with_the_key(text: str, message: str) -> None:
+    with pytest.raises(FlowError) as error:
         parse(text, FILE)
-    pattern = ".*".join(re.escape(part) for part in complaint.split(".*"))
-    assert re.match(f"studies/lr.yaml: {pattern}", str(refusal.value))
-    assert "\n" not in str(refusal.value)
+    pattern = ".*".join(re.escape(part) for part in message.split(".*"))
+    assert re.match(f"studies/lr.yaml: {pattern}", str(error.value))
+    assert "\n" not in str(error.value)
 
 
 def test_a_file_name_that_is_no_valid_study_name_is_rejected() -> None:

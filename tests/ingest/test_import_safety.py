@@ -1,4 +1,4 @@
-"""An import under bad luck: killed processes, full disks, odd names, links."""
+"""Imports with killed processes, failing writes, unsafe and overlong names."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from PIL import Image
 
 from catdog.errors import CatdogError
 from catdog.ingest import photo_import
-from catdog.ingest.archives import Entry
+from catdog.ingest.entries import Entry
 from catdog.ingest.photo_import import import_photos, recover
 
 IMPORT = """
@@ -40,8 +40,8 @@ def zipped(path: Path, files: dict[str, bytes]) -> Path:
     return path
 
 
-def alive(pid: int) -> bool:
-    """Return whether a process runs; one that ended and was not waited for does not."""
+def is_running(pid: int) -> bool:
+    """Return whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -49,8 +49,8 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_killed_import_leaves_no_process_that_could_write_into_the_next(tmp_path: Path) -> None:
-    """Its workers end with it, and no two imports prepare the photos in the same folder."""
+def test_the_workers_of_a_killed_import_end_and_cannot_write_into_the_next(tmp_path: Path) -> None:
+    """Workers end with their parent, and every import uses another temporary folder."""
     photo = jpeg(0)
     archive = zipped(tmp_path / "a.zip", {f"{c}/{n}.jpg": photo for n in range(4000) for c in "ab"})
     staging = set()
@@ -67,18 +67,18 @@ def test_a_killed_import_leaves_no_process_that_could_write_into_the_next(tmp_pa
         process.wait()
         assert len(children) == 2
         deadline = time.monotonic() + 20
-        while any(alive(int(pid)) for pid in children):
+        while any(is_running(int(pid)) for pid in children):
             if time.monotonic() > deadline:
                 for pid in children:
                     os.kill(int(pid), 9)
-                pytest.fail("a worker of the killed import lives on")
+                pytest.fail("a worker of the killed import is still running")
             time.sleep(0.01)
         recover(tmp_path / "raw")
     assert len(staging) == 2
 
 
-def test_a_chunk_of_large_photos_is_cut_short() -> None:
-    """Memory is bounded by bytes: camera photos of 20 MB would fill it 32 at a time."""
+def test_chunks_of_large_photos_are_smaller() -> None:
+    """Memory is limited by bytes: 32 camera photos of 20 MB per chunk would need too much."""
 
     class Large:
         def names(self) -> list[str]:
@@ -94,29 +94,29 @@ def test_a_chunk_of_large_photos_is_cut_short() -> None:
     assert [len(chunk) for chunk in photo_import._chunks(Large(), entries)] == [2, 2, 1]
 
 
-def test_a_name_too_long_for_the_disk_costs_one_photo_only(tmp_path: Path) -> None:
+def test_an_overlong_file_name_refuses_only_that_photo(tmp_path: Path) -> None:
     files = {"cat/1.jpg": jpeg(0), "dog/1.jpg": jpeg(1), f"dog/{'x' * 300}.jpg": jpeg(2)}
     archive, quarantine = zipped(tmp_path / "a.zip", files), tmp_path / "q.csv"
     report = import_photos(archive, tmp_path / "raw", replace=False, quarantine=quarantine)
-    assert report.taken == {"cat": 1, "dog": 1}
-    assert report.refused == [(f"dog/{'x' * 300}.jpg", "its name is too long")]
+    assert report.imported == {"cat": 1, "dog": 1}
+    assert report.refused == [(f"dog/{'x' * 300}.jpg", "file name too long")]
 
 
-def test_names_that_lead_out_of_the_archive_write_nothing(tmp_path: Path) -> None:
+def test_paths_that_lead_out_of_the_archive_write_nothing(tmp_path: Path) -> None:
     evil = ["../../e/evil.jpg", "/e/evil.jpg", "cat/../../../e/evil.jpg", "..\\..\\e\\evil.jpg"]
     files = {"cat/1.jpg": jpeg(0), "dog/1.jpg": jpeg(1)} | dict.fromkeys(evil, jpeg(2))
     home = tmp_path / "deep" / "down"
     archive = zipped(tmp_path / "a.zip", files)
     report = import_photos(archive, home / "raw", replace=False, quarantine=home / "q.csv")
-    assert report.taken == {"cat": 1, "dog": 1}
+    assert report.imported == {"cat": 1, "dog": 1}
     assert sorted(name for name, _ in report.refused) == sorted(evil)
     assert not list(tmp_path.rglob("evil*"))
 
 
-def test_a_write_that_fails_is_one_sentence_and_changes_nothing(tmp_path: Path) -> None:
+def test_a_failing_write_is_an_error_of_one_line_and_changes_nothing(tmp_path: Path) -> None:
     archive = zipped(tmp_path / "a.zip", {"cat/1.jpg": jpeg(0), "dog/1.jpg": jpeg(1)})
     (tmp_path / "file").touch()
-    with pytest.raises(CatdogError, match="nothing was changed: "):
+    with pytest.raises(CatdogError, match=r"; nothing was changed$"):
         import_photos(
             archive, tmp_path / "raw", replace=False, quarantine=tmp_path / "file" / "q.csv"
         )

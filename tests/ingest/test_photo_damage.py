@@ -1,4 +1,4 @@
-"""Damaged photos are refused, in the same words for the same damage."""
+"""Damaged photos are refused, with the same reason for the same damage."""
 
 import io
 import struct
@@ -19,10 +19,10 @@ def noise(width: int, height: int) -> Image.Image:
 @pytest.mark.parametrize("max_side", [None, 64])
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_equal_damage_has_equal_words_at_any_size(
+def test_equal_damage_has_the_same_reason_at_any_size(
     share: float, progressive: bool, max_side: int | None
 ) -> None:
-    """A draft decodes fewer pixels but reads the whole stream; reasons can be counted."""
+    """Draft mode decodes fewer pixels but reads the whole file; reasons can be counted."""
     stream = io.BytesIO()
     noise(600, 400).save(stream, "JPEG", progressive=progressive)
     content = stream.getvalue()
@@ -38,8 +38,8 @@ def test_half_a_file_is_refused(format: str) -> None:
         open_photo(io.BytesIO(stream.getvalue()[: len(stream.getvalue()) // 2]))
 
 
-def test_a_200_megapixel_phone_photo_is_not_taken_for_a_bomb() -> None:
-    """16320×12240 is what such a phone gives; only the header is whole here, so it is damaged."""
+def test_a_200_megapixel_photo_is_not_a_decompression_bomb() -> None:
+    """16320×12240 as of a phone; only the header is valid here, so the file counts as damaged."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         crc = struct.pack(">I", zlib.crc32(kind + data))

@@ -197,14 +197,14 @@ def test_stored_photos_must_be_as_large_as_the_weights_want() -> None:
 )
 def test_the_own_networks_have_no_weights_to_ask(changes: dict[str, object]) -> None:
     line = refusal(model__name="residual", **changes)
-    assert "asks torchvision's weights, but model.name: residual has none" in line
+    assert "requires a network of torchvision, but model.name is residual" in line
     assert ("normalization.source: weights" if changes else "train.start_image_size: 0") in line
 
 
 @pytest.mark.parametrize("name", ["vit_b_16", "maxvit_t"])
 def test_a_network_of_one_size_cannot_grow(name: str) -> None:
     line = refusal(model__name=name, train__start_image_size=96)
-    assert f"model.name: {name} needs train.start_image_size (96)" in line
+    assert f"model.name: {name} requires train.start_image_size (96)" in line
     assert "to be equal" in line
 
 

@@ -1,4 +1,4 @@
-"""Files become upright RGB arrays, or a sentence that says why not; folders become classes."""
+"""Files are decoded to upright RGB images or refused with a reason; folders are classes."""
 
 import io
 import struct
@@ -11,14 +11,20 @@ import pytest
 from PIL import Image, ImageOps
 
 from catdog.errors import CatdogError
-from catdog.preparation.photos import PhotoError, find_photos, list_classes, open_photo, squish
+from catdog.preparation.photos import (
+    PhotoError,
+    find_photos,
+    list_classes,
+    open_photo,
+    resize_to_square,
+)
 
 ORIENTATION = 0x0112
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
 def quarters(width: int, height: int) -> Image.Image:
-    """Four colours, so that every turn and mirroring looks different."""
+    """Return an image of four colours, different under every rotation and flip."""
     image = Image.new("RGB", (width, height))
     half = (width // 2, height // 2)
     for corner, colour in zip(
@@ -42,7 +48,7 @@ def noise(width: int, height: int) -> Image.Image:
 
 
 def opened(image: Image.Image, path: Path, **options: object) -> npt.NDArray[np.uint8]:
-    """Return what comes back when an image is saved as `path`, after checking its mode."""
+    """Save an image as `path` and return the pixels that `open_photo` reads."""
     image.save(path, **options)  # type: ignore[arg-type]
     photo = open_photo(path)
     assert photo.mode == "RGB"
@@ -74,10 +80,10 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("as_stream", [False, True])
-def test_text_that_is_called_a_photo_is_refused(tmp_path: Path, as_stream: bool) -> None:
+def test_text_with_the_extension_of_a_photo_is_refused(tmp_path: Path, as_stream: bool) -> None:
     path = tmp_path / "photo.jpg"
     path.write_text("no pixels here")
-    with pytest.raises(PhotoError, match=r"^not a photo$"):
+    with pytest.raises(PhotoError, match=r"^unsupported image format$"):
         open_photo(io.BytesIO(path.read_bytes()) if as_stream else path)
 
 
@@ -87,7 +93,7 @@ def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
             open_photo(path)
 
 
-def test_more_pixels_than_any_camera_has_are_refused_before_decoding(tmp_path: Path) -> None:
+def test_a_decompression_bomb_is_refused_before_decoding(tmp_path: Path) -> None:
     def chunk(kind: bytes, content: bytes) -> bytes:
         checksum = struct.pack(">I", zlib.crc32(kind + content))
         return struct.pack(">I", len(content)) + kind + content + checksum
@@ -99,9 +105,9 @@ def test_more_pixels_than_any_camera_has_are_refused_before_decoding(tmp_path: P
         open_photo(path)
 
 
-# The colours of the quarters, left to right and top to bottom, after what EXIF 2.32 (section
-# 4.6.4, Orientation) says about the stored rows and columns.
-TURNED = {
+# The colours of the quarters, left to right and top to bottom, for each value of Orientation
+# (EXIF 2.32, section 4.6.4)
+ORIENTED = {
     1: (RED, GREEN, BLUE, WHITE),
     2: (GREEN, RED, WHITE, BLUE),
     3: (WHITE, BLUE, GREEN, RED),
@@ -113,20 +119,20 @@ TURNED = {
 }
 
 
-@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("orientation", ORIENTED)
 @pytest.mark.parametrize("max_side", [None, 32])
 def test_exif_orientation_is_applied(orientation: int, max_side: int | None) -> None:
     photo = open_photo(io.BytesIO(jpeg(quarters(192, 128), orientation)), max_side)
     across, down = photo.width // 4, photo.height // 4
     pixels = np.asarray(photo)
     seen = [pixels[y, x] for y in (down, 3 * down) for x in (across, 3 * across)]
-    np.testing.assert_allclose(seen, TURNED[orientation], atol=6)
+    np.testing.assert_allclose(seen, ORIENTED[orientation], atol=6)
     assert (photo.width < photo.height) == (orientation >= 5)
 
 
-@pytest.mark.parametrize("orientation", TURNED)
-@pytest.mark.parametrize("size", [(640, 416), (1001, 1007)])  # the second is square as a draft
-def test_width_and_height_are_the_photos_own_also_as_a_draft(
+@pytest.mark.parametrize("orientation", ORIENTED)
+@pytest.mark.parametrize("size", [(640, 416), (1001, 1007)])  # square in draft mode
+def test_width_and_height_are_the_original_ones_also_in_draft_mode(
     orientation: int, size: tuple[int, int]
 ) -> None:
     content = jpeg(Image.new("RGB", size, RED), orientation)
@@ -136,22 +142,21 @@ def test_width_and_height_are_the_photos_own_also_as_a_draft(
         assert (photo.info["width"], photo.info["height"]) == expected
 
 
-def test_a_draft_is_smaller_and_no_side_falls_below_the_one_asked_for() -> None:
+def test_draft_mode_keeps_both_sides_at_least_max_side() -> None:
     photo = open_photo(io.BytesIO(jpeg(noise(640, 400))), 64)
     assert photo.width < 640
     assert min(photo.size) >= 64
 
 
-@pytest.mark.filterwarnings(
-    "ignore:Corrupt EXIF"
-)  # pytest undoes what catdog.preparation.photos set
-def test_damaged_metadata_does_not_cost_the_photo(tmp_path: Path) -> None:
+# pytest resets the warning filter that catdog.preparation.photos sets
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_a_photo_with_damaged_metadata_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     quarters(32, 32).save(path, exif=b"Exif\x00\x00II*\x00\xff\xff\xff\x7fbroken", quality=95)
     assert np.asarray(open_photo(path))[4, 4] == pytest.approx(RED, abs=8)
 
 
-def test_colours_of_a_cmyk_jpeg_come_out_right(tmp_path: Path) -> None:
+def test_a_cmyk_jpeg_is_converted_to_rgb(tmp_path: Path) -> None:
     image = quarters(64, 64)
     photo = opened(image.convert("CMYK"), tmp_path / "photo.jpg", quality=95)
     difference = np.abs(photo.astype(int) - np.asarray(image).astype(int))
@@ -159,14 +164,14 @@ def test_colours_of_a_cmyk_jpeg_come_out_right(tmp_path: Path) -> None:
     assert difference.mean() < 4
 
 
-def test_palette_colours_are_looked_up(tmp_path: Path) -> None:
+def test_palette_colours_are_converted_to_rgb(tmp_path: Path) -> None:
     image = quarters(8, 8)
     np.testing.assert_array_equal(
         opened(image.quantize(4), tmp_path / "photo.png"), np.asarray(image)
     )
 
 
-def test_a_transparent_palette_colour_shows_white(tmp_path: Path) -> None:
+def test_a_transparent_palette_colour_becomes_white(tmp_path: Path) -> None:
     image = Image.new("P", (4, 4), 1)
     image.putpalette([*RED, *BLUE])
     image.putpixel((0, 0), 0)
@@ -175,14 +180,14 @@ def test_a_transparent_palette_colour_shows_white(tmp_path: Path) -> None:
     assert tuple(photo[3, 3]) == WHITE
 
 
-def test_half_transparent_colours_are_laid_over_white(tmp_path: Path) -> None:
+def test_half_transparent_colours_are_composited_over_white(tmp_path: Path) -> None:
     image = Image.new("RGBA", (2, 1), (255, 0, 0, 128))
     image.putpixel((1, 0), (0, 0, 0, 0))
     photo = opened(image, tmp_path / "photo.png")
     np.testing.assert_allclose(photo[0], [(255, 127, 127), WHITE], atol=1)
 
 
-def test_half_transparent_grey_is_laid_over_white(tmp_path: Path) -> None:
+def test_half_transparent_grey_is_composited_over_white(tmp_path: Path) -> None:
     image = Image.new("LA", (2, 1), (0, 128))
     image.putpixel((1, 0), (100, 255))
     photo = opened(image, tmp_path / "photo.png")
@@ -195,7 +200,7 @@ def test_16_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(photo[0], [[v] * 3 for v in (0, 1, 100, 255)])
 
 
-def test_1_bit_and_8_bit_grey_fill_all_channels(tmp_path: Path) -> None:
+def test_1_bit_and_8_bit_grey_are_converted_to_rgb(tmp_path: Path) -> None:
     bits = Image.fromarray(np.array([[True, False]]))
     assert bits.mode == "1"
     np.testing.assert_array_equal(opened(bits, tmp_path / "bits.png")[0], [[255] * 3, [0] * 3])
@@ -203,7 +208,7 @@ def test_1_bit_and_8_bit_grey_fill_all_channels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(opened(grey, tmp_path / "grey.png")[0], [[90] * 3])
 
 
-def test_of_an_animation_the_first_frame_counts(tmp_path: Path) -> None:
+def test_the_first_frame_of_an_animation_is_used(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in (GREEN, RED)]
     path = tmp_path / "photo.gif"
     photo = opened(frames[0], path, save_all=True, append_images=frames[1:])
@@ -212,18 +217,18 @@ def test_of_an_animation_the_first_frame_counts(tmp_path: Path) -> None:
     assert (photo == GREEN).all()
 
 
-def test_squish_gives_up_the_aspect_and_cuts_nothing_away() -> None:
-    square = squish(quarters(200, 60), 24)
+def test_resizing_to_a_square_does_not_crop() -> None:
+    square = resize_to_square(quarters(200, 60), 24)
     assert square.shape == (24, 24, 3)
     assert square.dtype == np.uint8
     corners = [square[y, x] for y in (0, -1) for x in (0, -1)]
     np.testing.assert_array_equal(corners, [RED, GREEN, BLUE, WHITE])
 
 
-def test_squish_does_not_alias() -> None:
+def test_resizing_to_a_square_does_not_alias() -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
-    np.testing.assert_allclose(squish(Image.fromarray(stripes), 8), 127, atol=12)
+    np.testing.assert_allclose(resize_to_square(Image.fromarray(stripes), 8), 127, atol=12)
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -245,31 +250,39 @@ def test_classes_are_the_sorted_folders_with_all_their_files_below(tmp_path: Pat
     assert relative(tmp_path, classes["Cat"]) == ["Cat/notes.txt"]
 
 
-def test_hidden_files_and_what_file_managers_leave_are_no_photos(tmp_path: Path) -> None:
+def test_hidden_and_system_files_are_not_listed(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.jpg", "cat/Thumbs.db", "cat/.DS_Store", "cat/desktop.ini")
     touch(tmp_path, "cat/._1.jpg", "dog/1.jpg", ".hidden/1.jpg", "dog/.thumbnails/1.jpg")
     classes = list_classes(tmp_path)
     assert {name: len(files) for name, files in classes.items()} == {"cat": 1, "dog": 1}
 
 
-def test_one_class_is_too_few(tmp_path: Path) -> None:
+def test_one_class_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.jpg")
-    with pytest.raises(CatdogError, match=r"at least two class folders.*but holds 1$"):
+    with pytest.raises(CatdogError, match=r"at least two class folders are required, .*; found 1$"):
         list_classes(tmp_path)
 
 
-def test_no_folder_says_where_photos_come_from(tmp_path: Path) -> None:
-    with pytest.raises(CatdogError, match=r"no such folder; `dvc pull .*`catdog fetch`"):
+def test_a_missing_folder_is_reported_with_the_commands_that_create_it(tmp_path: Path) -> None:
+    with pytest.raises(CatdogError, match=r"no such folder; run `dvc pull .*`catdog fetch`"):
         list_classes(tmp_path / "raw")
 
 
-def test_an_empty_class_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_photos_missing_after_a_killed_import_are_reported_as_such(tmp_path: Path) -> None:
+    touch(tmp_path, ".raw.old/cat/1.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / "raw")
+    for root in (tmp_path / "raw", tmp_path / "link"):
+        with pytest.raises(CatdogError, match=r"no such folder; .* run `catdog fetch` again"):
+            list_classes(root)
+
+
+def test_an_empty_class_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.jpg", "dog/Thumbs.db")
-    with pytest.raises(CatdogError, match=r"dog: the class has no photo"):
+    with pytest.raises(CatdogError, match=r"dog: empty class; add photos or remove the folder"):
         list_classes(tmp_path)
 
 
-def test_files_count_as_given_and_folders_by_their_photos_each_once(tmp_path: Path) -> None:
+def test_find_photos_returns_given_files_and_the_photos_in_folders_once(tmp_path: Path) -> None:
     touch(tmp_path, "in/b.JPG", "in/deep/a.png", "in/notes.txt", "in/.hidden.jpg", "given.txt")
     touch(tmp_path, "in/.cache/c.jpg")
     paths = [tmp_path / "in", tmp_path / "given.txt", tmp_path / "in/b.JPG", tmp_path / "in"]
@@ -277,12 +290,12 @@ def test_files_count_as_given_and_folders_by_their_photos_each_once(tmp_path: Pa
     assert relative(tmp_path, found) == ["given.txt", "in/b.JPG", "in/deep/a.png"]
 
 
-def test_a_missing_path_is_named(tmp_path: Path) -> None:
+def test_a_missing_path_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CatdogError, match=r"gone: no such file or folder"):
         find_photos([tmp_path / "gone"])
 
 
-def test_orientation_agrees_with_pillow_on_a_photo_without_symmetry() -> None:
+def test_orientation_agrees_with_pillow_on_random_pixels() -> None:
     content = jpeg(noise(48, 32), 6)
     with Image.open(io.BytesIO(content)) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))

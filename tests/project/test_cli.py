@@ -1,5 +1,6 @@
-"""The command line: help for each command, one line for a mistake, nothing else on stdout."""
+"""The command line: help, version, shell completion, and errors of one line."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,21 +8,23 @@ from pathlib import Path
 
 import pytest
 
+from catdog import __version__
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
-    *("prepare", "train", "evaluate", "results", "predict", "fetch", "draw", "params"),
-    *("champion", "compare"),
+    *("prepare", "train", "evaluate", "results", "predict", "fetch", "champion", "compare"),
+    "params",
 )
 
 
 def catdog(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user does, in a process of its own."""
+    """Run the command line in a child process."""
     command = [sys.executable, "-m", "catdog.cli", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 def refusal(*arguments: str, folder: Path) -> str:
-    """Return the one line of a command that must fail, without a traceback."""
+    """Run a command that must fail; return its error of one line."""
     done = catdog(*arguments, folder=folder)
     assert done.returncode != 0, done.stdout
     assert "Traceback" not in done.stderr
@@ -31,10 +34,41 @@ def refusal(*arguments: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
-def test_help_of_every_command(command: tuple[str, ...], tmp_path: Path) -> None:
+def test_every_command_has_help(command: tuple[str, ...], tmp_path: Path) -> None:
     done = catdog(*command, "--help", folder=tmp_path)
     assert done.returncode == 0
     assert "Usage" in done.stdout
+
+
+def test_version_is_that_of_the_package(tmp_path: Path) -> None:
+    done = catdog("--version", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"catdog {__version__}\n")
+
+
+def complete(**environment: str) -> str:
+    """Return what the installed `catdog` prints for Bash's completion."""
+    command = Path(sys.executable).with_name("catdog")
+    variables = {**os.environ, **environment}
+    done = subprocess.run([command], env=variables, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_shell_completion() -> None:
+    assert "complete -o default -F _catdog_completion catdog" in complete(
+        _CATDOG_COMPLETE="source_bash"
+    )
+    proposed = complete(_CATDOG_COMPLETE="complete_bash", COMP_WORDS="catdog pre", COMP_CWORD="1")
+    assert proposed.split() == ["prepare", "predict"]
+
+
+def test_the_help_offers_shell_completion_and_imports_no_torch(tmp_path: Path) -> None:
+    code = "import sys; from catdog.cli import app; app(['--help'], standalone_mode=False); "
+    code += "sys.exit('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "--install-completion" in done.stdout
+    assert "--show-completion" in done.stdout
 
 
 def test_the_help_lists_every_command(tmp_path: Path) -> None:
@@ -43,26 +77,26 @@ def test_the_help_lists_every_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", ["prepare", "train", "evaluate"])
-def test_a_stage_without_params_says_so(stage: str, tmp_path: Path) -> None:
+def test_a_stage_without_params_reports_the_missing_file(stage: str, tmp_path: Path) -> None:
     assert "params.yaml: no such file" in refusal(stage, folder=tmp_path)
 
 
-def test_a_wrong_value_names_key_value_and_what_is_allowed(tmp_path: Path) -> None:
+def test_an_invalid_value_is_reported_with_key_value_and_range(tmp_path: Path) -> None:
     text = (ROOT / "params.yaml").read_text().replace("flip: 0.5", "flip: 1.5")
     (tmp_path / "params.yaml").write_text(text)
     line = refusal("train", folder=tmp_path)
-    assert "params.yaml: augmentation.flip is 1.5" in line
-    assert "less than or equal to 1" in line
+    assert "params.yaml: augmentation.flip: invalid value 1.5" in line
+    assert "must be less than or equal to 1" in line
 
 
-def test_prepare_without_photos_says_how_to_get_them(tmp_path: Path) -> None:
+def test_prepare_without_photos_names_the_commands_that_get_them(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     assert "dvc pull data/raw.dvc" in refusal("prepare", folder=tmp_path)
     assert not (tmp_path / "data" / "prepared").exists()
 
 
-def test_results_before_any_evaluation(tmp_path: Path) -> None:
-    assert "nothing evaluated yet" in refusal("results", folder=tmp_path)
+def test_results_without_an_evaluation(tmp_path: Path) -> None:
+    assert "metrics.json: no evaluation yet" in refusal("results", folder=tmp_path)
 
 
 def test_predict_without_a_model(tmp_path: Path, make_photos: Callable[[Path, int], Path]) -> None:
@@ -70,16 +104,16 @@ def test_predict_without_a_model(tmp_path: Path, make_photos: Callable[[Path, in
     assert "no trained model here" in refusal("predict", "photos", folder=tmp_path)
 
 
-def test_fetch_of_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_fetch_of_a_missing_archive(tmp_path: Path) -> None:
     assert "missing.zip" in refusal("fetch", "--archive", "missing.zip", folder=tmp_path)
 
 
-def test_fetch_takes_a_file_or_an_address(tmp_path: Path) -> None:
+def test_fetch_accepts_either_an_archive_or_a_url(tmp_path: Path) -> None:
     line = refusal("fetch", "--archive", "a.zip", "--url", "https://localhost/", folder=tmp_path)
     assert "--archive" in line
 
 
-def test_fetch_puts_photos_in_place(
+def test_fetch_writes_the_photos_to_data_raw(
     tmp_path: Path, make_photos: Callable[[Path, int], Path]
 ) -> None:
     for name in ("ant", "bee"):
@@ -89,12 +123,7 @@ def test_fetch_puts_photos_in_place(
     assert len(list((tmp_path / "data/raw").glob("*/*.jpg"))) == 6
 
 
-def test_draw_refuses_a_folder_that_is_there(tmp_path: Path) -> None:
-    (tmp_path / "here").mkdir()
-    assert "here" in refusal("draw", "here", folder=tmp_path)
-
-
-def test_params_explains_every_key(tmp_path: Path) -> None:
+def test_params_prints_every_key(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     shown = catdog("params", folder=tmp_path).stdout
     assert all(key in shown for key in ("optimizer.lr", "augmentation.crop_scale_min"))

@@ -9,7 +9,7 @@ PAGE = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| (?!What happens |Guarantee ).*\|$", PAGE, re.MULTILINE)
 
 
-def tests_in(row: str) -> list[tuple[str, str]]:
+def named_tests(row: str) -> list[tuple[str, str]]:
     """Return file and function of each test in a row; without a file, that of the one before."""
     found: list[tuple[str, str]] = []
     for file, function in re.findall(r"`(?:([\w/]+\.py)::)?(test_\w+)`", row):
@@ -24,8 +24,8 @@ def exists(file: str, function: str) -> bool:
 
 def test_each_guarantee_names_tests_that_exist() -> None:
     assert len(ROWS) > 50
-    assert [row for row in ROWS if not tests_in(row)] == []
-    named = [test for row in ROWS for test in tests_in(row)]
+    assert [row for row in ROWS if not named_tests(row)] == []
+    named = [test for row in ROWS for test in named_tests(row)]
     assert [f"{file}::{function}" for file, function in named if not exists(file, function)] == []
 
 

@@ -1,17 +1,17 @@
-"""params.yaml: what is refused, in which words, and what DVC makes of it."""
+"""params.yaml: validation, its error messages, and changes by `dvc exp run -S`."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from dvc.utils.hydra import apply_overrides
+from flatten_dict import flatten
 from pydantic import ValidationError
 
 from catdog import params
 from catdog.errors import CatdogError
+from catdog.params.docs import describe
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = ROOT / "recipes/seed.yaml"
@@ -19,7 +19,7 @@ FILES = [ROOT / "params.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))]
 
 
 def values(**changes: object) -> dict[str, Any]:
-    """The seed's recipe, with changes by `section__key`; Ellipsis removes a key."""
+    """Return the seed recipe with changes by `section__key`; Ellipsis removes a key."""
     found: dict[str, Any] = params.read_yaml(SEED)
     for name, value in changes.items():
         *sections, key = name.split("__")
@@ -33,10 +33,10 @@ def values(**changes: object) -> dict[str, Any]:
 
 
 def refusal(**changes: object) -> str:
-    """The one line that refuses the seed's recipe with changes."""
-    with pytest.raises(CatdogError) as refused:
+    """Return the error of one line for the seed recipe with changes."""
+    with pytest.raises(CatdogError) as error:
         params.parse(values(**changes), "params.yaml")
-    line = str(refused.value)
+    line = str(error.value)
     assert "\n" not in line
     assert line.startswith("params.yaml: ")
     return line
@@ -46,40 +46,40 @@ def test_params_yaml_is_valid() -> None:
     params.load(ROOT / "params.yaml")
 
 
-def test_an_unknown_key_is_named() -> None:
-    line = refusal(optimizer__lrr=0.1)
-    assert "optimizer.lrr is not a known key" in line
-    assert "unknown.nested" not in line
-    assert "extra is not a known key" in refusal(extra={"nested": 1})
+def test_an_unknown_key_is_reported() -> None:
+    assert "optimizer.lrr: unknown key" in refusal(optimizer__lrr=0.1)
+    line = refusal(extra={"nested": 1})
+    assert "extra: unknown key" in line
+    assert "extra.nested" not in line
 
 
 @pytest.mark.parametrize(
     ("changes", "near"),
     [
-        ({"optimizer__lrr": 0.1}, "optimizer.lrr is not a known key (nearest: optimizer.lr)"),
-        ({"train__lr": 0.1}, "train.lr is not a known key (nearest: optimizer.lr)"),
-        ({"model__width": 8}, "model.width is not a known key (nearest: model.residual.width, "),
+        ({"optimizer__lrr": 0.1}, "optimizer.lrr: unknown key; similar: optimizer.lr;"),
+        ({"train__lr": 0.1}, "train.lr: unknown key; similar: optimizer.lr;"),
+        ({"model__width": 8}, "model.width: unknown key; similar: model.residual.width, "),
         (
             {"schedule__step": 0.5},
-            "schedule.step is not a known key (nearest: schedule.step_every)",
+            "schedule.step: unknown key; similar: schedule.step_every;",
         ),
-        ({"batch_sise": 8}, "batch_sise is not a known key (nearest: train.batch_size)"),
-        ({"optimiser": {"lr": 0.1}}, "optimiser is not a known key (nearest: optimizer)"),
+        ({"batch_sise": 8}, "batch_sise: unknown key; similar: train.batch_size;"),
+        ({"optimiser": {"lr": 0.1}}, "optimiser: unknown key; similar: optimizer;"),
     ],
 )
-def test_an_unknown_key_comes_with_the_nearest_ones(changes: dict[str, Any], near: str) -> None:
+def test_similar_keys_are_suggested_for_an_unknown_key(changes: dict[str, Any], near: str) -> None:
     assert near in refusal(**changes)
 
 
-def test_an_unknown_key_says_where_all_keys_are() -> None:
+def test_the_error_for_an_unknown_key_refers_to_the_list_of_keys() -> None:
     line = refusal(optimizer__xyz=0.1)
-    assert "optimizer.xyz is not a known key; docs/params.md has all of them" in line
+    assert "optimizer.xyz: unknown key; all keys are listed in docs/params.md" in line
     assert (ROOT / "docs/params.md").is_file()
 
 
-def test_a_missing_key_is_named() -> None:
-    assert "model.seed.dropout is missing" in refusal(model__seed__dropout=...)
-    assert "schedule is missing" in refusal(schedule=...)
+def test_a_missing_key_is_reported() -> None:
+    assert "model.seed.dropout: missing key" in refusal(model__seed__dropout=...)
+    assert "schedule: missing key" in refusal(schedule=...)
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,11 @@ def test_a_missing_key_is_named() -> None:
         ("normalization__mean", 0.5, "list"),
     ],
 )
-def test_a_wrong_type_is_named_with_what_is_allowed(key: str, value: object, allowed: str) -> None:
+def test_a_wrong_type_is_reported_with_the_allowed_one(
+    key: str, value: object, allowed: str
+) -> None:
     line = refusal(**{key: value})
-    assert f"{key.replace('__', '.')} is {value!r}, but: " in line
+    assert f"{key.replace('__', '.')}: invalid value {value!r}; " in line
     assert allowed in line
 
 
@@ -137,11 +139,11 @@ def test_a_wrong_type_is_named_with_what_is_allowed(key: str, value: object, all
         ("evaluate__calibration_bins", 1, "greater than or equal to 2"),
     ],
 )
-def test_a_value_out_of_range_is_named_with_what_is_allowed(
+def test_a_value_out_of_range_is_reported_with_the_allowed_range(
     key: str, value: object, allowed: str
 ) -> None:
     line = refusal(**{key: value})
-    assert f"{key.replace('__', '.')} is {value!r}, but: " in line
+    assert f"{key.replace('__', '.')}: invalid value {value!r}; " in line
     assert allowed in line
 
 
@@ -193,7 +195,7 @@ def test_a_value_out_of_range_is_named_with_what_is_allowed(
         ),
     ],
 )
-def test_keys_that_do_not_fit_together_are_named_with_their_values(
+def test_inconsistent_keys_are_reported_with_their_values(
     changes: dict[str, object], named: tuple[str, ...]
 ) -> None:
     line = refusal(**changes)
@@ -201,15 +203,15 @@ def test_keys_that_do_not_fit_together_are_named_with_their_values(
         assert part in line
 
 
-def test_filters_have_an_odd_side() -> None:
+def test_the_kernel_size_must_be_odd() -> None:
     assert refusal(model__seed__kernel_size=4).endswith("kernel_size: must be odd, not 4")
     assert params.parse(values(model__seed__kernel_size=7)).model.seed.kernel_size == 7
 
 
-def test_of_several_problems_the_others_are_counted() -> None:
+def test_several_mistakes_are_listed_and_further_ones_counted() -> None:
     line = refusal(train__epochs=0, train__batch_size=0)
-    assert "train.epochs is 0" in line
-    assert "; train.batch_size is 0" in line
+    assert "train.epochs: invalid value 0" in line
+    assert " | train.batch_size: invalid value 0; must be greater than or equal to 1" in line
     assert "more)" not in line
     sections = ("optimizer__lr", "schedule__warmup", "train__ema", "train__seed", "train__epochs")
     line = refusal(**dict.fromkeys(sections, -1.0), train__batch_size=0)
@@ -220,11 +222,11 @@ def test_of_several_problems_the_others_are_counted() -> None:
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "just text\n"])
 def test_a_file_without_sections_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(text)
-    with pytest.raises(CatdogError, match=r"params\.yaml: must hold sections"):
+    with pytest.raises(CatdogError, match=r"params\.yaml: must contain sections"):
         params.load(tmp_path / "params.yaml")
 
 
-def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(CatdogError, match=r"^.*none\.yaml: no such file; copy one from recipes/$"):
         params.load(tmp_path / "none.yaml")
 
@@ -232,15 +234,15 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"train:\n  seed: [1\n", r"not valid YAML in line \d"),
-        (b"train:\n\tseed: 1\n", "not valid YAML in line 2"),
-        (b"train: {a: 1}}\n", "not valid YAML in line 1"),
-        (b"train: \x00\n", "not valid YAML"),
+        (b"train:\n  seed: [1\n", r"invalid YAML in line \d"),
+        (b"train:\n\tseed: 1\n", "invalid YAML in line 2"),
+        (b"train: {a: 1}}\n", "invalid YAML in line 1"),
+        (b"train: \x00\n", "invalid YAML"),
         (b"train: \xff\xfe\n", "cannot be read"),
-        (b"train: !!python/object:os.system {}\n", "not valid YAML in line 1"),
+        (b"train: !!python/object:os.system {}\n", "invalid YAML in line 1"),
     ],
 )
-def test_broken_yaml_is_one_line_that_says_where(
+def test_invalid_yaml_is_an_error_of_one_line_with_the_position(
     content: bytes, reason: str, tmp_path: Path
 ) -> None:
     (tmp_path / "params.yaml").write_bytes(content)
@@ -250,13 +252,13 @@ def test_broken_yaml_is_one_line_that_says_where(
     assert str(refused.value).startswith(str(tmp_path / "params.yaml"))
 
 
-def test_a_whole_number_stands_for_a_float() -> None:
+def test_an_integer_is_accepted_for_a_float() -> None:
     lr = params.parse(values(optimizer__lr=1)).optimizer.lr
     assert lr == 1.0
     assert isinstance(lr, float)
 
 
-def test_params_cannot_be_changed() -> None:
+def test_params_are_immutable() -> None:
     settings = params.load(SEED)
     with pytest.raises(ValidationError, match="frozen"):
         settings.train.epochs = 3
@@ -264,22 +266,14 @@ def test_params_cannot_be_changed() -> None:
         settings.train = settings.train
 
 
-def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def test_no_leaf_has_a_name_that_dvcs_run_cache_overlooks() -> None:
-    names = {key.split(".")[-1] for key, _ in leaves(values())}
+def test_no_key_has_a_name_that_dvcs_run_cache_ignores() -> None:
+    names = {key.split(".")[-1] for key in flatten(values(), reducer="dot")}
     assert not names & {"size", "nfiles"}
 
 
 @pytest.fixture(params=FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def copy(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A copy of a params file, for `-S` to change."""
+    """Return a copy of params.yaml or of a recipe."""
     path = tmp_path / "params.yaml"
     path.write_bytes(request.param.read_bytes())
     return path
@@ -299,7 +293,7 @@ def test_a_small_number_written_by_dvc_is_a_float(
     assert (type(lr), lr) == (float, number)
 
 
-def test_dvc_changes_just_the_line_that_is_set(copy: Path) -> None:
+def test_dvc_changes_only_the_lines_of_the_keys_that_are_set(copy: Path) -> None:
     before = copy.read_text().splitlines()
     apply_overrides(copy, ["optimizer.lr=0.0123", "augmentation.rotation=17"])
     after = copy.read_text().splitlines()
@@ -309,22 +303,15 @@ def test_dvc_changes_just_the_line_that_is_set(copy: Path) -> None:
     assert params.load(copy).optimizer.lr == 0.0123
 
 
-def test_dvc_would_write_every_key_as_it_stands(copy: Path) -> None:
+def test_every_value_is_spelled_as_dvc_writes_it(copy: Path) -> None:
     before = copy.read_bytes()
-    found = dict(leaves(yaml.safe_load(before)))
+    found = flatten(params.read_yaml(copy), reducer="dot")
     apply_overrides(
         copy, [f"{key}={'null' if value is None else value}" for key, value in found.items()]
     )
     assert copy.read_bytes() == before
 
 
-def test_every_key_says_what_it_is() -> None:
-    def undescribed(section: type[params.Section], prefix: str = "") -> Iterator[str]:
-        for name, field in section.model_fields.items():
-            kind = field.annotation
-            if isinstance(kind, type) and issubclass(kind, params.Section):
-                yield from undescribed(kind, f"{prefix}{name}.")
-            elif not re.search(r"\w", field.description or ""):
-                yield f"{prefix}{name}"
-
-    assert list(undescribed(params.Params)) == []
+def test_every_key_has_a_description() -> None:
+    keys = describe(params.load(SEED))
+    assert [key.key for key in keys if not re.search(r"\w", key.description)] == []

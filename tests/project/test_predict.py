@@ -1,4 +1,4 @@
-"""A trained model on new photos: the same answer as evaluate's, and a row for every file."""
+"""Predictions equal those of evaluate, and every file has a row."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ SIDE = 32
 
 
 def make_photo(file: Path, seed: int) -> None:
-    """Write blurred noise larger than SIDE, as photos are."""
+    """Write smooth noise larger than SIDE."""
     file.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (9, 7, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((210, 150), Image.Resampling.BICUBIC).save(file, quality=90)
@@ -42,7 +42,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     torch.manual_seed(1)
     network = networks.build(settings, 2, SIDE)
-    with torch.no_grad():  # an untrained network says nearly the same of all photos
+    with torch.no_grad():  # an untrained network gives nearly equal probabilities
         network.state_dict()["classifier.weight"].mul_(10_000)
     card = ModelCard(
         model=settings,
@@ -64,7 +64,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Return a folder of two photos and, between them, a broken one."""
+    """Return a folder of two photos and, between them, a damaged one."""
     folder = tmp_path / "photos"
     make_photo(folder / "a.jpg", 1)
     make_photo(folder / "c" / "deep, [red].jpg", 2)
@@ -81,9 +81,7 @@ def rows_of(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
-def test_a_raw_photo_gets_the_probabilities_that_evaluate_sees(
-    tmp_path: Path, models: Path
-) -> None:
+def test_a_raw_photo_gets_the_probabilities_of_evaluate(tmp_path: Path, models: Path) -> None:
     raw = tmp_path / "raw"
     for index in range(30):
         make_photo(raw / ("cat" if index % 2 else "dog") / f"{index:02}.jpg", index)
@@ -99,7 +97,7 @@ def test_a_raw_photo_gets_the_probabilities_that_evaluate_sees(
         assert prediction.prediction == ["cat", "dog"][row.argmax()]
 
 
-def test_batches_keep_the_order_and_each_files_own_answer(
+def test_the_batch_size_changes_neither_order_nor_predictions(
     photos: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = saved.load(models)
@@ -114,7 +112,7 @@ def test_batches_keep_the_order_and_each_files_own_answer(
             assert one.probabilities == pytest.approx(other.probabilities, abs=1e-6)
 
 
-def test_at_most_two_batches_are_read_ahead(
+def test_at_most_two_batches_are_decoded_ahead(
     photos: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Path] = []
@@ -130,26 +128,26 @@ def test_at_most_two_batches_are_read_ahead(
     assert 2 <= len(opened) <= 4
 
 
-def test_csv_has_a_row_for_each_file_and_an_error_for_a_broken_one(
+def test_csv_has_a_row_for_each_file_and_an_error_for_a_damaged_one(
     photos: Path, models: Path
 ) -> None:
     errors, text = run([photos], models, "csv")
     assert errors == 1
     assert text.splitlines()[0] == "path,prediction,probability_cat,probability_dog,error"
-    good, broken, deep = rows_of(text)
-    assert broken["path"] == str(photos / "b.jpg")
-    assert broken["error"]
-    assert str(photos) not in broken["error"]
-    assert broken["prediction"] == broken["probability_cat"] == broken["probability_dog"] == ""
+    valid, damaged, deep = rows_of(text)
+    assert damaged["path"] == str(photos / "b.jpg")
+    assert damaged["error"]
+    assert str(photos) not in damaged["error"]
+    assert damaged["prediction"] == damaged["probability_cat"] == damaged["probability_dog"] == ""
     assert deep["path"] == str(photos / "c" / "deep, [red].jpg")
-    for row in (good, deep):
+    for row in (valid, deep):
         cat, dog = float(row["probability_cat"]), float(row["probability_dog"])
         assert cat + dog == pytest.approx(1, abs=2e-6)
         assert row["prediction"] == ("cat" if cat > dog else "dog")
         assert row["error"] == ""
 
 
-def test_json_says_the_same_as_csv(photos: Path, models: Path) -> None:
+def test_json_equals_csv(photos: Path, models: Path) -> None:
     errors, text = run([photos], models, "json")
     values = json.loads(text)
     assert errors == 1
@@ -164,13 +162,13 @@ def test_json_says_the_same_as_csv(photos: Path, models: Path) -> None:
                 assert f"{share:.6f}" == row[f"probability_{name}"]
 
 
-def test_json_of_no_rows_is_an_empty_list() -> None:
+def test_json_without_predictions_is_an_empty_list() -> None:
     stream = io.StringIO()
     predict.write_json([], ["cat", "dog"], stream)
     assert json.loads(stream.getvalue()) == []
 
 
-def test_the_table_shows_paths_as_they_are_and_errors(photos: Path, models: Path) -> None:
+def test_the_table_shows_literal_paths_and_errors(photos: Path, models: Path) -> None:
     errors, text = run([photos], models, "table")
     assert errors == 1
     assert "[red].jpg" in "".join(text.split()).replace("│", "")
@@ -178,29 +176,25 @@ def test_the_table_shows_paths_as_they_are_and_errors(photos: Path, models: Path
     assert "%" in text
 
 
-def test_no_errors_are_counted_as_none(photos: Path, models: Path) -> None:
+def test_without_errors_the_count_is_0(photos: Path, models: Path) -> None:
     assert run([photos / "a.jpg"], models, "csv")[0] == 0
 
 
-def test_only_broken_files_still_get_rows(photos: Path, models: Path) -> None:
+def test_only_damaged_files_still_have_rows(photos: Path, models: Path) -> None:
     errors, text = run([photos / "b.jpg"], models, "csv")
     assert errors == len(rows_of(text)) == 1
 
 
-def test_an_empty_folder_is_refused_before_anything_is_written(
-    tmp_path: Path, models: Path
-) -> None:
+def test_without_photos_nothing_is_written(tmp_path: Path, models: Path) -> None:
     (tmp_path / "empty").mkdir()
     stream = io.StringIO()
     for paths in ([], [tmp_path / "empty"]):
-        with pytest.raises(CatdogError, match="no photos to judge"):
+        with pytest.raises(CatdogError, match="no photos found"):
             run_predict(paths, models, "csv", stream)
     assert stream.getvalue() == ""
 
 
-def test_a_missing_model_is_refused_before_anything_is_written(
-    photos: Path, tmp_path: Path
-) -> None:
+def test_without_a_model_nothing_is_written(photos: Path, tmp_path: Path) -> None:
     stream = io.StringIO()
     with pytest.raises(CatdogError, match="no trained model here"):
         run_predict([photos], tmp_path / "models", "csv", stream)
@@ -208,10 +202,10 @@ def test_a_missing_model_is_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "json"])
-def test_who_reads_a_part_only_is_no_photo_that_could_not_be_read(
+def test_a_closed_pipe_is_not_reported_as_an_unreadable_file(
     photos: Path, models: Path, form: str
 ) -> None:
-    """As in `catdog predict … | head`: exit code 1 would say that of a file."""
+    """As in `catdog predict … | head`: the exit code is not 1, which means an unreadable file."""
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "catdog", "predict", str(photos), "--model", str(models)]

@@ -32,7 +32,7 @@ def bring_in(name: str, folder: Path) -> dict[str, int]:
     """Import an archive into folder/raw; return the photos by class."""
     found = archive(name)
     quarantine = folder / "quarantine.csv"
-    return import_photos(found, folder / "raw", replace=False, quarantine=quarantine).taken
+    return import_photos(found, folder / "raw", replace=False, quarantine=quarantine).imported
 
 
 def test_kaggles_photos_at_full_size_come_in_and_can_be_prepared(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A file appears whole or not at all."""
+"""Files are written completely or not at all."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import pytest
 from catdog.support.atomic_files import replacing, write_text
 
 
-def test_the_new_file_takes_the_place_of_the_old(tmp_path: Path) -> None:
+def test_the_new_content_replaces_the_old(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
     with replacing(path) as temporary:
@@ -21,7 +21,7 @@ def test_the_new_file_takes_the_place_of_the_old(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_missing_folders_are_made(tmp_path: Path) -> None:
+def test_missing_folders_are_created(tmp_path: Path) -> None:
     write_text(tmp_path / "b/c/a.txt", "text")
     assert (tmp_path / "b/c/a.txt").read_text() == "text"
 
@@ -30,13 +30,13 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
     with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text("half of the ne")
+        temporary.write_text("half of the new con")
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_error_before_anything_was_written_stays_that_error(tmp_path: Path) -> None:
+def test_an_error_before_the_first_write_is_raised_unchanged(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), replacing(tmp_path / "a.txt"):
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
@@ -47,7 +47,7 @@ import os, signal, sys
 from pathlib import Path
 from catdog.support.atomic_files import replacing
 with replacing(Path(sys.argv[1])) as temporary:
-    temporary.write_text("half of the ne")
+    temporary.write_text("half of the new con")
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -65,8 +65,8 @@ def test_text_is_utf8_with_unix_line_ends(tmp_path: Path) -> None:
     assert (tmp_path / "a.txt").read_bytes() == "кошка\nпёс\n".encode()
 
 
-def test_a_file_gets_the_rights_that_the_user_gives_to_new_files(tmp_path: Path) -> None:
+def test_a_file_has_the_permissions_of_the_umask(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "text")
     (tmp_path / "plain.txt").write_text("text")
-    rights = [os.stat(tmp_path / name).st_mode for name in ("a.txt", "plain.txt")]  # noqa: PTH116
-    assert rights[0] == rights[1]
+    permissions = [os.stat(tmp_path / name).st_mode for name in ("a.txt", "plain.txt")]  # noqa: PTH116
+    assert permissions[0] == permissions[1]

@@ -1,4 +1,4 @@
-"""What the locks promise: one training a device, a word about who holds it, freed by the dead."""
+"""Device locks: one training per device, the holder is named, a killed holder frees its lock."""
 
 import getpass
 import os
@@ -23,19 +23,19 @@ with device_lock.hold([torch.device("cpu")], print):
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the locks, of this test alone."""
+    """Return a lock folder that only this test uses."""
     monkeypatch.setenv("CATDOG_LOCKS", str(tmp_path / "locks"))
     return tmp_path / "locks"
 
 
-def test_a_second_training_says_who_has_the_device_and_goes_on_when_it_is_killed(
+def test_a_second_training_names_the_holder_and_starts_when_the_holder_is_killed(
     tmp_path: Path,
 ) -> None:
     first = start(place(tmp_path / "first", train__epochs=LONG))
     read_until(first, "epoch")
     second = start(place(tmp_path / "second", train__epochs=1))
     line = read_until(second, "cpu")
-    assert f"cpu is taken by process {first.pid} of {getpass.getuser()} in" in line
+    assert f"cpu: in use by process {first.pid} of {getpass.getuser()} in" in line
     assert f"{tmp_path / 'first'} since 20" in line
     assert "waiting until it is free" in line
     assert second.poll() is None
@@ -46,24 +46,26 @@ def test_a_second_training_says_who_has_the_device_and_goes_on_when_it_is_killed
     assert "epoch 1/1" in out
 
 
-def test_a_free_device_is_taken_without_a_word_and_freed_again(folder: Path) -> None:
-    said: list[str] = []
+def test_a_free_device_is_locked_without_a_message_and_released(folder: Path) -> None:
+    lines: list[str] = []
     for _ in range(2):
-        with device_lock.hold([CPU], said.append):
+        with device_lock.hold([CPU], lines.append):
             assert (folder / "cpu.json").exists()
-    assert said == []
+    assert lines == []
     assert not (folder / "cpu.json").exists()
 
 
-def test_a_device_is_freed_by_an_error(tmp_path: Path) -> None:
+def test_an_error_releases_the_device(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), device_lock.hold([CPU], print):
         raise ZeroDivisionError
     code, out, err = end(run_in(tmp_path, "-c", HOLD))
     assert (code, out) == (0, "held\n"), err
 
 
-def test_an_empty_name_takes_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither in the folder that is otherwise meant, nor in the one where it runs."""
+def test_an_empty_catdog_locks_disables_locking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No lock file appears in the default folder or in the working directory."""
     monkeypatch.setenv("CATDOG_LOCKS", "")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -71,8 +73,8 @@ def test_an_empty_name_takes_no_locks(tmp_path: Path, monkeypatch: pytest.Monkey
         assert list(tmp_path.iterdir()) == []
 
 
-def test_other_users_can_take_what_somebody_has_left(folder: Path) -> None:
-    """As far as one user can see: folder and lock are writable by all, and no bit is sticky."""
+def test_other_users_can_take_over_the_lock_of_a_killed_training(folder: Path) -> None:
+    """Folder and lock are writable by everyone, and the folder has no sticky bit."""
     before = os.umask(0o077)
     try:
         with device_lock.hold([CPU], print):
@@ -83,9 +85,9 @@ def test_other_users_can_take_what_somebody_has_left(folder: Path) -> None:
         os.umask(before)
 
 
-def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a container that runs as a user who is not in /etc/passwd."""
+def test_a_user_without_a_name_is_shown_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs as a user who is not in /etc/passwd."""
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 54321)
-    assert device_lock._myself()["user"] == "user 54321"
+    assert device_lock._this_process()["user"] == "user 54321"

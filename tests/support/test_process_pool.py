@@ -1,4 +1,4 @@
-"""Processes that decode photos end with the one that started them."""
+"""The number of workers, and that workers end with their parent process."""
 
 import subprocess
 import sys
@@ -6,6 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
+
+from catdog.errors import CatdogError
+from catdog.support.process_pool import usable_cores
 
 POOL = """
 import os, time
@@ -16,8 +19,8 @@ with process_pool(2) as pool:
 """
 
 
-def runs(pid: int) -> bool:
-    """Return whether a process is there and no zombie."""
+def is_running(pid: int) -> bool:
+    """Return whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -30,9 +33,26 @@ def test_a_killed_process_leaves_no_workers() -> None:
         assert owner.stdout is not None
         workers = [int(pid) for pid in owner.stdout.readline().split()]
         assert workers
-        assert all(runs(pid) for pid in workers)
+        assert all(is_running(pid) for pid in workers)
         owner.kill()
     deadline = time.monotonic() + 20
-    while any(runs(pid) for pid in workers) and time.monotonic() < deadline:
+    while any(is_running(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not any(runs(pid) for pid in workers)
+    assert not any(is_running(pid) for pid in workers)
+
+
+def test_catdog_workers_sets_the_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CATDOG_WORKERS", "3")
+    assert usable_cores() == 3
+    monkeypatch.delenv("CATDOG_WORKERS")
+    assert usable_cores() >= 1
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", " "])
+def test_an_invalid_number_of_workers_is_refused(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CATDOG_WORKERS", value)
+    message = rf"^CATDOG_WORKERS: invalid value '{value}'; must be a whole number of at least 1$"
+    with pytest.raises(CatdogError, match=message):
+        usable_cores()

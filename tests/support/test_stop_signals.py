@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop: the first is noted, the second ends the process."""
+"""Stop signals: the first sets a flag, the second ends the process."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ each_signal = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: numb
 
 
 @each_signal
-def test_a_signal_is_noted_and_what_runs_goes_on(number: signal.Signals) -> None:
+def test_a_signal_sets_the_flag_and_the_block_continues(number: signal.Signals) -> None:
     with stop_request() as stop:
         assert not stop
         os.kill(os.getpid(), number)
@@ -22,7 +22,7 @@ def test_a_signal_is_noted_and_what_runs_goes_on(number: signal.Signals) -> None
 
 
 @each_signal
-def test_the_handlers_from_before_come_back(number: signal.Signals) -> None:
+def test_the_previous_handlers_are_restored(number: signal.Signals) -> None:
     before = [signal.getsignal(each) for each in SIGNALS]
     with pytest.raises(ZeroDivisionError), stop_request():
         os.kill(os.getpid(), number)
@@ -30,7 +30,7 @@ def test_the_handlers_from_before_come_back(number: signal.Signals) -> None:
     assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
-def test_one_request_does_not_see_the_signal_of_another() -> None:
+def test_a_new_request_starts_unset() -> None:
     with stop_request():
         os.kill(os.getpid(), signal.SIGTERM)
     with stop_request() as stop:
@@ -51,7 +51,7 @@ with stop_request(patient) as stop:
 
 @each_signal
 @pytest.mark.parametrize("patient", [False, True])
-def test_the_second_signal_ends_the_process_at_once_unless_it_is_patient(
+def test_the_second_signal_ends_the_process_unless_it_is_patient(
     number: signal.Signals, patient: bool
 ) -> None:
     arguments = [str(int(number)), "patient" if patient else "impatient"]
@@ -65,7 +65,7 @@ def test_the_second_signal_ends_the_process_at_once_unless_it_is_patient(
     assert done.stdout.splitlines() == ["one True"] + ["two True"] * patient
 
 
-def test_in_another_thread_nothing_is_caught() -> None:
+def test_in_another_thread_no_handler_is_installed() -> None:
     before, seen = [signal.getsignal(each) for each in SIGNALS], []
 
     def run() -> None:
