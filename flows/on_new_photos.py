@@ -13,7 +13,7 @@ from prefect.states import Completed
 from prefect.variables import Variable
 
 from flows.guards.many_runs import Deployment
-from flows.paths import PHOTOS_FILE
+from flows.paths import RAW_POINTER
 from flows.runs.repository import git, repository
 
 VARIABLE = "catdog_photos"
@@ -31,14 +31,14 @@ def on_new_photos(deployment: Deployment = "pipeline/pipeline") -> State[None]:
     """
     folder = repository().folder
     commit = git(folder, "rev-parse", "HEAD").strip()
-    blob = git(folder, "rev-parse", f"{commit}:{PHOTOS_FILE}").strip()
+    blob = git(folder, "rev-parse", f"{commit}:{RAW_POINTER}").strip()
     last: Any = Variable.get(VARIABLE, default=None)
     if last and last.get("blob") == blob:
         return Completed(
-            message=f"{PHOTOS_FILE} has not changed since {last['commit'][:7]}; no run started"
+            message=f"{RAW_POINTER} has not changed since {last['commit'][:7]}; no run started"
         )
     run = run_deployment(deployment, parameters={"revision": commit}, timeout=0, as_subflow=False)
     assert isinstance(run, FlowRun)  # in async code it is a coroutine
     started = {"blob": blob, "commit": commit, "run": str(run.id)}
     Variable.set(VARIABLE, started, overwrite=True)
-    return Completed(message=f"{PHOTOS_FILE} has changed in {commit[:7]}; started run {run.name}")
+    return Completed(message=f"{RAW_POINTER} has changed in {commit[:7]}; started run {run.name}")

@@ -5,9 +5,9 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]  # the repository that this file belongs to
 
 PARAMS = "params.yaml"
-LOCK_FILE = "dvc.lock"
-PHOTOS = "data/raw"
-PHOTOS_FILE = f"{PHOTOS}.dvc"
+LOCK = "dvc.lock"
+RAW = "data/raw"
+RAW_POINTER = f"{RAW}.dvc"
 METRICS = "metrics.json"
 PLOTS = ("reports/evaluate/confusion.png", "reports/evaluate/curves.png")
 STATE = Path(".catdog")  # ignored by git: what runs keep in a checkout

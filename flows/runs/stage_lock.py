@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from flows.paths import LOCK_FILE
+from flows.paths import LOCK
 from flows.runs.repository import git
 from flows.runs.workspace import Workspace
 
@@ -54,7 +54,7 @@ def tree_of(folder: Path) -> str:
         shutil.copy2(folder / ".git" / "index", index)
         other = {"GIT_INDEX_FILE": str(index)}
         git(folder, "add", "--all", environment=other)
-        git(folder, "rm", "--cached", "--quiet", "--ignore-unmatch", LOCK_FILE, environment=other)
+        git(folder, "rm", "--cached", "--quiet", "--ignore-unmatch", LOCK, environment=other)
         return git(folder, "write-tree", environment=other)
 
 

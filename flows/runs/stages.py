@@ -21,7 +21,7 @@ from flows.errors import FlowError
 from flows.guards import child_processes
 from flows.guards.child_processes import DVC
 from flows.guards.device_slots import device_slot
-from flows.paths import PHOTOS, PHOTOS_FILE
+from flows.paths import RAW, RAW_POINTER
 from flows.runs.training_progress import EpochProgress
 from flows.runs.workspace import environment
 
@@ -166,8 +166,8 @@ def dvc_commands(stage: Stage, root: Path) -> list[list[str]]:
     """
     if has_default_remote(root):
         return [["repro", "--pull", stage]]
-    missing = (root / PHOTOS_FILE).is_file() and not (root / PHOTOS).exists()
-    pull = [["pull", PHOTOS_FILE]] if missing else []
+    missing = (root / RAW_POINTER).is_file() and not (root / RAW).exists()
+    pull = [["pull", RAW_POINTER]] if missing else []
     return [*pull, ["repro", stage]]
 
 

@@ -23,7 +23,7 @@ from prefect.variables import Variable
 from flows.deploy import BEAT_SECONDS, MISSED_BEATS, POOLS, main, wait_for_server
 from flows.errors import FlowError
 from flows.on_new_photos import VARIABLE, on_new_photos
-from flows.paths import PHOTOS_FILE
+from flows.paths import RAW_POINTER
 from flows.runs import artifacts
 from tests.helpers.flow_commands import ROOT
 from tests.helpers.prefect_server import (
@@ -314,23 +314,23 @@ def test_changed_photos_start_one_run_of_their_commit(
 
     missing = on_new_photos(return_state=True)
     assert missing.is_failed()
-    assert PHOTOS_FILE in str(missing.message)
+    assert RAW_POINTER in str(missing.message)
 
     for photos in ("first", "second"):
         (project / "data").mkdir(exist_ok=True)
-        (project / PHOTOS_FILE).write_text(f"outs: [] # {photos}\n")
+        (project / RAW_POINTER).write_text(f"outs: [] # {photos}\n")
         head = commit(project, photos)
         new = on_new_photos(return_state=True)
         (run,) = runs_of_the_pipeline(head)
         delete_run(run.id)
         assert new.is_completed()
-        assert new.message == f"{PHOTOS_FILE} has changed in {head[:7]}; started run {run.name}"
+        assert new.message == f"{RAW_POINTER} has changed in {head[:7]}; started run {run.name}"
 
     (project / "other.txt").touch()
     last = commit(project, "Something else")
     old = on_new_photos(return_state=True)
     assert old.is_completed()
-    assert old.message == f"{PHOTOS_FILE} has not changed since {head[:7]}; no run started"
+    assert old.message == f"{RAW_POINTER} has not changed since {head[:7]}; no run started"
     assert runs_of_the_pipeline(head) == runs_of_the_pipeline(last) == []
 
 

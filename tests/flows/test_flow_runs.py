@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 from prefect.client.schemas.objects import State
 
+import catdog.paths
+from flows import paths
 from flows.pipeline import pipeline
 from flows.runs.stages import dvc_commands, outcome_in, run_stage
 from tests.helpers import tiny_project
@@ -204,6 +206,11 @@ def test_command_prints_the_metrics(
         ["recall.dog", "1.0000"],
         ["photos", "8"],
     ]
+
+
+def test_paths_are_those_of_catdog() -> None:
+    for name in ("PARAMS", "LOCK", "RAW", "RAW_POINTER", "METRICS", "CHECKPOINTS"):
+        assert Path(getattr(paths, name)) == getattr(catdog.paths, name)
 
 
 def test_flows_do_not_import_catdog() -> None:
