@@ -76,8 +76,8 @@ agent: $(READY) ## a worker on this machine: make agent POOL=gpu (or POOL=cpu) [
 deploy: $(READY) ## tell the server of the pools, deployments, schedules and automations
 	@$(BIN)/python -m flows.deploy
 
-bench: $(READY) ## measure the speed of the parts and print ratios (orchestration takes long, and is left out)
-	@for name in $(filter-out measure orchestration,$(basename $(notdir $(wildcard benchmarks/*.py)))); do \
+bench: $(READY) ## run the short benchmarks and print ratios (all but benchmarks/orchestration.py)
+	@for name in $(filter-out orchestration,$(basename $(notdir $(wildcard benchmarks/*.py)))); do \
 	  echo "benchmarks/$$name.py"; $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 

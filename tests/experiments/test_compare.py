@@ -18,8 +18,8 @@ from catdog.errors import CatdogError
 from catdog.experiments import compare, comparison_report, revisions
 from catdog.experiments.run_results import NotCachedError
 from studies import table
-from tests.helpers import tiny_project
-from tests.helpers.tiny_project import git
+from tools import tiny_project
+from tools.tiny_project import git
 
 ROOT = Path(__file__).resolve().parents[2]
 DVC_YAML = """\
