@@ -224,9 +224,12 @@ def test_after_a_new_commit_all_points_run_again(swept: Swept) -> None:
             "{grid: {optimizer.rate: [1]}}",
             "overrides: 'optimizer.rate=1': .* has no optimizer.rate",
         ),
-        ("{grid: {optimizer.lr: [1, fast]}}", "overrides: optimizer.lr is a number in params.yaml"),
-        ("{recipe: none, seeds: [1]}", "recipe: .* has no recipes/none.yaml; it has slow"),
-        ("{revision: nowhere, seeds: [1]}", "revision: 'nowhere' is no commit"),
+        (
+            "{grid: {optimizer.lr: [1, fast]}}",
+            "overrides: 'optimizer.lr=fast': .* must be a number",
+        ),
+        ("{recipe: none, seeds: [1]}", "recipe: unknown recipe 'none'; .* has slow"),
+        ("{revision: nowhere, seeds: [1]}", "revision: unknown revision 'nowhere'"),
         ("{gird: {}, seeds: [1]}", "gird: unknown key"),
     ],
 )
