@@ -554,9 +554,9 @@ def test_the_steps_of_the_ci_workflow_compare_a_branch_with_its_base(
         "HEAD": head,
         "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
     }
-    workflow = yaml.safe_load((ROOT / "docs/compare.yml").read_text(encoding="utf-8"))
+    workflow = yaml.safe_load((ROOT / ".github/workflows/compare.yml").read_text(encoding="utf-8"))
     steps = {step.get("name"): step for step in workflow["jobs"]["compare"]["steps"]}
-    for name in ("Bring the predictions of both", "Compare"):
+    for name in ("Download the predictions of both commits", "Compare"):
         command = ["bash", "-e", "-c", steps[name]["run"]]
         subprocess.run(command, cwd=tmp_path / "clone", env=environment, check=True)
     summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
