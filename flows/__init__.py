@@ -10,5 +10,6 @@ deploy.py         pools, deployments and automations (make deploy)
 runs/             one run: request, clone, stages, records, artifacts
 sweeps/           studies: file, plan, results
 guards/           what protects a run: devices, child processes, signals, outages
+paths.py          where things are in the repository
 errors.py         errors that a user can fix
 """

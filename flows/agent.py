@@ -1,10 +1,11 @@
-"""A worker of one pool on this machine: it takes runs from the server as they come.
+"""An agent: a Prefect worker for one work pool on this machine.
 
     python -m flows.agent --pool gpu [--limit N]
 
-It cleans up what a dead predecessor left, starts Prefect's process worker, and starts it anew
-should it end by itself: Prefect's gives up when its server has been away for long. Ctrl-C and
-SIGTERM stop it and the runs that it has, which save first.
+It first ends what dead runs have left running on this machine. Then it starts Prefect's process
+worker, and restarts it whenever it exits: the worker gives up when the server has been unreachable
+for some minutes (no upstream issue found, searched 2026-11-30). Ctrl-C and SIGTERM stop the worker
+and its runs, which save first.
 """
 
 import argparse
@@ -16,13 +17,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from types import FrameType
-
-# As a script this file is loaded without its package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
 import psutil
 from prefect.settings import PREFECT_API_URL
@@ -30,24 +25,32 @@ from prefect.settings import PREFECT_API_URL
 from flows.errors import FlowError
 from flows.guards.child_processes import GRACE_SECONDS, SUPERVISOR
 from flows.guards.device_slots import devices
-from flows.runs.records import sweep_up
+from flows.paths import CHECKOUT
+from flows.runs.records import clean_up
 from flows.runs.repository import home
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-STOP_SECONDS = GRACE_SECONDS + 10  # the stages save, then Prefect reports how the runs ended
-AGAIN_SECONDS = 5.0
+STOP_SECONDS = GRACE_SECONDS + 10  # the stages save, then Prefect reports the final states
+RESTART_SECONDS = 5.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the agent until it is stopped; return the exit code, 1 with one line if it cannot."""
-    parser = argparse.ArgumentParser(prog="python -m flows.agent", description=__doc__)
-    parser.add_argument("--pool", required=True, help="the work pool, gpu or cpu")
-    parser.add_argument("--limit", type=int, help="runs at once (gpu: one for each device)")
+    """Run the agent until it is stopped; return the exit code, 1 if it cannot start."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.agent",
+        description="Run a Prefect worker for one work pool on this machine.",
+    )
+    parser.add_argument("--pool", required=True, help="work pool: gpu, cpu or another")
+    parser.add_argument(
+        "--limit",
+        type=int,
+        help="maximum number of concurrent runs (default: one per device for the pool gpu,"
+        " otherwise one per CPU core, at least 2)",
+    )
     options = parser.parse_args(arguments)
     try:
         if not PREFECT_API_URL.value():
-            raise FlowError("PREFECT_API_URL is not set: which server? make agent sets it")
-        sweep_up(home())
+            raise FlowError("PREFECT_API_URL: not set; `make agent` sets it")
+        clean_up(home())
     except FlowError as error:
         print(f"agent failed: {error}", file=sys.stderr)
         return 1
@@ -55,10 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def worker_command(pool: str, limit: int | None) -> list[str]:
-    """Return the command of the worker.
+    """Return the command of the worker. The worker creates the pool if it does not exist.
 
-    With its type named it need not ask the server for that at its start, so that it waits for a
-    server which is down. It creates the pool if there is none.
+    The type is given because the worker otherwise asks the server for it when it starts, and exits
+    if the server does not answer (https://github.com/PrefectHQ/prefect/issues/22638, closed).
     """
     at_once = limit or (len(devices()) if pool == "gpu" else max(2, os.cpu_count() or 1))
     name = f"{socket.gethostname()}-{pool}-{os.getpid()}"
@@ -69,16 +72,17 @@ def worker_command(pool: str, limit: int | None) -> list[str]:
 
 
 def worker_environment() -> Mapping[str, str]:
-    """Return the environment of the worker and its runs: flows/ is taken from this checkout."""
+    """Return the environment of the worker and its runs, which load flows/ from this checkout."""
     return {**os.environ, "CATDOG_ROOT": str(CHECKOUT), "PYTHONUNBUFFERED": "1"}
 
 
 def keep_running(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run `command`, again whenever it ends, until a signal stops us; return 0 then.
+    """Run `command`, and restart it whenever it exits, until a stop signal arrives; return 0.
 
-    The supervisor runs it in a session of its own: Ctrl-C in a terminal reaches us alone, nothing
-    is left when we are killed, and no signal is ignored in it as it may be here (a shell without a
-    terminal lets what it starts with `&` ignore SIGINT, on which the worker's stop depends).
+    It runs under the supervisor, in a new session. So Ctrl-C in a terminal reaches this process
+    only, and none of its processes outlives this one. Also, no signal is ignored there: a
+    process that a non-interactive shell starts with `&` ignores SIGINT, by which Prefect's worker
+    stops (no upstream issue found, searched 2026-11-30).
     """
     stopped: list[int] = []
 
@@ -86,20 +90,20 @@ def keep_running(command: Sequence[str], environment: Mapping[str, str]) -> int:
         stopped.append(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # `nohup` ignores SIGHUP for everything below it, and means it.
+        # Under `nohup` SIGHUP is ignored, and must stay so.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop)
     while not stopped:
         code = _run(command, environment, stopped)
         if not stopped:
-            print(f"the worker ended with exit code {code}; it starts again", flush=True)
-            _sleep(AGAIN_SECONDS, stopped)
+            print(f"the worker exited with code {code}; restarting it", flush=True)
+            _sleep(RESTART_SECONDS, stopped)
     print("agent stopped", flush=True)
     return 0
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str], stopped: Sequence[int]) -> int:
-    """Run `command` under the supervisor, and stop it once `stopped` holds a signal."""
+    """Run `command` under the supervisor, until `stopped` holds a signal; return its exit code."""
     supervised = [sys.executable, "-I", "-S", str(SUPERVISOR), "--parent", str(os.getpid())]
     process = subprocess.Popen(
         [*supervised, str(STOP_SECONDS), "--", *command],
@@ -110,16 +114,17 @@ def _run(command: Sequence[str], environment: Mapping[str, str], stopped: Sequen
     while not stopped and process.poll() is None:
         time.sleep(0.2)
     if stopped:
-        _end_runs(process.pid)
+        _stop_runs(process.pid)
         process.terminate()
     return process.wait()
 
 
-def _end_runs(supervisor: int) -> None:
-    """End the runs of the worker below `supervisor`, and return when they have.
+def _stop_runs(supervisor: int) -> None:
+    """Stop the runs of the worker under the process `supervisor`; return when they have ended.
 
-    A worker that is told to stop kills its runs, so that they cannot say how they ended. So it is
-    halted, lest it start others, while each run stops its stage and reports to the server itself.
+    A process worker that stops kills its runs, which then stay Running on the server
+    (https://github.com/PrefectHQ/prefect/issues/16746, open). So the worker is suspended, to start
+    no other runs, while each run stops its stage and reports its final state itself.
     """
     with suppress(psutil.Error):
         for worker in psutil.Process(supervisor).children():
@@ -134,14 +139,14 @@ def _end_runs(supervisor: int) -> None:
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    """Return whether a process still runs: the worker that is halted does not reap its dead."""
+    """Return whether a process is running; a zombie is not (a suspended worker reaps none)."""
     with suppress(psutil.Error):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
 
 
 def _sleep(seconds: float, stopped: Sequence[int]) -> None:
-    """Sleep, but not on once `stopped` holds a signal."""
+    """Sleep for `seconds`, or until `stopped` holds a signal."""
     deadline = time.monotonic() + seconds
     while not stopped and time.monotonic() < deadline:
         time.sleep(0.2)

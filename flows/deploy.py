@@ -1,10 +1,10 @@
-"""Tell a Prefect server all that it must know: pools, deployments, and what it does by itself.
+"""Install work pools, deployments and automations on a Prefect server.
 
     python -m flows.deploy
 
-It may be run again at any time: what is there by name is brought up to date. With CATDOG_NOTIFY_URL
-the server posts a line to that address when a run fails or the metric drops: {"text": "..."}, as
-Slack and Mattermost take it.
+It can be repeated at any time and updates what exists under the same name. With CATDOG_NOTIFY_URL
+the server posts {"text": "..."} to that URL, as Slack and Mattermost accept it, when a run fails or
+the metric drops.
 """
 
 import os
@@ -14,13 +14,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from http import HTTPStatus
-from pathlib import Path
 from uuid import UUID
-
-# As a script this file is loaded without its package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -35,14 +29,14 @@ from prefect.workers.process import ProcessWorker
 from pydantic import SecretStr
 
 from flows.errors import FlowError
+from flows.paths import CHECKOUT
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 POOLS = ("cpu", "gpu")
-BEAT_SECONDS = 30  # PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml; the shortest there is
+BEAT_SECONDS = 30  # as in prefect.toml and prefect.yaml; Prefect's minimum
 MISSED_BEATS = 3
 SILENCE = timedelta(seconds=BEAT_SECONDS * MISSED_BEATS)
 SILENT_IS_DEAD = "catdog: a run that has gone silent is dead"
-WAIT_SECONDS = 120.0  # a first start makes the database
+WAIT_SECONDS = 120.0  # the first start creates the database
 WEBHOOK = "catdog-notify"
 OURS: dict[str, str | list[str]] = {
     "prefect.resource.id": "prefect.tag.catdog",
@@ -60,20 +54,20 @@ DROPPED = (
 
 
 def main() -> int:
-    """Install everything on the server of PREFECT_API_URL; return the exit code, 1 with one line.
+    """Install everything on the server at PREFECT_API_URL; return the exit code.
 
-    0: the server has it all.
+    0: installed; 1: failed, with a line that says why.
     """
     try:
-        if not PREFECT_API_URL.value():  # Prefect would start a server for the time of this command
-            raise FlowError("PREFECT_API_URL is not set: which server? make deploy sets it")
+        if not PREFECT_API_URL.value():  # Prefect would start a temporary server
+            raise FlowError("PREFECT_API_URL: not set; `make deploy` sets it")
         with get_client(sync_client=True) as client:
             wait_for_server(client)
             create_pools(client)
             deploy()
             for automation in automations(os.environ.get("CATDOG_NOTIFY_URL")):
                 install(client, automation)
-                print(f"automation '{automation.name}' is installed")
+                print(f"installed automation '{automation.name}'")
     except FlowError as error:
         print(f"deploy failed: {error}", file=sys.stderr)
         return 1
@@ -84,11 +78,11 @@ def main() -> int:
 
 
 def refusal(error: PrefectHTTPStatusError) -> str:
-    """Return in a line what a server has refused."""
+    """Return a line about the response of a server that refused a request."""
     if error.response.status_code == HTTPStatus.UNAUTHORIZED:
         return (
-            f"the server at {PREFECT_API_URL.value()} wants a password: set PREFECT_API_AUTH_STRING"
-            " to what its PREFECT_SERVER_API_AUTH_STRING is"
+            f"the server at {PREFECT_API_URL.value()} requires a password; set"
+            " PREFECT_API_AUTH_STRING to the server's PREFECT_SERVER_API_AUTH_STRING"
         )
     return f"{error.request.url}: {error.response.status_code} {error.response.reason_phrase}"
 
@@ -104,9 +98,9 @@ def wait_for_server(client: SyncPrefectClient, seconds: float = WAIT_SECONDS) ->
 
 
 def create_pools(client: SyncPrefectClient) -> None:
-    """Create the pools that are not there yet, for workers that start runs as processes.
+    """Create the missing pools, for workers that start runs as processes.
 
-    A pool of another type (Docker, Kubernetes) that somebody made under the same name stays.
+    An existing pool of another type (Docker, Kubernetes) is not changed.
     """
     for name in POOLS:
         try:
@@ -115,19 +109,18 @@ def create_pools(client: SyncPrefectClient) -> None:
             template = ProcessWorker.get_default_base_job_template()
             new = WorkPoolCreate(name=name, type="process", base_job_template=template)
             pool = client.create_work_pool(new)
-        print(f"pool '{pool.name}' ({pool.type}) is there")
+        print(f"installed pool '{pool.name}' ({pool.type})")
 
 
 def deploy() -> None:
-    """Install the deployments of prefect.yaml; FlowError with Prefect's reason if it cannot.
+    """Install the deployments of prefect.yaml; FlowError with Prefect's reason if that fails.
 
-    CATDOG_ROOT is taken out of the environment: what is set now would be written into them, and
-    each machine must fill in its own.
+    CATDOG_ROOT is removed from the environment, since Prefect would write its value into the
+    deployments; each machine must use its own.
     """
     environment = {name: value for name, value in os.environ.items() if name != "CATDOG_ROOT"}
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy"]
     done = subprocess.run(
-        [*command, "--prefect-file", "prefect.yaml", "--all"],
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
         cwd=CHECKOUT,
         env=environment,
         capture_output=True,
@@ -135,20 +128,21 @@ def deploy() -> None:
         check=False,
     )
     if done.returncode:
-        raise FlowError(f"prefect.yaml: not deployed: {_reason(done.stderr or done.stdout)}")
-    print(f"the deployments of prefect.yaml are there: {PREFECT_UI_URL.value()}/deployments")
+        raise FlowError(f"prefect.yaml: cannot be deployed: {_reason(done.stderr or done.stdout)}")
+    print(f"installed the deployments of prefect.yaml: {PREFECT_UI_URL.value()}/deployments")
 
 
 def _reason(output: str) -> str:
-    """Return the last line of what a command printed: of a traceback, that is the error."""
+    """Return the last line of a command's output, which in a traceback is the error."""
     return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "")
 
 
 def automations(notify_url: str | None) -> Iterator[AutomationCore]:
-    """Yield what the server does by itself: end dead runs and, with a URL, tell of bad ones."""
+    """Yield the automations: mark dead runs as crashed and, with a URL, send notifications."""
     yield AutomationCore(
         name=SILENT_IS_DEAD,
-        description="A machine that dies cannot say so: its runs would stay Running for ever.",
+        # PrefectHQ/prefect#16746
+        description="A machine that dies cannot report it, so its runs would stay Running.",
         trigger=EventTrigger(
             posture=Posture.Proactive,
             after={"prefect.flow-run.heartbeat"},
@@ -164,48 +158,52 @@ def automations(notify_url: str | None) -> Iterator[AutomationCore]:
                 name=None,
                 force=False,
                 state=StateType.CRASHED,
-                message=f"no sign of life for {SILENCE.seconds} s: its machine or its "
-                "process is dead; run it again to go on from the last checkpoint",
+                message=f"no heartbeat for {SILENCE.seconds} s: the process or its machine has "
+                "died; run it again to resume from the last checkpoint",
             )
         ],
     )
     if notify_url:
         webhook = _webhook(notify_url)
-        yield _told(
+        yield _notification(
             "catdog: tell of failed runs",
             webhook,
             FAILED,
             {"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
         )
-        yield _told("catdog: tell of a worse model", webhook, DROPPED, {"catdog.metric.dropped"})
+        yield _notification(
+            "catdog: tell of a worse model", webhook, DROPPED, {"catdog.metric.dropped"}
+        )
 
 
-def _told(name: str, webhook: CallWebhook, payload: str, events: set[str]) -> AutomationCore:
-    """Return the automation that posts `payload` for each of `events` in a run of ours."""
+def _notification(
+    name: str, webhook: CallWebhook, payload: str, events: set[str]
+) -> AutomationCore:
+    """Return the automation that posts `payload` for each of `events` of a catdog run."""
     trigger = EventTrigger(posture=Posture.Reactive, expect=events, match_related=OURS, threshold=1)
     action = webhook.model_copy(update={"payload": payload})
     return AutomationCore(name=name, trigger=trigger, actions=[action])
 
 
 def _webhook(url: str) -> CallWebhook:
-    """Keep `url` on the server as the webhook block, where it is secret; return its action."""
+    """Store `url` on the server in a block, which keeps it secret; return the action to call it."""
     headers = SecretDict({"Content-Type": "application/json"})
     block = Webhook(method="POST", url=SecretStr(url), headers=headers)
-    kept = block.save(WEBHOOK, overwrite=True)
-    assert isinstance(kept, UUID)  # and no coroutine: this is no async code
-    return CallWebhook(block_document_id=kept)
+    block_id = block.save(WEBHOOK, overwrite=True)
+    assert isinstance(block_id, UUID)  # in async code it is a coroutine
+    return CallWebhook(block_document_id=block_id)
 
 
 def install(client: SyncPrefectClient, automation: AutomationCore) -> None:
-    """Create `automation` on the server, or bring the one of its name up to date."""
-    # An update leaves out the fields that were not set, even the types of triggers and actions: now
-    # all are, but for the one that the server does not take.
-    whole = AutomationCore.model_validate(automation.model_dump(exclude={"owner_resource"}))
-    there = client.read_automations_by_name(whole.name)
-    if there:
-        client.update_automation(there[0].id, whole)
+    """Create `automation` on the server, or update the one with its name."""
+    # The client sends only fields that were set explicitly, without even the types of triggers and
+    # actions. Now all are set, except for one that the server rejects.
+    complete = AutomationCore.model_validate(automation.model_dump(exclude={"owner_resource"}))
+    existing = client.read_automations_by_name(complete.name)
+    if existing:
+        client.update_automation(existing[0].id, complete)
     else:
-        client.create_automation(whole)
+        client.create_automation(complete)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""The one error that a user of the flows meets."""
+"""The error of flows that a user can fix."""
 
 
 class FlowError(RuntimeError):
-    """Something the user can mend: its text says what is wrong and where.
+    """What is wrong, where, and what to do: the message of the failed run's state.
 
-    It becomes the message of the run's state; its first line stands alone, and is all that is
-    logged.
+    The first line is complete without the others; it is the only one that is logged.
     """

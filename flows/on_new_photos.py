@@ -1,20 +1,10 @@
-"""Start the pipeline when the photos have changed in git, that is, the file data/raw.dvc.
+"""The flow `on_new_photos`: start the pipeline when the photos have changed in git.
 
-It looks at the HEAD of the repository (see flows/runs/repository.py), not at uncommitted changes. A
-Prefect variable remembers which photos the last run was started for: a run that fails is not
-started again and again.
+It compares data/raw.dvc at HEAD of the repository with the version of the last run that it started,
+which a Prefect variable stores. So a run that fails is not started again.
 """
 
-import os
-import sys
-from pathlib import Path
 from typing import Any
-
-# As an entrypoint of Prefect this file is loaded without its package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
 
 from prefect import State, flow
 from prefect.client.schemas.objects import FlowRun
@@ -23,31 +13,32 @@ from prefect.states import Completed
 from prefect.variables import Variable
 
 from flows.guards.many_runs import Deployment
+from flows.paths import RAW_POINTER
 from flows.runs.repository import git, repository
 
-PHOTOS = "data/raw.dvc"
 VARIABLE = "catdog_photos"
 
 
 @flow
 def on_new_photos(deployment: Deployment = "pipeline/pipeline") -> State[None]:
-    """Start a run if data/raw.dvc at the repository's HEAD is not what the last run was for.
+    """Start a pipeline run if data/raw.dvc at HEAD differs from that of the last started run.
 
-    Returns a Completed state that says what was done, at once: the run that it starts goes on by
-    itself. Raises FlowError if HEAD has no data/raw.dvc.
+    Returns a Completed state whose message says what was done, without waiting for the started run.
+    Raises FlowError if HEAD has no data/raw.dvc.
 
     Args:
         deployment: The deployment to start, as FLOW/DEPLOYMENT.
     """
     folder = repository().folder
     commit = git(folder, "rev-parse", "HEAD").strip()
-    found = git(folder, "rev-parse", f"{commit}:{PHOTOS}").strip()
+    blob = git(folder, "rev-parse", f"{commit}:{RAW_POINTER}").strip()
     last: Any = Variable.get(VARIABLE, default=None)
-    if last and last.get("blob") == found:
-        said = f"{PHOTOS} has not changed since {last['commit'][:7]}: nothing to do"
-        return Completed(message=said)
+    if last and last.get("blob") == blob:
+        return Completed(
+            message=f"{RAW_POINTER} has not changed since {last['commit'][:7]}; no run started"
+        )
     run = run_deployment(deployment, parameters={"revision": commit}, timeout=0, as_subflow=False)
-    assert isinstance(run, FlowRun)  # and no coroutine: this is no async code
-    remembered = {"blob": found, "commit": commit, "run": str(run.id)}
-    Variable.set(VARIABLE, remembered, overwrite=True)
-    return Completed(message=f"{PHOTOS} is new in {commit[:7]}: run {run.name} started")
+    assert isinstance(run, FlowRun)  # in async code it is a coroutine
+    started = {"blob": blob, "commit": commit, "run": str(run.id)}
+    Variable.set(VARIABLE, started, overwrite=True)
+    return Completed(message=f"{RAW_POINTER} has changed in {commit[:7]}; started run {run.name}")

@@ -1,29 +1,19 @@
-"""prepare → train → evaluate as three Prefect tasks, in a clone of their own.
+"""The flow `pipeline`: the stages prepare, train and evaluate of one revision, in a clone.
 
     python -m flows.pipeline [--revision REV] [--recipe NAME] [-S KEY=VALUE]... [--experiment NAME]
 
-runs it at once, without a server unless PREFECT_API_URL names one. The result comes home as a DVC
-experiment. With --here it works in the checkout itself, on its files as they are.
+runs it in this process, without a server unless PREFECT_API_URL is set. The result becomes a DVC
+experiment.
 """
 
 import argparse
 import dataclasses
 import json
-import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
-
-# As a script, and as an entrypoint of Prefect, this file is loaded without its package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-# Prefect reads these when it is imported. It reports usage unless the first two are set, and the
-# server takes a run for dead that is silent for three beats.
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
 
 import httpx
 from prefect import flow, get_run_logger, tags
@@ -32,26 +22,18 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import Field
 
 from flows.errors import FlowError
-from flows.guards.child_processes import child_environment
-from flows.guards.flow_command import cancelled_by_interrupt, run_as_command, some_server
-from flows.guards.outages import wait_out
+from flows.guards.flow_command import cancelled_by_interrupt, choose_server, run_as_command
+from flows.guards.outages import wait_for_server
+from flows.paths import METRICS
 from flows.remote_stage import NO_REMOTE, check_pools, run_on
 from flows.runs import artifacts
-from flows.runs.records import sweep_up
+from flows.runs.records import clean_up
 from flows.runs.repository import repository
-from flows.runs.request import (
-    Experiment,
-    Override,
-    Recipe,
-    Revision,
-    RunRequest,
-    check,
-    make_request,
-)
-from flows.runs.stage_lock import turn
+from flows.runs.request import Experiment, Override, Recipe, Revision, check, make_request
+from flows.runs.stage_lock import stage_lock
 from flows.runs.stages import (
+    PUSH_UNCACHED,
     STAGES,
-    UNCACHED,
     Report,
     Stage,
     StageError,
@@ -60,11 +42,10 @@ from flows.runs.stages import (
     push_results,
     run_stage,
 )
-from flows.runs.workspace import Workspace, bring_home, dirty, environment, workspace
+from flows.runs.workspace import Workspace, export_result, uncommitted_changes, workspace
 
 Placement = dict[Stage, str]
 Share = Annotated[float, Field(ge=0, le=1)]
-ALERT_DROP = 0.02
 
 
 @flow
@@ -75,169 +56,104 @@ def pipeline(
     overrides: tuple[Override, ...] = (),
     experiment: Experiment | None = None,
     placement: Placement | None = None,
-    alert_drop: Share = ALERT_DROP,
+    alert_drop: Share = 0.02,
     keep_workspace: bool = False,
 ) -> dict[str, Any]:
-    """Run the DVC pipeline of a revision in a clone, and bring the result home as an experiment.
+    """Run the DVC pipeline of a revision in a clone; the result becomes a DVC experiment.
 
-    Returns what metrics.json holds. Raises FlowError if the request cannot be done, and then
-    nothing is copied, if a stage fails, and then those after it do not run, or if the results
-    cannot be pushed to the default remote, and then they are home all the same.
+    Returns the metrics. Raises FlowError if the request is invalid, before anything is copied; if a
+    stage fails, without running the next ones; or if the results cannot be pushed to the default
+    remote, after they are stored in the repository.
 
     Args:
         revision: Commit, branch, tag or experiment of the repository to run.
         recipe: Name of a file recipes/NAME.yaml in that revision, to use as params.yaml.
         overrides: Params to change, each as section.key=value.
-        experiment: Name of the DVC experiment that holds the result; empty for the run's name.
+        experiment: Name of the DVC experiment that holds the result (default: the run's name).
         placement: Work pool of each stage that is to run on another machine; needs a DVC remote.
         alert_drop: Emit an event when accuracy is lower than the parent's by more than this.
-        keep_workspace: Keep the clone after success too; after a failure it is kept anyway.
+        keep_workspace: Keep the clone after success too; after a failure it is always kept.
     """
-    source = repository()
-    request = make_request(revision, recipe, overrides, experiment)
-    commit = check(request, source)
-    check_pools((placement or {}).values())
+    job = check(make_request(revision, recipe, overrides, experiment), repository())
+    placement = placement or {}
+    check_pools(placement.values())
     logger = get_run_logger()
-    sweep_up(source.home, logger.info)
-    for line in dirty(source, commit):
+    clean_up(job.repository.home, logger.info)
+    for line in uncommitted_changes(job.repository, job.commit):
         logger.warning("%s", line)
     name, run = str(flow_run.get_name()), str(flow_run.get_id())
-    with workspace(
-        request, source, commit, name, flow_run=run, keep=keep_workspace, say=logger.info
-    ) as space:
-        return _run_in(space, request, placement or {}, alert_drop)
-
-
-@flow
-@cancelled_by_interrupt
-def pipeline_here() -> dict[str, Any]:
-    """Run the DVC pipeline in the checkout itself, on its files as they are.
-
-    Returns what metrics.json holds. Raises FlowError if a stage fails, or if there is no checkout.
-    It is no deployment: what an agent runs must not change anybody's files.
-    """
-    source = repository()
-    if not source.is_checkout or not (source.folder / "dvc.yaml").is_file():
-        raise FlowError(f"{source.source}: holds no dvc.yaml; name the top folder of a checkout")
-    logs = source.home / "logs" / str(flow_run.get_name())
-    place = Place(source.folder, child_environment(), logs)
-    in_checkout = {"result": "in the checkout"}
-    return _run(place, RunRequest(), {}, ALERT_DROP, "HEAD", lambda: in_checkout)
-
-
-def _run_in(
-    space: Workspace, request: RunRequest, placement: Placement, alert_drop: float
-) -> dict[str, Any]:
-    """Run the stages in a workspace, and bring the result home."""
-    say = get_run_logger().info
-
-    def finish() -> dict[str, str]:
-        name = bring_home(space)
-        if name is None:
-            say("nothing differs from %s: its own results are the result", space.commit[:12])
-            return {"experiment": "none, since nothing differs from the commit"}
-        home = f"{name}; `{space.repository.taking_over(name)}` takes it over"
-        say("the result is experiment %s", home)
-        return {"experiment": home}
-
-    place = Place(
-        space.folder,
-        environment(space.folder),
-        space.logs,
-        lambda stage: turn(space, stage, say),
-    )
-    request = request.model_copy(update={"revision": space.commit})  # elsewhere HEAD is another
-    return _run(place, request, placement, alert_drop, space.commit, finish)
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Where stages run: the DVC project, the environment, the folder of logs, and the turns."""
-
-    root: Path
-    environment: Mapping[str, str]
-    logs: Path
-    turn: Callable[[Stage], AbstractContextManager[None]] = lambda stage: nullcontext()
-
-
-def _run(
-    place: Place,
-    request: RunRequest,
-    placement: Placement,
-    alert_drop: float,
-    revision: str,
-    finish: Callable[[], dict[str, str]],
-) -> dict[str, Any]:
-    """Run the stages in `place`, `finish`, and fill the run's page; return the metrics.
-
-    `finish` keeps the result, and returns what the page says of it.
-    """
-    reports: list[Report] = []
-    facts = {"revision": revision}
-    try:
-        unpushed = run_stages(place, request, placement, reports)
-        facts |= finish()
-        metrics = _read_metrics(place.root / "metrics.json")
-    except FlowError as error:
-        kept = {"kept in": str(place.root), "logs": str(place.logs)}
-        artifacts.show_summary(f"Failed: {first_line(error)}", facts | kept, reports)
-        raise
-    artifacts.show_metrics(metrics, revision)
-    artifacts.show_pictures(place.root)
-    if difference := artifacts.against_parent(place.root, place.environment, revision):
-        artifacts.show_comparison(difference)
-        if any(report.outcome == "ran" for report in reports):
-            artifacts.tell_of_a_drop(difference, alert_drop)
-    artifacts.show_summary(first_line(unpushed) if unpushed else "Done", facts, reports)
-    if unpushed:
-        raise unpushed
+    with workspace(job, name, flow_run=run, keep=keep_workspace, log=logger.info) as space:
+        facts = {"revision": job.commit}
+        reports: list[Report] = []
+        try:
+            push_error = run_stages(space, placement, reports)
+            facts["experiment"] = _export(space)
+            metrics = _read_metrics(space.folder / METRICS)
+        except FlowError as error:
+            facts |= {"workspace": str(space.folder), "logs": str(space.logs)}
+            artifacts.show_summary(f"Failed: {first_line(error)}", facts, reports)
+            raise
+        _show_results(space, metrics, reports, alert_drop)
+        artifacts.show_summary(first_line(push_error) if push_error else "Done", facts, reports)
+        if push_error:
+            raise push_error
     return metrics
 
 
-def run_stages(
-    place: Place, request: RunRequest, placement: Placement, reports: list[Report]
-) -> FlowError | None:
-    """Run the stages one after the other, and add a report of each that ends well.
+def run_stages(space: Workspace, placement: Placement, reports: list[Report]) -> FlowError | None:
+    """Run the stages in order, and add a report to `reports` for each that succeeds.
 
-    With a default remote, results are pushed after each stage that did something. Returns the error
-    of a push that failed: a result that is only here is worth the next stage all the same.
+    With a default remote, the results of each stage that ran are pushed. A failed push is returned
+    instead of raised: the next stages can use results that are on this machine only.
     """
-    unpushed: FlowError | None = None
-    remote = has_default_remote(place.root)
+    log, folder = get_run_logger().info, space.folder
+    remote = has_default_remote(folder)
     if placement and not remote:
         raise FlowError(NO_REMOTE)
-    say = get_run_logger().info
+    push_error: FlowError | None = None
     for stage in STAGES:
-        wait_out(say)
+        wait_for_server(log)
         pool = placement.get(stage)
-        # What another machine has done is only restored here, and needs no device.
-        placed = pool is not None and run_on(pool, stage, request)
-        with place.turn(stage):
-            report = run_stage(stage, place.root, place.environment, place.logs, device=not placed)
+        # What another machine has run is only restored here, which needs no device.
+        placed = pool is not None and run_on(pool, stage, space.job)
+        with stage_lock(space, stage, log):
+            report = run_stage(stage, folder, space.logs, device=not placed)
         reports.append(dataclasses.replace(report, pool=pool if placed else None))
-        if remote and not unpushed and (report.outcome == "ran" or stage == STAGES[-1]):
-            wait_out(say)
-            unpushed = _push(stage, place)
-    wait_out(say)
-    return unpushed
+        if remote and not push_error and (report.outcome == "ran" or stage == STAGES[-1]):
+            wait_for_server(log)
+            push_error = _push(stage, space)
+    wait_for_server(log)
+    return push_error
 
 
-def _push(stage: Stage, place: Place) -> FlowError | None:
+def _push(stage: Stage, space: Workspace) -> FlowError | None:
     """Push the results so far; return an error instead of raising it."""
     try:
-        push_results(stage, place.root, place.environment, place.logs)
-    except (StageError, httpx.HTTPError) as error:  # of a server that stays away
+        push_results(stage, space.folder, space.logs)
+    except (StageError, httpx.HTTPError) as error:  # the latter if the Prefect server is away
         lines = str(error).splitlines() or [type(error).__name__]
         reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
-        uncached = shlex.join([sys.executable, str(UNCACHED)])
-        later = f"cd {shlex.quote(str(place.root))} && dvc push --run-cache && {uncached}"
-        first = f"the results are kept, but could not be pushed: {reason}; push them with: {later}"
+        uncached = shlex.join([sys.executable, str(PUSH_UNCACHED)])
+        command = f"cd {shlex.quote(str(space.folder))} && dvc push --run-cache && {uncached}"
+        first = f"cannot push the results: {reason}; they are kept, push them with: {command}"
         return FlowError("\n".join([first, *lines]))
     return None
 
 
+def _export(space: Workspace) -> str:
+    """Export the result; return its experiment as the summary shows it."""
+    log = get_run_logger().info
+    name = export_result(space)
+    if name is None:
+        log("nothing changed since %s; its stored results are used", space.job.commit[:12])
+        return "none, since nothing changed since the revision"
+    apply = space.job.repository.apply_command(name)
+    log("the result is experiment %s; apply it with `%s`", name, apply)
+    return f"{name}; apply it with `{apply}`"
+
+
 def _read_metrics(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds; FlowError if there is none."""
+    """Return the object in a JSON file; FlowError if it is missing or invalid."""
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -247,10 +163,22 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     return metrics
 
 
+def _show_results(
+    space: Workspace, metrics: dict[str, Any], reports: Sequence[Report], alert_drop: float
+) -> None:
+    """Create the artifacts of a result, and report a drop if a stage has run."""
+    artifacts.show_metrics(metrics, space.job.commit)
+    artifacts.show_plots(space.folder)
+    if difference := artifacts.difference_from_parent(space.folder, space.job.commit):
+        artifacts.show_comparison(difference)
+        if any(report.outcome == "ran" for report in reports):
+            artifacts.report_drop(difference, alert_drop)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the pipeline from the command line and print the metrics; return the exit code.
 
-    0: done; 1: failed, with one line that says why; 130: stopped by Ctrl-C or SIGTERM.
+    0: done; 1: failed, with a line that says why; 130: stopped by Ctrl-C or SIGTERM.
     """
     options = _parser().parse_args(arguments)
 
@@ -258,21 +186,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         request = make_request(
             options.revision, options.recipe, options.overrides, options.experiment
         )
-        if not options.here:
-            check(request, repository())  # before a server is started for nothing
-        elif request != RunRequest() or options.keep:
-            raise FlowError(
-                "--here runs the files as they are: change params.yaml, or leave it out"
-            )
-        # A run with this tag that falls silent is marked crashed (make deploy). Each of its tasks
-        # then asks the server for a slot of the tag: too much for a temporary server.
-        with some_server(), tags(*(["catdog"] if PREFECT_API_URL.value() else [])):
-            metrics = (
-                pipeline_here()
-                if options.here
-                else pipeline(**request.model_dump(), keep_workspace=options.keep)
-            )
-        for name, value in artifacts.flatten(metrics):
+        check(request, repository())  # before a temporary server is started in vain
+        # The automation of flows/deploy.py marks silent runs with this tag as crashed. Tasks have
+        # the tag too and ask the server for a slot of it, which would slow a temporary server down.
+        with choose_server(), tags(*(["catdog"] if PREFECT_API_URL.value() else [])):
+            metrics = pipeline(**request.model_dump(), keep_workspace=options.keep)
+        for name, value in artifacts.as_text(metrics).items():
             print(f"{name:<40} {value}")
 
     return run_as_command("pipeline", work)
@@ -281,16 +200,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m flows.pipeline",
-        description="Run the DVC pipeline of a revision; its result comes home as an experiment.",
+        description="Run the DVC pipeline of a revision in a clone; the result is an experiment.",
     )
     add = parser.add_argument
     add("--revision", default="HEAD", help="commit, branch, tag or experiment (default: HEAD)")
     add("--recipe", metavar="NAME", help="use recipes/NAME.yaml as params.yaml")
     add("-S", "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-        help="change a param; may be given several times")  # fmt: skip
+        help="change a param; may be repeated")  # fmt: skip
     add("--experiment", metavar="NAME", help="name of the result (default: the run's name)")
     add("--keep", action="store_true", help="keep the clone after success too")
-    add("--here", action="store_true", help="work in the checkout itself, on its files as they are")
     return parser
 
 

@@ -1,12 +1,11 @@
-"""Start a Prefect server, so that what runs meanwhile survives a restart of it.
+"""Start a Prefect server whose restart does not harm the runs that are in progress.
 
     python -m flows.server [option of `prefect server start`...]
 
-Three things would go wrong without it. Prefect keeps its leases in memory, so that a device in use
-would stay so for ever: here they are files. At its start it would declare each run dead that has
-been silent for longer than the automation of flows/deploy.py allows, when it was the server that
-was away: here each has its whole time again, from now on. And on SQLite it would call runs late
-that wait for a device, all at once, and trip over itself: see `spare_sqlite`.
+It differs from `prefect server start` in two ways. Without them, the server would mark runs as
+crashed whose heartbeats it has missed while it was down: `extend_heartbeat_windows` gives each run
+the full time again. And on SQLite, many runs that wait for a device would lock the database: see
+`disable_late_runs_on_sqlite`. (prefect.toml keeps the leases of devices in files.)
 """
 
 import asyncio
@@ -14,16 +13,6 @@ import os
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
-
-# As a script this file is loaded without its package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault(
-    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE",
-    "prefect.server.concurrency.lease_storage.filesystem",
-)
 
 from prefect.server.database import provide_database_interface
 from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
@@ -33,32 +22,32 @@ from flows.deploy import SILENCE, SILENT_IS_DEAD
 
 
 def main() -> None:
-    """Give silent runs their time, then become `prefect server start`; does not return."""
-    # No database yet? If there is another reason, the server itself will say it. Any error: drivers
-    # have their own, such as asyncpg's of a wrong password, which SQLAlchemy does not translate.
+    """Extend the heartbeat windows, then replace this process by `prefect server start`."""
+    # The database may not exist yet. Any other problem is for the server to report; drivers have
+    # exceptions that SQLAlchemy does not translate, such as asyncpg's for a wrong password.
     with suppress(Exception):
-        asyncio.run(give_time())
-    spare_sqlite()
+        asyncio.run(extend_heartbeat_windows())
+    disable_late_runs_on_sqlite()
     command = [sys.executable, "-m", "prefect", "server", "start", *sys.argv[1:]]
     os.execv(command[0], command)
 
 
-def spare_sqlite() -> None:
-    """On SQLite, let no run be marked Late, unless somebody has asked for that.
+def disable_late_runs_on_sqlite() -> None:
+    """On SQLite, do not let the server mark runs as Late, unless the environment enables it.
 
-    Prefect does it to all that have waited for 15 s, side by side, each in a transaction that reads
-    before it writes. SQLite fails such ones at once ("database is locked"), whatever timeout is
-    set: with 40 runs that waited for an agent the log grew by 25,000 lines in a minute. And who
-    waits for a device is not late.
+    The server marks all runs that have waited for 15 s concurrently, each in a transaction that
+    reads before it writes. SQLite fails such transactions at once ("database is locked"; see
+    PrefectHQ/prefect#18934), whatever the timeout: with 40 runs that waited for an agent the log
+    grew by 25,000 lines per minute.
     """
     if PREFECT_SERVER_DATABASE_CONNECTION_URL.value().startswith("sqlite"):
         os.environ.setdefault("PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED", "false")
 
 
-async def give_time() -> None:
-    """Let the windows, in which the server expects a beat of each run, end no sooner than usual.
+async def extend_heartbeat_windows() -> None:
+    """Restart the time within which the server expects the next heartbeat of each run.
 
-    Raises what the database's driver does if that is not there or has no tables yet.
+    Raises the error of the database driver if the database or its tables do not exist.
     """
     db = provide_database_interface()
     ours = select(db.Automation.id).where(db.Automation.name == SILENT_IS_DEAD)

@@ -1,49 +1,43 @@
-"""A study's points as runs of the pipeline, as many at once as there are devices, and one table.
+"""Run every point of a study as a pipeline run, and show all results in one table.
 
     python -m flows.sweep studies/example.yaml [--deployment pipeline/pipeline] [--at-once N]
 
 Without --deployment the points run in this process, one after the other, and no server is needed.
-Each point becomes a DVC experiment. A sweep that is started again runs only what is not finished.
+With it, agents run them, one per device at the same time. Each point becomes a DVC experiment. A
+sweep that is run again skips the points that are finished.
 
-It is no `dvc queue`, which knows of neither devices nor other machines, and whose `dvc queue stop
---kill` left a trainer alive and started the next task (DVC 3.67).
+`dvc queue` is not used: it assigns no devices, runs on one machine only, and `dvc queue stop
+--kill` left a training running and started the next task (DVC 3.67; no upstream issue found,
+searched 2026-11-30).
 """
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated, Any
-
-# As a script, and as an entrypoint of Prefect, this file is loaded without its package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-# Prefect reads these when it is imported: see pipeline.py.
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
 
 from prefect import State, flow, get_run_logger, tags
 from prefect.settings import PREFECT_API_URL
 from pydantic import Field
 
 from flows.errors import FlowError
-from flows.guards.flow_command import cancelled_by_interrupt, run_as_command, some_server
-from flows.guards.many_runs import DEPLOYMENT, Deployment, Say, run_all
+from flows.guards.flow_command import cancelled_by_interrupt, choose_server, run_as_command
+from flows.guards.many_runs import DEPLOYMENT, Deployment, Log, run_all
 from flows.pipeline import pipeline
 from flows.runs.repository import repository
 from flows.runs.request import RunRequest
-from flows.runs.workspace import dirty
+from flows.runs.workspace import uncommitted_changes
 from flows.sweeps import artifacts
-from flows.sweeps.artifacts import Row
+from flows.sweeps.artifacts import PointResult
 from flows.sweeps.plan import Plan, make_plan, unfinished
 from flows.sweeps.results import results
 
 StudyFile = Annotated[str, Field(max_length=300, pattern=r"\.ya?ml$")]
 AtOnce = Annotated[int, Field(ge=1)]
-QUIET = {"alert_drop": 1.0}  # a study tries what may be worse: no alarm for that
-DONE, BEFORE = "done", "done before"
+NO_ALERT = {"alert_drop": 1.0}  # a point may be worse than its parent: that is what a study is for
+DONE, ALREADY_DONE = "done", "already done"
 
 
 @flow
@@ -53,101 +47,104 @@ def sweep(
     deployment: Deployment | None = "pipeline/pipeline",
     at_once: AtOnce | None = None,
 ) -> list[dict[str, Any]]:
-    """Run each point of a study that is not finished, then show all of them in one table.
+    """Run the points of a study that are not finished, then show all points in one table.
 
-    Returns the table's rows. Raises FlowError if the study, or a setting in it, is wrong, and then
-    nothing is run; or if points have failed, but then all have ended, and the table is there.
+    Returns the rows of the table. Raises FlowError before anything runs if the study or a setting
+    in it is invalid. Raises FlowError after all points have ended, and the table has been created,
+    if some have failed.
 
     Args:
-        study: The study file in the repository; flows/sweeps/study.py explains what is in one.
-        deployment: Deployment that runs a point, as FLOW/NAME; empty for this very process.
-        at_once: How many points may run at the same time; empty for as many as the agents take.
+        study: Path of the study file in the repository; flows/sweeps/study.py describes the format.
+        deployment: Deployment that runs the points, as FLOW/NAME; empty: run them in this process.
+        at_once: Maximum number of points that run at the same time (default: as agents allow).
     """
     logger, source = get_run_logger(), repository()
     plan = make_plan(study, source)
-    for line in unused(dirty(source, plan.commit), study):
+    for line in unrelated_to(study, uncommitted_changes(source, plan.commit)):
         logger.warning("%s", line)
     todo = unfinished(plan, results(source, plan.commit), source)
-    logger.info("%d points, %d of them done before", len(plan.points), len(plan.points) - len(todo))
+    logger.info("%d points, %d already done", len(plan.points), len(plan.points) - len(todo))
     if deployment:
-        asked = {name: request.model_dump(mode="json") | QUIET for name, request in todo.items()}
-        states = run_all(deployment, asked, at_once, logger.info) if asked else {}
+        parameters = {
+            name: request.model_dump(mode="json") | NO_ALERT for name, request in todo.items()
+        }
+        states = run_all(deployment, parameters, at_once, logger.info) if todo else {}
     else:
         states = run_here(todo, logger.info)
-    rows = collect(plan, states)
+    points = point_results(plan, states)
     title = f"{plan.study.name} at {plan.commit[:7]}: {plan.study.description or study}"
-    artifacts.show(rows, title, plan.study.metric)
-    complain(rows)
-    return artifacts.table(rows)
+    artifacts.show(points, title, plan.study.metric)
+    raise_for_failed(points)
+    return artifacts.table(points)
 
 
-def unused(lines: Iterable[str], study: str) -> list[str]:
-    """Return the lines about uncommitted changes that are not about the study's file or folder.
+def unrelated_to(study: str, lines: Iterable[str]) -> list[str]:
+    """Return the warnings about uncommitted changes that do not concern the study's file or folder.
 
-    The study itself is used as it is in the checkout.
+    The study file is read from the checkout, so it need not be committed.
     """
     paths = {study, *(f"{folder}/" for folder in PurePosixPath(study).parents)}
     return [line for line in lines if line.partition(": ")[0] not in paths]
 
 
-def run_here(runs: Mapping[str, RunRequest], say: Say) -> dict[str, State[Any]]:
-    """Run the pipeline for each request, one after the other, in this process; return the states.
+def run_here(runs: Mapping[str, RunRequest], log: Log) -> dict[str, State[Any]]:
+    """Run the pipeline for each request in this process, one after the other; return the states.
 
-    One that fails stops none of the others; an interrupt stops all.
+    A failed run does not stop the others; Ctrl-C stops all.
     """
     states: dict[str, State[Any]] = {}
     for name, request in runs.items():
         run = pipeline.with_options(flow_run_name=name)
-        states[name] = run(**request.model_dump(), **QUIET, return_state=True)
-        if states[name].is_cancelled():  # by Ctrl-C, which is meant for all
+        states[name] = run(**request.model_dump(), **NO_ALERT, return_state=True)
+        if states[name].is_cancelled():  # by Ctrl-C, which is meant for the whole sweep
             raise KeyboardInterrupt
-        say(f"{name}: {states[name].name} ({len(states)} of {len(runs)})")
+        log(f"{name}: {states[name].name} ({len(states)} of {len(runs)})")
     return states
 
 
-def collect(plan: Plan, states: Mapping[str, State[Any]]) -> list[Row]:
-    """Return a row for each point of the plan: those without a state were done before."""
-    source = repository()  # anew: of a URL, with what has come there meanwhile
-    found, rows = results(source, plan.commit), []
+def point_results(plan: Plan, states: Mapping[str, State[Any]]) -> list[PointResult]:
+    """Return the result of each point of the plan; points without a state were already done."""
+    source = repository()  # again, since this fetches the new experiments from a URL
+    found, points = results(source, plan.commit), []
     for point in plan.points:
         state, result = states.get(point.name), found.get(point.name)
         if state and not state.is_completed():
-            rows.append(Row(point, str(state.name).lower(), reason=reason(state)))
+            points.append(PointResult(point, str(state.name).lower(), reason=reason(state)))
             continue
         missing = "" if result else f"its experiment is not in {source.source}"
-        rows.append(Row(point, DONE if state else BEFORE, result, missing))
-    return rows
+        points.append(PointResult(point, DONE if state else ALREADY_DONE, result, missing))
+    return points
 
 
 def reason(state: State[Any]) -> str:
-    """Return the first line of a state's message, without what Prefect puts before it."""
-    said = (state.message or "").partition("\n")[0]
-    return re.sub(r"^Flow run encountered an exception: (\w+Error: )?", "", said)
+    """Return the first line of a state's message, without Prefect's prefix."""
+    line = (state.message or "").partition("\n")[0]
+    return re.sub(r"^Flow run encountered an exception: (\w+Error: )?", "", line)
 
 
-def complain(rows: Sequence[Row]) -> None:
-    """Raise FlowError if points have not ended well, with a line for each."""
-    lost = [row for row in rows if row.state not in (DONE, BEFORE)]
-    if lost:
-        lines = [f"{row.point.name}: {row.state}: {row.reason}" for row in lost]
-        first = f"{len(lost)} of {len(rows)} points did not end well: {lines[0]}"
+def raise_for_failed(points: Sequence[PointResult]) -> None:
+    """Raise FlowError, with a line for each failed point, if there are any."""
+    failed = [each for each in points if each.state not in (DONE, ALREADY_DONE)]
+    if failed:
+        lines = [f"{each.point.name}: {each.state}: {each.reason}" for each in failed]
+        first = f"{len(failed)} of {len(points)} points failed: {lines[0]}"
         raise FlowError("\n".join([first, *lines[1:]]))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a sweep from the command line and print what became of its points; return the exit code.
+    """Run a sweep from the command line and print the state of each point; return the exit code.
 
-    0: done; 1: failed, with one line that says why; 130: stopped by Ctrl-C or SIGTERM.
+    0: done; 1: failed, with the reason as one line on stderr; 130: stopped by Ctrl-C or SIGTERM.
     """
     options = _parser().parse_args(arguments)
 
     def work() -> None:
-        # Before a server is started for nothing.
-        refuse(options.deployment, options.at_once)
+        # Check everything before a temporary server is started.
+        check_options(options.deployment, options.at_once)
         make_plan(options.study, repository())
-        # Tasks have the tags too, and each then asks for a slot of its tag: not of a server that
-        # is there for this run only, and has no automation that looks for the tag.
-        server = some_server(no_other=options.deployment is not None)
+        # The automations of `make deploy` watch the tag. Tasks inherit it, and each then requests
+        # a slot for it, which is too much load for a temporary server.
+        server = choose_server(required=options.deployment is not None)
         with server, tags(*(["catdog"] if PREFECT_API_URL.value() else [])):
             rows = sweep(options.study, options.deployment, options.at_once)
         for row in rows:
@@ -156,12 +153,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_as_command("sweep", work)
 
 
-def refuse(deployment: str | None, at_once: int | None) -> None:
-    """Raise FlowError if the options do not say what to do."""
+def check_options(deployment: str | None, at_once: int | None) -> None:
+    """Raise FlowError if the command line options are invalid."""
     if deployment is not None and not re.fullmatch(DEPLOYMENT, deployment):
-        raise FlowError(f"--deployment: {deployment!r} is none; for example: pipeline/pipeline")
+        raise FlowError(
+            f"--deployment: {deployment!r} is not FLOW/NAME, for example pipeline/pipeline"
+        )
     if at_once is not None and deployment is None:
-        raise FlowError("--at-once needs --deployment: without it there is only this process")
+        raise FlowError("--at-once: requires --deployment; without it points run one by one")
     if at_once is not None and at_once < 1:
         raise FlowError(f"--at-once: must be at least 1, not {at_once}")
 
@@ -169,12 +168,14 @@ def refuse(deployment: str | None, at_once: int | None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m flows.sweep",
-        description="Run each point of a study that is not finished, as a DVC experiment.",
+        description="Run the points of a study that are not finished, each as a DVC experiment.",
     )
     add = parser.add_argument
-    add("study", metavar="FILE", help="the study, such as studies/example.yaml")
-    add("--deployment", metavar="FLOW/NAME", help="let agents run the points (default: none does)")
-    add("--at-once", type=int, metavar="N", help="how many points agents may run at the same time")
+    add("study", metavar="FILE", help="study file, such as studies/example.yaml")
+    deployment = "deployment that runs the points on agents (default: run them in this process)"
+    add("--deployment", metavar="FLOW/NAME", help=deployment)
+    at_once = "maximum number of points that run at the same time (default: as agents allow)"
+    add("--at-once", type=int, metavar="N", help=at_once)
     return parser
 
 

@@ -1,4 +1,10 @@
-"""A command as a child of the flow: its lines as they come, and nothing of it left behind."""
+"""Run a command as a child of the flow: pass on its lines, and leave none of its processes behind.
+
+Cancelling a run and Ctrl-C raise an exception in the flow's main thread only, so these functions
+must be called there: directly from a task, not from one that was started with `.submit()`. In
+another thread nothing would be raised, and Prefect would kill the flow after 30 s. Upstream:
+https://github.com/PrefectHQ/prefect/issues/10195 (closed) is about cancelling submitted tasks.
+"""
 
 import os
 import signal
@@ -10,14 +16,14 @@ from typing import IO
 
 from flows.errors import FlowError
 
-# Prefect kills a cancelled flow after 30 s: by then the stage must have saved, or been killed.
+# Prefect kills a cancelled flow after 30 s; by then the stage must have saved or been killed.
 GRACE_SECONDS = 15.0
 DVC = (sys.executable, "-m", "dvc")
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
 
 def child_environment() -> dict[str, str]:
-    """Return a child's environment: plain unbuffered lines, and the `python` of this process."""
+    """Return a child's environment: plain unbuffered output, and the `python` of this process."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     return {
         **os.environ,
@@ -30,16 +36,16 @@ def child_environment() -> dict[str, str]:
     }
 
 
-def run(
+def run_supervised(
     command: Sequence[str],
     folder: Path,
     environment: Mapping[str, str],
-    hear: Callable[[str], None],
+    handle_line: Callable[[str], None],
 ) -> int:
-    """Run `command` in `folder` under the supervisor, and give `hear` each line that it prints.
+    """Run `command` in `folder` under the supervisor; call `handle_line` with each line it prints.
 
-    Whatever interrupts us, a cancelled run or Ctrl-C, ends the command before it goes on its way.
-    Returns the exit code, 128 + N when signal N killed it.
+    Any exception here, such as a cancelled run or Ctrl-C, first ends the command and is then raised
+    again. Returns the exit code, 128 + N if signal N killed the command.
     """
     supervised = [sys.executable, "-I", "-S", str(SUPERVISOR), "--parent", str(os.getpid())]
     process = subprocess.Popen(
@@ -53,17 +59,17 @@ def run(
     )
     assert process.stdout is not None
     try:
-        _listen(process.stdout, hear)
+        _read_lines(process.stdout, handle_line)
         return process.wait()
     except BaseException:
         process.terminate()
-        _listen(process.stdout, hear)  # what it says while it saves
+        _read_lines(process.stdout, handle_line)  # what it prints while it saves
         process.wait()
         raise
 
 
-def dvc(folder: Path, environment: Mapping[str, str], *arguments: str) -> str:
-    """Return what `dvc ARGUMENTS...` prints in `folder`; FlowError with its reason if it fails."""
+def dvc_output(folder: Path, environment: Mapping[str, str], *arguments: str) -> str:
+    """Return what `dvc ARGUMENTS...` prints in `folder`; raise FlowError with its error message."""
     done = subprocess.run(
         [*DVC, *arguments],
         cwd=folder,
@@ -76,27 +82,27 @@ def dvc(folder: Path, environment: Mapping[str, str], *arguments: str) -> str:
     )
     if done.returncode:
         lines = done.stderr.strip().splitlines()
-        told = [line for line in lines if line.startswith("ERROR:")] or lines or ["no reason given"]
-        reason = told[-1].removeprefix("ERROR: ")
+        errors = [line for line in lines if line.startswith("ERROR:")]
+        reason = (errors or lines or ["no error message"])[-1].removeprefix("ERROR: ")
         raise FlowError(f"dvc {' '.join(arguments[:2])} failed in {folder}: {reason}")
     return done.stdout
 
 
-def _listen(output: IO[str], hear: Callable[[str], None]) -> None:
-    """Pass each line on as it comes, without spaces at its end; return when `output` ends."""
+def _read_lines(output: IO[str], handle_line: Callable[[str], None]) -> None:
+    """Pass on each line as it comes, without trailing whitespace, until `output` ends."""
     for line in output:
         if text := line.rstrip():
-            hear(text)
+            handle_line(text)
 
 
-def how_it_ended(code: int) -> str:
-    """Return an exit code in words, as the signal that killed where it speaks of one."""
+def describe_exit(code: int) -> str:
+    """Return an exit code as text: "killed by signal 9 (SIGKILL)" or "exit code 1"."""
     if number := signal_of(code):
         return f"killed by signal {number} ({signal.Signals(number).name})"
     return f"exit code {code}"
 
 
 def signal_of(code: int) -> int:
-    """Return the signal that an exit code of −N or 128 + N speaks of; 0 if it speaks of none."""
+    """Return the signal number in an exit code of −N or 128 + N; 0 for any other exit code."""
     number = -code if code < 0 else code - 128
     return number if number in set(signal.valid_signals()) else 0

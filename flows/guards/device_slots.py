@@ -1,8 +1,9 @@
-"""Which device a training may use: for each device of this machine one leased slot of the server.
+"""One training per device: each device of this machine is a concurrency slot on the server.
 
-The slots are the queue that people see (in the UI under Concurrency), so that a training waits for
-a free device instead of failing on a full one. The truth on the machine is the file lock that a
-training takes for itself: it holds without a server, and while the server is away.
+A slot is a global concurrency limit of 1 that is held with a lease. The slots are the queue that
+the UI shows under Concurrency: a training waits for a free device instead of failing for lack of
+memory. They are not the safeguard: that is the file lock that a training itself takes
+(catdog/support/device_lock.py), which works without a server and while it is unreachable.
 """
 
 import os
@@ -27,41 +28,42 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 
-LEASE_SECONDS = 60.0  # the shortest that Prefect grants: a dead host's device is free after it
+LEASE_SECONDS = 60.0  # Prefect's minimum: the device of a dead machine becomes free after it
 POLL_SECONDS = 5.0
-LOST_LOOKS = 8  # 40 s: the server takes back the slot of an expired lease every 15 s
+LOST_POLLS = 8  # 40 s: the server frees the slots of expired leases every 15 s
 _NOT_ANSWERED = (httpx.HTTPError, PrefectHTTPStatusError)
 
 
 class Device(NamedTuple):
-    """A device by its short name, and what CUDA_VISIBLE_DEVICES must say to have it alone."""
+    """A device: its short name, and the value of CUDA_VISIBLE_DEVICES that selects only it."""
 
     name: str
     visible: str | None = None
 
     @property
     def tag(self) -> str:
-        """The device's name among the machines of a server."""
+        """The device's name, unique among the machines of a server."""
         return f"catdog-{socket.gethostname()}-{self.name}"
 
     @property
     def limit(self) -> str:
         """The name of its concurrency limit.
 
-        Of a limit named `tag:...` the server tells who holds it, of any other only how many do.
+        It is named `tag:...` because only of those the server returns the holders, and of others
+        only how many slots are in use (no upstream issue found, searched 2026-11-30).
         """
         return f"tag:{self.tag}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that give a child process this device and no other."""
+        """The environment variables that give a child process this device only."""
         return {} if self.visible is None else {"CUDA_VISIBLE_DEVICES": self.visible}
 
 
 def devices() -> list[Device]:
-    """Return the devices of this machine that a training may use, at least the CPU.
+    """Return the devices of this machine that a training may use; the CPU if there is no GPU.
 
-    CUDA_VISIBLE_DEVICES chooses among the GPUs, as everywhere; otherwise nvidia-smi lists them.
+    The GPUs are those in CUDA_VISIBLE_DEVICES if it is set, otherwise those that nvidia-smi lists.
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     found = _listed() if named is None else _visible(named)
@@ -69,7 +71,7 @@ def devices() -> list[Device]:
 
 
 def _visible(named: str) -> list[Device]:
-    """Return the devices that a value of CUDA_VISIBLE_DEVICES names; it ends at a negative one."""
+    """Return the devices in a value of CUDA_VISIBLE_DEVICES, up to the first negative number."""
     found: list[Device] = []
     for token in (part.strip() for part in named.split(",")):
         if not token or token.startswith("-"):
@@ -79,9 +81,9 @@ def _visible(named: str) -> list[Device]:
 
 
 def _listed() -> list[Device]:
-    """Return the GPUs (the parts of those that are split by MIG) that nvidia-smi lists.
+    """Return the GPUs that nvidia-smi lists; for a GPU in MIG mode, its instances.
 
-    By UUID: the numbers of nvidia-smi need not be those of CUDA.
+    They are selected by UUID, since nvidia-smi and CUDA may number the GPUs differently.
     """
     if shutil.which("nvidia-smi") is None:
         return []
@@ -99,50 +101,52 @@ def _listed() -> list[Device]:
 
 
 @contextmanager
-def device_slot(say: Callable[[str], None]) -> Iterator[dict[str, str]]:
+def device_slot(log: Callable[[str], None]) -> Iterator[dict[str, str]]:
     """Hold one device of this machine; yield the variables that give it to a child process.
 
-    Waits for a free one, and says who has them. Enter it in a task, in the main thread: the task
-    run is on record as the holder, and a cancelled run must get out of the wait. Without a server
-    there is nobody to share with, and nothing to set. A server that goes away does not end what
-    runs in the context.
+    Waits for a free device, and logs which runs hold them. Enter it in a task, in the main thread:
+    the task run is recorded as the holder, and cancelling the run must end the wait. Yields nothing
+    to set, at once, if there are no slots (see `has_slots`). The body keeps running if the server
+    becomes unreachable.
     """
     if not has_slots():
         yield {}
         return
     with ExitStack() as stack:
-        yield _first_free(devices(), say, stack).environment
+        yield _enter_first_free(devices(), log, stack).environment
 
 
 def has_slots() -> bool:
-    """Return whether there is a queue for devices: on a server, and not switched off.
+    """Return whether devices have slots: with a server, unless CATDOG_DEVICE_SLOTS is `off`.
 
-    CATDOG_DEVICE_SLOTS=off is for what gives each run a device of its own, as Kubernetes does.
+    `off` is for infrastructure that assigns devices to runs itself, such as Kubernetes.
     """
     return bool(PREFECT_API_URL.value()) and os.environ.get("CATDOG_DEVICE_SLOTS") != "off"
 
 
-def _first_free(found: Sequence[Device], say: Callable[[str], None], stack: ExitStack) -> Device:
-    """Enter the slot of the first device that is free, sooner or later, and return it."""
-    told = ""
+def _enter_first_free(
+    found: Sequence[Device], log: Callable[[str], None], stack: ExitStack
+) -> Device:
+    """Wait until a device is free, enter its slot, and return it."""
+    logged = ""
     lost: Counter[str] = Counter()
     while True:
         taken = []
         for device in found:
             try:
-                stack.enter_context(_slot(device, say))
+                stack.enter_context(_slot(device, log))
                 return device
             except (ConcurrencySlotAcquisitionError, *_NOT_ANSWERED) as error:
-                taken.append(f"{device.name} {_why_not(device, error, lost)}")
-        if (text := "; ".join(taken)) != told:
-            say(f"{text}: waiting")
-            told = text
+                taken.append(f"{device.name} {_why_not_free(device, error, lost)}")
+        if (text := "; ".join(taken)) != logged:
+            log(f"{text}: waiting")
+            logged = text
         time.sleep(POLL_SECONDS)
 
 
 @contextmanager
-def _slot(device: Device, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the slot of `device`; ConcurrencySlotAcquisitionError if it cannot be had at once."""
+def _slot(device: Device, log: Callable[[str], None]) -> Iterator[None]:
+    """Hold the slot of `device`; raise ConcurrencySlotAcquisitionError if it is not free."""
     with get_client(sync_client=True) as client:
         _create_limit(client, device)
     slot = concurrency(
@@ -150,22 +154,22 @@ def _slot(device: Device, say: Callable[[str], None]) -> Iterator[None]:
         max_retries=0,
         lease_duration=LEASE_SECONDS,
         holder=_holder(),
-        raise_on_lease_renewal_failure=False,  # a server that restarts must not end a training
+        raise_on_lease_renewal_failure=False,  # a restart of the server must not end a training
     )
     slot.__enter__()
     try:
         yield
     finally:
-        # Not by `with`: what a server that is away raises here would take the place of how the
-        # training ended.
+        # Not by `with`: an exception from an unreachable server would replace the one that tells
+        # how the training ended.
         try:
             slot.__exit__(None, None, None)
         except _NOT_ANSWERED:
-            say(f"{device.name} could not be given back; it comes free in {LEASE_SECONDS:g} s")
+            log(f"the slot of {device.name} was not released; it expires in {LEASE_SECONDS:g} s")
 
 
 def _create_limit(client: SyncPrefectClient, device: Device) -> None:
-    """Create the limit of `device` unless there is one; somebody may have closed it with 0."""
+    """Create the limit of `device` unless it exists: somebody may have set it to 0."""
     try:
         client.read_global_concurrency_limit_by_name(device.limit)
     except ObjectNotFound:
@@ -173,37 +177,43 @@ def _create_limit(client: SyncPrefectClient, device: Device) -> None:
 
 
 def _holder() -> ConcurrencyLeaseHolder:
-    """Return who takes the slot: this task run. The server shows holders of that type only."""
+    """Return this task run as the holder; the server returns holders of that type only."""
     task, flow = TaskRunContext.get(), FlowRunContext.get()
     run = task.task_run if task else flow.flow_run if flow else None
     return ConcurrencyLeaseHolder(type="task_run", id=run.id if run else uuid4())
 
 
-def _why_not(device: Device, error: Exception, lost: Counter[str]) -> str:
-    """Say in words why the slot of `device` was not to be had."""
-    refusal = error.__cause__
-    if isinstance(refusal, httpx.HTTPStatusError):
-        if refusal.response.status_code == httpx.codes.LOCKED:
-            return f"is taken by {_who_has(device, lost)}"
-        if refusal.response.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
-            return f"is closed (the limit {device.limit} is 0)"
-    return f"cannot be asked for (no answer from {PREFECT_API_URL.value()})"
+def _why_not_free(device: Device, error: Exception, lost: Counter[str]) -> str:
+    """Return why the slot of `device` could not be acquired, as text."""
+    cause = error.__cause__
+    if isinstance(cause, httpx.HTTPStatusError):
+        if cause.response.status_code == httpx.codes.LOCKED:
+            return f"is in use by {_holders_of(device, lost)}"
+        if cause.response.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
+            return f"is disabled (the limit {device.limit} is 0)"
+    return f"could not be requested (no answer from {PREFECT_API_URL.value()})"
 
 
-def _who_has(device: Device, lost: Counter[str]) -> str:
-    """Return in words which flow run holds `device`; `lost` counts the looks that found nobody.
+def _holders_of(device: Device, lost: Counter[str]) -> str:
+    """Return the flow runs that hold `device`, as text; `lost` counts the polls without a holder.
 
-    A server that keeps its leases in memory leaves, when it ends, slots in use for good: without a
-    lease that could end. So one that has none for longer than an expired lease can linger is freed.
+    A server that keeps its leases in memory, which is Prefect's default, loses them when it stops,
+    and the slots stay in use for ever. So a slot without a holder is freed after LOST_POLLS. `make
+    server` keeps leases in files. Upstream: https://github.com/PrefectHQ/prefect/pull/20091 (closed
+    unmerged) would make that the default; https://github.com/PrefectHQ/prefect/issues/17415 (open)
+    is about orphaned slots in general.
     """
     try:
         with get_client(sync_client=True) as client:
             holders = client.read_concurrency_limit_by_tag(device.tag).active_slots
             lost[device.name] = 0 if holders else lost[device.name] + 1
-            if lost[device.name] >= LOST_LOOKS:
+            if lost[device.name] >= LOST_POLLS:
                 free = GlobalConcurrencyLimitUpdate(active_slots=0)
                 client.update_global_concurrency_limit(device.limit, free)
-            return " and ".join(_run_of(client, holder) for holder in holders) or "a run that ended"
+            return (
+                " and ".join(_run_of(client, holder) for holder in holders)
+                or "a run that has ended"
+            )
     except _NOT_ANSWERED:
         return "another run"
 
@@ -212,7 +222,7 @@ def _run_of(client: SyncPrefectClient, holder: UUID) -> str:
     """Return the name of the flow run that a task run belongs to."""
     try:
         run = client.read_task_run(holder).flow_run_id or holder
-    except ObjectNotFound:  # not recorded yet, or held by the flow itself
+    except ObjectNotFound:  # not recorded yet, or held by a flow run
         run = holder
     try:
         return f"run {client.read_flow_run(run).name}"

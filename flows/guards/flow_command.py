@@ -1,4 +1,4 @@
-"""A flow as a command in a terminal: Ctrl-C cancels it cleanly, a mistake is one line on stderr."""
+"""Run a flow as a command in a terminal: Ctrl-C cancels it, and an error is one line on stderr."""
 
 import functools
 import signal
@@ -16,21 +16,21 @@ from prefect.settings import (
 )
 from prefect.states import Cancelled
 
-from flows.guards.outages import is_away
-from flows.guards.temporary_server import end_with_us
+from flows.guards.outages import is_unreachable
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# A temporary server takes 5 s to start, but more than Prefect's 20 on a machine that trains.
+# A temporary server starts in 5 s, but takes longer than Prefect's limit of 20 s on a machine that
+# trains (https://github.com/PrefectHQ/prefect/issues/16397, closed, is about the same time-out).
 START_SECONDS = 180
 
 
 def cancelled_by_interrupt(function: Callable[P, R]) -> Callable[P, R]:
-    """Let the run of a flow's function end as Cancelled, not as Crashed, when Ctrl-C stops it.
+    """Decorate the function of a flow so that Ctrl-C ends its run as Cancelled, not as Crashed.
 
-    Nothing has gone wrong then, and nobody need be told. Whoever has called the flow gets a
-    CancelledRun, or the state.
+    Crashed is what Prefect makes of it (no upstream issue found, searched 2026-11-30), and a crash
+    sends a notification. The caller of the flow gets CancelledRun, or the state.
     """
 
     @functools.wraps(function)
@@ -38,7 +38,7 @@ def cancelled_by_interrupt(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*arguments, **settings)
         except KeyboardInterrupt:
-            # A state that a function returns becomes that of its run; only Prefect sees it.
+            # Prefect takes a state that a flow returns as the state of its run.
             return cast(R, Cancelled(message="stopped by Ctrl-C or SIGTERM"))
 
     return interruptible
@@ -47,28 +47,30 @@ def cancelled_by_interrupt(function: Callable[P, R]) -> Callable[P, R]:
 def run_as_command(name: str, work: Callable[[], object]) -> int:
     """Call `work`, which runs a flow; return the exit code of the command `name`.
 
-    0: done; 1: failed, with one line on stderr that says why; 130: stopped by Ctrl-C or SIGTERM.
+    0: done; 1: failed, with the reason as one line on stderr; 130: stopped by Ctrl-C or SIGTERM.
     """
     stopped: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         stopped.append(number)
-        _retry_no_more()
+        _stop_retrying()
         raise KeyboardInterrupt
 
-    # Prefect ends the process right after its own handling of SIGTERM, unless the handler that it
-    # found raises. Then the temporary server is stopped on the way out, as after Ctrl-C.
+    # After its own handling of SIGTERM, Prefect sends the signal once more, to the handler that it
+    # had replaced (`capture_sigterm`). Python's default one would end the process at once and leave
+    # the temporary server running (no upstream issue found, searched 2026-11-30). This one raises,
+    # so that the server is stopped, as after Ctrl-C.
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     try:
         work()
     except (Exception, KeyboardInterrupt) as error:
-        # Where Python cannot raise (while it collects garbage, say) the interrupt is lost, and
-        # what arrives is the stage that the same Ctrl-C has ended: hence the list.
+        # Python drops an exception that is raised in some places, such as a finalizer. Then the
+        # error is that of the stage, which the same Ctrl-C has stopped; hence `stopped`.
         if stopped or isinstance(error, KeyboardInterrupt):
-            print("stopped; run it again to go on", file=sys.stderr)
+            print("stopped; run it again to continue", file=sys.stderr)
             return 130
-        # Prefect has logged what is no FlowError with its traceback
+        # Prefect has already logged the traceback of anything but a FlowError.
         reason = str(error).partition("\n")[0] or type(error).__name__
         print(f"{name} failed: {reason}", file=sys.stderr)
         return 1
@@ -76,28 +78,31 @@ def run_as_command(name: str, work: Callable[[], object]) -> int:
 
 
 @contextmanager
-def some_server(no_other: bool = False) -> Iterator[None]:
-    """Let the flows of this block use the server that PREFECT_API_URL names, else a temporary one.
+def choose_server(required: bool = False) -> Iterator[None]:
+    """Let the flows of this block use the server at PREFECT_API_URL, or else a temporary one.
 
-    Also, and a line on stderr says so, if nobody answers there, unless `no_other` will do.
+    The temporary one is also used, with a line on stderr, if the server at PREFECT_API_URL does not
+    answer, unless that one is `required`.
     """
     settings: dict[Any, Any] = {PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: START_SECONDS}
-    if PREFECT_API_URL.value() and not no_other and is_away():
-        said = f"no server answers at {PREFECT_API_URL.value()}; this run goes on without it"
-        print(said, file=sys.stderr)
+    if PREFECT_API_URL.value() and not required and is_unreachable():
+        print(
+            f"the server at {PREFECT_API_URL.value()} does not answer;"
+            " this run uses a temporary one",
+            file=sys.stderr,
+        )
         settings[PREFECT_API_URL] = None
     with temporary_settings(settings):
-        if not PREFECT_API_URL.value():
-            end_with_us()
         yield
 
 
-def _retry_no_more() -> None:
-    """Let Prefect ask a temporary server only once from now on.
+def _stop_retrying() -> None:
+    """Make Prefect send each request to a temporary server only once from now on.
 
-    Ctrl-C in a terminal also ends that server, and none comes back: retries would keep the command
-    alive for minutes. Until then they are needed, since it is too busy at times. Changed in place:
-    settings that are set anew would end with the flow that is interrupted, before the one above it.
+    Ctrl-C in a terminal also ends that server, and retries would keep the command alive for
+    minutes. Before, retries are needed, since the server is sometimes too busy. The settings are
+    changed in place: new ones would be dropped together with the interrupted flow, before the flow
+    that called it has ended.
     """
     if not PREFECT_API_URL.value():
         get_current_settings().client.max_retries = 0

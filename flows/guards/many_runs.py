@@ -1,6 +1,7 @@
-"""Many runs of one deployment at once: started, waited for, and cancelled with the flow that waits.
+"""Start many runs of one deployment, wait for them, and cancel them if the waiting flow is stopped.
 
-All in the calling thread: only the main one is told that a flow is cancelled.
+All of it in the calling thread, since Prefect raises the exception of a cancelled flow in the main
+thread only.
 """
 
 import signal
@@ -29,101 +30,101 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelling, Crashed
 from pydantic import Field
 
 from flows.errors import FlowError
 
 POLL_SECONDS = 3.0
-MOST_READ = 200  # what the server gives in one answer
+PAGE_SIZE = 200  # the most runs that the server returns in one answer
 DEPLOYMENT = r"^[^/]+/[^/]+$"  # FLOW/NAME
 Deployment = Annotated[str, Field(pattern=DEPLOYMENT)]
 Parameters = Mapping[str, Any]
-Say = Callable[[str], None]
-UNREACHABLE = (httpx.TransportError, PrefectHTTPStatusError)
+Log = Callable[[str], None]
+NOT_ANSWERED = (httpx.TransportError, PrefectHTTPStatusError)
 
 
 def run_all(
     deployment: str,
     runs: Mapping[str, Parameters],
     at_once: int | None,
-    say: Say,
+    log: Log,
     cancel_joined: bool = False,
 ) -> dict[str, State[Any]]:
-    """Run `deployment` once with each of `runs`, name: parameters; return the final states.
+    """Run `deployment` once for each item of `runs` (name: parameters); return the final states.
 
-    At most `at_once` run at the same time; None leaves that to the agents. A run of the same name
-    and parameters that another flow has started is waited for instead, and one that fails stops
-    none of the others. When this flow is interrupted, its runs are cancelled, and with
-    `cancel_joined` those of the other flow; a server that does not answer is asked again. Raises
-    FlowError if it has no such deployment.
+    At most `at_once` runs are active at the same time (None: as many as the agents take). If an
+    unfinished run with the same name and parameters exists, it is joined instead of starting
+    another. A failed run does not stop the others. If this flow is interrupted, the runs that it
+    started are cancelled and, with `cancel_joined`, those that it joined. Requests are repeated
+    while the server does not answer. Raises FlowError if the server has no such deployment.
     """
     found = find_deployment(deployment)
-    _tell_without_agent(found, say)
-    crowd = _Crowd(deployment, runs, at_once or len(runs), say)
-    crowd.join(_already_running(found, runs))
+    _warn_without_agent(found, log)
+    run_set = _RunSet(deployment, runs, at_once or len(runs), log)
+    run_set.join(_already_running(found, runs))
     answers = True
     try:
-        while crowd.unfinished:
+        while run_set.unfinished:
             try:
-                crowd.step()
+                run_set.step()
                 answers = True
-            except UNREACHABLE as error:
+            except NOT_ANSWERED as error:
                 if isinstance(error, PrefectHTTPStatusError) and error.response.status_code < 500:
                     raise
                 if answers:
-                    say(f"the server does not answer ({type(error).__name__}); asking it again")
+                    log(f"the server does not answer ({type(error).__name__}); trying again")
                 answers = False
             time.sleep(POLL_SECONDS)
     except BaseException:
-        cancel([*crowd.ours, *(crowd.others if cancel_joined else [])])
+        cancel([*run_set.started, *(run_set.joined if cancel_joined else [])])
         raise
-    return crowd.ended
+    return run_set.ended
 
 
-class _Crowd:
-    """Which of the runs wait, which are under way, and which have ended."""
+class _RunSet:
+    """The runs that still have to start, those in progress, and the final states of the others."""
 
     def __init__(
-        self, deployment: str, runs: Mapping[str, Parameters], at_once: int, say: Say
+        self, deployment: str, runs: Mapping[str, Parameters], at_once: int, log: Log
     ) -> None:
-        self.deployment, self.runs, self.at_once, self.say = deployment, runs, at_once, say
-        self.waiting = list(runs)
-        self.ours: dict[UUID, str] = {}
-        self.others: dict[UUID, str] = {}
-        self.begun: set[UUID] = set()
+        self.deployment, self.runs, self.at_once, self.log = deployment, runs, at_once, log
+        self.not_started = list(runs)
+        self.started: dict[UUID, str] = {}
+        self.joined: dict[UUID, str] = {}
+        self.running: set[UUID] = set()
         self.ended: dict[str, State[Any]] = {}
 
     @property
     def unfinished(self) -> bool:
-        """Whether there is something to do or to wait for."""
+        """Whether a run has not ended yet."""
         return len(self.ended) < len(self.runs)
 
     def join(self, others: Mapping[UUID, str]) -> None:
-        """Wait for these runs instead of starting ours of the same names."""
+        """Wait for these runs instead of starting new ones of the same names."""
         for run, name in others.items():
-            self.say(f"{name}: is running already; waiting for it")
-            self.others[run] = name
-            self.waiting.remove(name)
+            self.log(f"{name}: already running; waiting for it")
+            self.joined[run] = name
+            self.not_started.remove(name)
 
     def step(self) -> None:
-        """Start what there is room for, and see what has ended."""
-        while self.waiting and len(self.ours) + len(self.others) < self.at_once:
-            name = self.waiting[0]
-            with _interrupted_later():  # a run that is not in `ours` yet would not be cancelled
-                self.ours[_start(self.deployment, name, self.runs[name])] = name
-            self.waiting.remove(name)
-        for run, state in _states([*self.ours, *self.others]).items():
-            name = self.ours[run] if run in self.ours else self.others[run]
+        """Start as many runs as allowed, and update the states of those in progress."""
+        while self.not_started and len(self.started) + len(self.joined) < self.at_once:
+            name = self.not_started[0]
+            with _delayed_interrupt():  # a run that is not in `started` yet would not be cancelled
+                self.started[_start(self.deployment, name, self.runs[name])] = name
+            self.not_started.remove(name)
+        for run, state in _states([*self.started, *self.joined]).items():
+            name = self.started[run] if run in self.started else self.joined[run]
             if state.is_final():
                 self.ended[name] = state
-                self.say(f"{name}: {state.name} ({len(self.ended)} of {len(self.runs)})")
-                self.ours.pop(run, None)
-                self.others.pop(run, None)
-            elif state.is_running() and run not in self.begun:
-                self.begun.add(run)
-                self.say(f"{name}: {state.name}")
+                self.log(f"{name}: {state.name} ({len(self.ended)} of {len(self.runs)})")
+                self.started.pop(run, None)
+                self.joined.pop(run, None)
+            elif state.is_running() and run not in self.running:
+                self.running.add(run)
+                self.log(f"{name}: {state.name}")
 
 
 def find_deployment(name: str) -> DeploymentResponse:
@@ -133,32 +134,34 @@ def find_deployment(name: str) -> DeploymentResponse:
             return client.read_deployment_by_name(name)
         except ObjectNotFound:
             raise FlowError(
-                f"deployment: the server has no {name!r}; run make deploy"
-                " (PREFECT_API_URL says which server is meant)"
+                f"deployment: {name!r} is not on the server at {PREFECT_API_URL.value()};"
+                " install it with make deploy"
             ) from None
 
 
 def cancel(runs: Iterable[UUID]) -> None:
-    """Cancel flow runs, if the server answers; those that no agent has taken yet end at once.
+    """Cancel flow runs; those that no agent has taken yet end at once.
 
-    One that cannot be cancelled, or is gone, keeps none of the others from it.
+    A run that cannot be cancelled or does not exist is skipped. Does nothing if the server does not
+    answer.
     """
+    cancelling: State[Any] = Cancelling(message="the flow that waited for this run was stopped")
     with suppress(httpx.TransportError), get_client(sync_client=True) as client:
         for run in runs:
             with suppress(PrefectHTTPStatusError, ObjectNotFound):
-                client.set_flow_run_state(run, Cancelling(message="who waited for it was stopped"))
+                client.set_flow_run_state(run, cancelling)
 
 
 @contextmanager
-def _interrupted_later() -> Iterator[None]:
-    """Put SIGINT and SIGTERM off to the end of the block."""
-    if threading.current_thread() is not threading.main_thread():  # it is told of none
+def _delayed_interrupt() -> Iterator[None]:
+    """Delay SIGINT and SIGTERM until the end of the block."""
+    if threading.current_thread() is not threading.main_thread():  # it gets no signals
         yield
         return
-    came: list[int] = []
+    received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        came.append(number)
+        received.append(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -166,35 +169,35 @@ def _interrupted_later() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
+        if received:
+            signal.raise_signal(received[0])
 
 
 def _start(deployment: str, name: str, parameters: Parameters) -> UUID:
-    """Start a run; return its id. A server that is away is asked once: an interrupt has to wait."""
+    """Start a run; return its id. Sends one request only, since an interrupt has to wait for it."""
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
         run = run_deployment(
             deployment,
             parameters=dict(parameters),
             flow_run_name=name,
             timeout=0,
-            # Asked a second time, when the answer was lost, the server starts no second run; but
-            # it does when somebody has this run tried again.
+            # If the answer is lost, the same request starts no second run. A retry of this flow
+            # run does start new ones.
             idempotency_key=f"{flow_run.id}-{flow_run.run_count}-{name}",
         )
-    assert isinstance(run, FlowRun)  # and no coroutine: this is no async code
+    assert isinstance(run, FlowRun)  # a coroutine in async code only
     return run.id
 
 
 def _states(runs: Sequence[UUID]) -> dict[UUID, State[Any]]:
-    """Return the states of the runs that have one; a deleted run has ended."""
+    """Return the states of the runs that have one; a deleted run counts as crashed."""
     states: dict[UUID, State[Any] | None] = dict.fromkeys(
-        runs, Crashed(message="somebody deleted the run")
+        runs, Crashed(message="the run was deleted")
     )
     with get_client(sync_client=True) as client:
-        for first in range(0, len(runs), MOST_READ):
-            these = FlowRunFilter(id=FlowRunFilterId(any_=list(runs[first : first + MOST_READ])))
-            found = client.read_flow_runs(flow_run_filter=these, limit=MOST_READ)
+        for first in range(0, len(runs), PAGE_SIZE):
+            these = FlowRunFilter(id=FlowRunFilterId(any_=list(runs[first : first + PAGE_SIZE])))
+            found = client.read_flow_runs(flow_run_filter=these, limit=PAGE_SIZE)
             states |= {run.id: run.state for run in found}
     return {run: state for run, state in states.items() if state}
 
@@ -202,15 +205,15 @@ def _states(runs: Sequence[UUID]) -> dict[UUID, State[Any]]:
 def _already_running(
     deployment: DeploymentResponse, runs: Mapping[str, Parameters]
 ) -> dict[UUID, str]:
-    """Return the unfinished runs that do what `runs` ask: a flow that was killed leaves such."""
-    over = [*TERMINAL_STATES, StateType.CANCELLING]
-    alike = FlowRunFilter(
+    """Return unfinished runs with the names and parameters of `runs`, as a killed flow leaves."""
+    ended = [*TERMINAL_STATES, StateType.CANCELLING]
+    named = FlowRunFilter(
         name=FlowRunFilterName(any_=list(runs)),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(not_any_=over)),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(not_any_=ended)),
     )
     of_it = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
     with get_client(sync_client=True) as client:
-        found = client.read_flow_runs(flow_run_filter=alike, deployment_filter=of_it)
+        found = client.read_flow_runs(flow_run_filter=named, deployment_filter=of_it)
     same = {
         run.name: run.id
         for run in found
@@ -219,13 +222,14 @@ def _already_running(
     return {run: name for name, run in same.items()}
 
 
-def _tell_without_agent(deployment: DeploymentResponse, say: Say) -> None:
+def _warn_without_agent(deployment: DeploymentResponse, log: Log) -> None:
+    """Log the command that starts an agent if none is online in the deployment's pool."""
     pool = deployment.work_pool_name
     if pool and not _has_agent(pool):
         with get_client(sync_client=True) as client:
-            ours = client.read_work_pool(pool).type == "process"
-        start = f"make agent POOL={pool}" if ours else f"prefect worker start --pool {pool}"
-        say(f"no agent of pool {pool} is online; the runs wait for one ({start})")
+            process = client.read_work_pool(pool).type == "process"
+        start = f"make agent POOL={pool}" if process else f"prefect worker start --pool {pool}"
+        log(f"no agent of pool {pool} is online; the runs wait until one starts: {start}")
 
 
 def _has_agent(pool: str) -> bool:

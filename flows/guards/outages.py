@@ -1,9 +1,10 @@
-"""A Prefect server that is away for a while: waited for where Prefect itself would not.
+"""Wait for a Prefect server that does not answer, where Prefect itself gives up at once.
 
-Prefect's clients ask a server again only if it has answered them before (`_has_connected` in
-prefect/client/base.py), and much of what a run asks for, such as the slots of a task's tags, has a
-client of its own. So a run would fail for a restart of the server between two of its stages, after
-a training of hours.
+A Prefect client retries a failed connection only if it has connected before (`_has_connected` in
+prefect/client/base.py), and much of what a run asks for, such as the slots of a task's tags, uses a
+new client. So a restart of the server between two stages would fail the run, after hours of
+training. Upstream: https://github.com/PrefectHQ/prefect/issues/20462 (open); this module can go
+once new clients retry too.
 """
 
 import time
@@ -14,24 +15,25 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 POLL_SECONDS = 5.0
-PATIENCE_SECONDS = 900.0
+MAX_WAIT_SECONDS = 900.0
 
 
-def is_away() -> bool:
-    """Return whether nobody answers at PREFECT_API_URL, be it with an error."""
+def is_unreachable() -> bool:
+    """Return whether there is no connection to PREFECT_API_URL; an HTTP error is an answer."""
     once = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
     with once, get_client(sync_client=True) as client:
         return isinstance(client.api_healthcheck(), httpx.TransportError)
 
 
-def wait_out(say: Callable[[str], None], seconds: float = PATIENCE_SECONDS) -> None:
-    """Return once the server of this run answers, or after `seconds`: then who asks it will fail.
+def wait_for_server(log: Callable[[str], None], seconds: float = MAX_WAIT_SECONDS) -> None:
+    """Return as soon as the server of this run answers, or after `seconds` even if it does not.
 
-    At once if the run has none of its own (a temporary one does not go away).
+    Returns at once without PREFECT_API_URL: a temporary server lives as long as the run. `log` gets
+    one line when the wait begins.
     """
-    if not PREFECT_API_URL.value() or not is_away():
+    if not PREFECT_API_URL.value() or not is_unreachable():
         return
-    say(f"no server answers at {PREFECT_API_URL.value()}; waiting for it")
+    log(f"the server at {PREFECT_API_URL.value()} does not answer; waiting for it")
     deadline = time.monotonic() + seconds
-    while is_away() and time.monotonic() < deadline:
+    while is_unreachable() and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)

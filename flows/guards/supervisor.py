@@ -1,14 +1,15 @@
-"""Run a command in a session of its own, and end all of it when told to stop or left alone.
+"""Run a command in a new session, and end its whole process group when asked to stop or orphaned.
 
-    python supervise.py [--parent PID] GRACE -- COMMAND [ARGUMENT...]
+    python supervisor.py [--parent PID] GRACE -- COMMAND [ARGUMENT...]
 
-dvc ends at once on SIGTERM and orphans the stage that it runs, and a flow that is killed cannot
-stop anything. So this process stands between the two. It ends the command's whole process group
-when it gets SIGTERM, SIGINT or SIGHUP, when its parent is gone, and when the command has ended but
-left something running: SIGTERM first, so that a training can save, and SIGKILL after GRACE seconds.
-It passes the command's output on as it comes, and its exit code (128 + N when killed by signal N).
+dvc exits at once on SIGTERM and leaves the stage that it runs behind (no upstream issue found,
+searched 2026-11-30), and a flow that is killed cannot stop anything. So this process runs between
+the two. It ends the command's process group when it receives SIGTERM, SIGINT or SIGHUP, when its
+parent process is gone, and when the command has exited but left processes running: SIGTERM first,
+so that a training can save, then SIGKILL after GRACE seconds. It passes on the command's output as
+it comes, and its exit code (128 + N if signal N killed it).
 
-It needs the standard library only, so that it starts in a few hundredths of a second.
+It imports the standard library only, to start within a few hundredths of a second.
 """
 
 import argparse
@@ -29,8 +30,12 @@ PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and supervise its command; return the exit code."""
-    parser = argparse.ArgumentParser(description="Run a command, and end all of it with us.")
-    parser.add_argument("--parent", type=int, default=os.getppid(), help="process to watch")
+    parser = argparse.ArgumentParser(
+        description="Run a command, and end all of its processes with this one."
+    )
+    parser.add_argument(
+        "--parent", type=int, default=os.getppid(), help="end the command when this process is gone"
+    )
     parser.add_argument("grace", type=float, help="seconds between SIGTERM and SIGKILL")
     parser.add_argument("command", nargs="+", help="the command, after --")
     options = parser.parse_args(arguments)
@@ -38,12 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def supervise(command: Sequence[str], grace: float, parent: int) -> int:
-    """Run `command` until it ends, a stop signal comes or process `parent` is no longer our parent.
+    """Run `command` until it exits, a stop signal arrives, or process `parent` is gone.
 
-    No process of its group is left on return. Returns its exit code, 128 + N when signal N killed
-    it, 127 when it cannot be started.
+    No process of its group is left on return. Returns its exit code: 128 + N if signal N killed it,
+    127 if it cannot be started.
     """
-    stopped = _note_stop_signals()
+    stopped = _record_stop_signals()
     _adopt_orphans()
     try:
         child = subprocess.Popen(
@@ -64,36 +69,37 @@ def supervise(command: Sequence[str], grace: float, parent: int) -> int:
             child.wait(POLL_SECONDS)
             break
     _end_group(child, grace)
-    relay.join(KILLED_SECONDS)  # not for ever: a daemon that left the group may hold the pipe
+    relay.join(KILLED_SECONDS)  # a limit, since a daemon that left the group may hold the pipe
     code = 128 + signal.SIGKILL if child.returncode is None else child.returncode
     return code if code >= 0 else 128 - code
 
 
-def _note_stop_signals() -> list[int]:
-    """Return a list that receives the number of each stop signal from now on."""
+def _record_stop_signals() -> list[int]:
+    """Return a list to which the number of each stop signal is appended from now on."""
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        # `nohup` ignores SIGHUP for everything below it, and means it.
+        # Under `nohup` SIGHUP is ignored, and must stay so.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda received, _frame: stopped.append(received))
     return stopped
 
 
 def _adopt_orphans() -> None:
-    """Become the parent of the group's orphans, so that we can reap them.
+    """Become the parent of the group's orphans, so that this process can reap them.
 
-    Without it they go to process 1, which in a container often reaps nothing: the zombie would keep
-    the group alive until the grace is over. On systems other than Linux process 1 does reap.
+    Otherwise they are reparented to process 1, which in a container often reaps nothing, and a
+    zombie would keep the group alive until GRACE is over. On systems other than Linux process 1
+    reaps.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _relay(source: int) -> None:
-    """Copy what the command prints to our standard output, until the command closes its end.
+    """Copy the command's output to standard output until the command closes the pipe.
 
-    When nobody reads us any more we go on reading: a training that prints into a broken pipe would
-    die of it before it has saved.
+    Go on reading when standard output is closed: a training that prints into a broken pipe would
+    die before it has saved.
     """
     while chunk := os.read(source, 65536):
         with contextlib.suppress(OSError):
@@ -102,7 +108,7 @@ def _relay(source: int) -> None:
 
 
 def _end_group(child: "subprocess.Popen[bytes]", grace: float) -> None:
-    """End what is left of the child's process group; return when it is gone."""
+    """End the processes that remain in the child's group; return when there are none."""
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, KILLED_SECONDS)):
         if not _alive(child, number):
             return
@@ -114,8 +120,8 @@ def _end_group(child: "subprocess.Popen[bytes]", grace: float) -> None:
 def _alive(child: "subprocess.Popen[bytes]", number: int = 0) -> bool:
     """Send signal `number` (0: none) to the child's group; return whether the group still exists.
 
-    The dead are reaped first, since a zombie counts as a member. The child itself goes through
-    `poll`, which keeps its exit code, and only then the orphans that came to us.
+    Zombies count as members, so they are reaped first: the child by `poll`, which keeps its exit
+    code, and only then the adopted orphans.
     """
     if child.poll() is not None:
         with contextlib.suppress(ChildProcessError):
@@ -125,7 +131,7 @@ def _alive(child: "subprocess.Popen[bytes]", number: int = 0) -> bool:
         os.killpg(child.pid, number)
     except ProcessLookupError:
         return False
-    except PermissionError:  # a member that runs as somebody else is still a member
+    except PermissionError:  # a member that runs as another user
         pass
     return True
 

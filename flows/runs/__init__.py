@@ -1,12 +1,13 @@
-"""One run of the pipeline: what it is asked, where it works, and what it leaves.
+"""One run of the pipeline: its request, its workspace and its results.
 
-request.py            revision, recipe, overrides and name, checked
+__main__.py           the command `python -m flows.runs`: list and remove runs
+request.py            a run's revision, recipe, overrides and name, checked
 repository.py         the git repository that runs come from
-workspace.py          a clone for one run, and its result as an experiment
+workspace.py          a clone for one run, and the export of its result as an experiment
 stages.py             a DVC stage as a Prefect task
 stage_lock.py         one run at a time for the same stage of the same files
-records.py            the runs on this machine: list, clean up, remove
-artifacts.py          what the run's page shows
-training_progress.py  the progress of a training on that page
+records.py            records of the runs on this machine, and their removal
+artifacts.py          the Prefect artifacts of a finished run
+training_progress.py  the progress artifact of a training
 push_uncached.py      push what `dvc push` skips
 """

@@ -1,17 +1,17 @@
-"""What the page of a run shows at its end: metrics, the difference to the parent, pictures, a word.
+"""The Prefect artifacts of a finished run: metrics, comparison with the parent, plots, summary.
 
-All of them are Prefect artifacts: they are on the run's page, and under their keys on the page
-Artifacts, which keeps those of earlier runs.
+They are shown on the page of the run and, with those of earlier runs, on the page Artifacts.
 """
 
 import base64
 import json
 import mimetypes
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flatten_dict import flatten
 from prefect import get_run_logger
 from prefect.artifacts import (
     create_image_artifact,
@@ -21,18 +21,15 @@ from prefect.artifacts import (
 from prefect.events import emit_event
 
 from flows.errors import FlowError
-from flows.guards.child_processes import dvc
+from flows.guards.child_processes import dvc_output
+from flows.paths import PLOTS
 from flows.runs.repository import git
 from flows.runs.stages import Report
+from flows.runs.workspace import environment
 
-PICTURES = ("reports/evaluate/confusion.png", "reports/evaluate/curves.png")
-METRIC = "accuracy"  # whose drop is an event
+METRIC = "accuracy"  # a drop of this metric emits an event
 DROPPED = "catdog.metric.dropped"
-OUTCOMES = {
-    "ran": "ran",
-    "cached": "taken from the cache",
-    "unchanged": "nothing to do",
-}
+OUTCOMES = {"ran": "ran", "cached": "restored from the cache", "unchanged": "up to date"}
 
 
 @dataclass(frozen=True)
@@ -44,36 +41,36 @@ class Difference:
     metrics: Mapping[str, tuple[Any, Any]]
 
 
-def difference(root: Path, environment: Mapping[str, str], revision: str) -> Difference:
-    """Return how params and metrics in `root` differ from `revision`, as dvc tells it.
+def difference(root: Path, revision: str) -> Difference:
+    """Return how params and metrics in `root` differ from `revision`.
 
-    Raises FlowError with dvc's reason if it cannot.
+    Raises FlowError with dvc's reason if dvc cannot compare them.
     """
-    tables = [
-        _changes(json.loads(dvc(root, environment, kind, "diff", "--json", revision) or "{}"))
-        for kind in ("params", "metrics")
-    ]
+    tables = []
+    for kind in ("params", "metrics"):
+        printed = dvc_output(root, environment(root), kind, "diff", "--json", revision)
+        tables.append(_changes(json.loads(printed or "{}")))
     return Difference(revision, *tables)
 
 
-def against_parent(root: Path, environment: Mapping[str, str], revision: str) -> Difference | None:
+def difference_from_parent(root: Path, revision: str) -> Difference | None:
     """Return how the result in `root` differs from `revision`, on which it is based.
 
-    If it does not, since it is that revision's own, then from the commit before. None, and a word
-    in the log, if dvc cannot compare: a good result is no failure for that.
+    If it does not differ, it is the result of `revision` and is compared with the commit before.
+    None, with a line in the log, if dvc cannot compare them: the run does not fail for that.
     """
     try:
-        found = difference(root, environment, revision)
+        found = difference(root, revision)
         if found.params or found.metrics:
             return found
-        return difference(root, environment, git(root, "rev-parse", "--verify", f"{revision}~1"))
+        return difference(root, git(root, "rev-parse", "--verify", f"{revision}~1"))
     except FlowError as error:
-        get_run_logger().info("there is no comparison with the parent revision: %s", error)
+        get_run_logger().info("no comparison with the parent revision: %s", error)
         return None
 
 
 def _changes(files: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:
-    """Return name: (old, new) of what `dvc params diff --json` and `dvc metrics diff` print."""
+    """Return name: (old, new) from the output of `dvc params diff` or `dvc metrics diff`."""
     return {
         name: (change.get("old"), change.get("new"))
         for changes in files.values()
@@ -81,53 +78,50 @@ def _changes(files: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Any, Any
     }
 
 
-def show_metrics(metrics: Mapping[str, Any], where: str) -> None:
-    """Make the table artifact `metrics`."""
-    table = [{"metric": name, "value": value} for name, value in flatten(metrics)]
-    show(create_table_artifact, table, key="metrics", description=f"metrics.json of {where}")
+def show_metrics(metrics: Mapping[str, Any], revision: str) -> None:
+    """Create the table artifact `metrics`."""
+    table = [{"metric": name, "value": value} for name, value in as_text(metrics).items()]
+    show(create_table_artifact, table, key="metrics", description=f"metrics.json of {revision}")
 
 
 def show(create: Callable[..., object], content: object, **settings: str) -> None:
-    """Make an artifact by one of Prefect's functions.
+    """Create an artifact with one of Prefect's functions; log an error instead of raising it.
 
-    A server that does not take it costs the page this artifact, and not the run its result.
+    A run must not lose its result because the server does not accept an artifact.
     """
     try:
         create(content, **settings)
-    except Exception as error:  # of the network, of the server, of its answer
-        get_run_logger().warning("the page lacks %s: %s", settings["key"], error)
+    except Exception as error:  # of the network, or of the server
+        get_run_logger().warning("cannot create artifact %s: %s", settings["key"], error)
 
 
-def flatten(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield each leaf of nested metrics as its dotted name and its text; floats with 4 decimals."""
-    for key, value in metrics.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{name}.")
-        elif isinstance(value, list):
-            yield from flatten({str(place): item for place, item in enumerate(value)}, f"{name}.")
-        else:
-            yield name, f"{value:.4f}" if isinstance(value, float) else str(value)
+def as_text(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Return nested metrics as dotted names with their text; floats with 4 decimals."""
+    flat = flatten(dict(metrics), reducer="dot", enumerate_types=(list,))
+    return {
+        str(name): f"{value:.4f}" if isinstance(value, float) else str(value)
+        for name, value in flat.items()
+    }
 
 
 def show_comparison(difference: Difference) -> None:
-    """Make the markdown artifact `comparison`: params and metrics against the parent revision."""
-    before = difference.revision[:12]
+    """Create the markdown artifact `comparison` with params and metrics of parent and result."""
+    parent = difference.revision[:12]
     parts = [
-        f"## Compared with {before}",
+        f"## Compared with {parent}",
         "### Params",
-        _as_table(difference.params, with_change=False) or f"the same as those of {before}",
+        _as_table(difference.params, with_change=False) or f"the same as in {parent}",
         "### Metrics",
-        _as_table(difference.metrics, with_change=True) or f"the same as those of {before}",
+        _as_table(difference.metrics, with_change=True) or f"the same as in {parent}",
     ]
     show(create_markdown_artifact, "\n\n".join(parts), key="comparison")
 
 
 def _as_table(changes: Mapping[str, tuple[Any, Any]], with_change: bool) -> str:
-    """Return a table in markdown, with a column for new − old if asked; empty without changes."""
+    """Return a markdown table, with a column for new − old if requested; empty if no changes."""
     head = ["name", "before", "now", *(["change"] if with_change else [])]
     rows = [
-        [name, _text(old), _text(new), *([_change(old, new)] if with_change else [])]
+        [name, _cell(old), _cell(new), *([_change(old, new)] if with_change else [])]
         for name, (old, new) in changes.items()
     ]
     lines = [head, ["---"] * len(head), *rows] if rows else []
@@ -138,7 +132,7 @@ def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _text(value: Any) -> str:
+def _cell(value: Any) -> str:
     if value is None:
         return "–"
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
@@ -150,10 +144,10 @@ def _change(old: Any, new: Any) -> str:
     return f"{new - old:+.4g}" if numbers else ""
 
 
-def show_pictures(root: Path, names: Iterable[str] = PICTURES) -> None:
-    """Make an image artifact of each picture that is there, under its file's name.
+def show_plots(root: Path, names: Iterable[str] = PLOTS) -> None:
+    """Create an image artifact for each plot that exists; its key is the name of the file.
 
-    The picture itself is in the artifact: the server has no files, and the workspace goes.
+    The artifact contains the image itself, since the workspace is removed.
     """
     for path in (root / name for name in names):
         if path.is_file():
@@ -164,11 +158,11 @@ def show_pictures(root: Path, names: Iterable[str] = PICTURES) -> None:
 
 
 def show_summary(title: str, facts: Mapping[str, str], reports: Iterable[Report]) -> None:
-    """Make the markdown artifact `summary`: facts as a list, and a table of what became of stages.
+    """Create the markdown artifact `summary`: a list of facts and a table of the stages.
 
-    A stage that another machine ran was restored here from what that one pushed.
+    A stage that ran on another machine was then restored here from the remote.
     """
-    rows = [["stage", "what became of it", "seconds", "log"], ["---"] * 4]
+    rows = [["stage", "outcome", "seconds", "log"], ["---"] * 4]
     for report in reports:
         outcome = f"ran on pool {report.pool}" if report.pool else OUTCOMES[report.outcome]
         rows.append([report.stage, outcome, f"{report.seconds:.1f}", f"`{report.log}`"])
@@ -176,10 +170,10 @@ def show_summary(title: str, facts: Mapping[str, str], reports: Iterable[Report]
     show(create_markdown_artifact, "\n".join([*lines, *map(_row, rows)]), key="summary")
 
 
-def tell_of_a_drop(difference: Difference, allowed: float) -> bool:
+def report_drop(difference: Difference, allowed: float) -> bool:
     """Emit the event `catdog.metric.dropped` if accuracy fell by more than `allowed`.
 
-    Returns whether it did. An automation that `make deploy` installs can call a webhook on it.
+    Returns whether it did. An automation that `make deploy` installs calls a webhook for it.
     """
     before, after = difference.metrics.get(METRIC, (None, None))
     numbers = isinstance(before, int | float) and isinstance(after, int | float)

@@ -1,9 +1,10 @@
-"""Push what `dvc push` leaves out: results that git keeps, such as metrics.json (`cache: false`).
+"""Push the outputs that `dvc push` skips: those with `cache: false`, such as metrics.json.
 
     python flows/runs/push_uncached.py          (in a DVC project)
 
-DVC's run cache has them, but on this machine only. On any other one it would know the stage, miss
-that file, and run the stage again. With the file in the remote, `dvc repro --pull` restores it.
+The run cache stores them on this machine only. Another machine would find the stage in the run
+cache, miss this output and run the stage again (iterative/dvc#5749). With the output in the remote,
+`dvc repro --pull` restores it.
 """
 
 import sys
@@ -15,24 +16,24 @@ from dvc_data.hashfile.hash_info import HashInfo
 
 
 def main() -> int:
-    """Push to the default remote of the project we are in; return the exit code.
+    """Push to the default remote of the project in the current folder; return the exit code.
 
-    0: it has them all; 1, with one line that says why: it does not.
+    0: all outputs are in the remote; 1: they are not, and a line says why.
     """
     try:
         with Repo(str(Path.cwd())) as repo:
             if found := uncached(repo):
                 if failed := repo.cloud.push(found).failed:
-                    raise OSError(f"the remote did not take {len(failed)} of {len(found)}")
-                print(f"{len(found)} results that git keeps are in the remote too")
+                    raise OSError(f"{len(failed)} of {len(found)} could not be written")
+                print(f"pushed {len(found)} outputs that are not cached by DVC")
     except (DvcException, OSError) as error:
-        print(f"ERROR: failed to push the results that git keeps: {error}")
+        print(f"ERROR: failed to push outputs that are not cached by DVC: {error}")
         return 1
     return 0
 
 
 def uncached(repo: Repo) -> list[HashInfo]:
-    """Return what dvc.lock knows, git keeps and the run cache has put into the local cache."""
+    """Return the hashes of outputs with `cache: false` that the run cache has stored locally."""
     outs = [out for stage in repo.index.stages for out in stage.outs if not out.use_cache]
     hashes = [out.hash_info for out in outs if out.hash_info]
     return [value for value in hashes if repo.cache.local.exists(value.value)]

@@ -1,4 +1,4 @@
-"""Where runs come from: a git repository, a checkout on this machine or one that has a URL."""
+"""The git repository that runs come from: a checkout on this machine, or one with a URL."""
 
 import hashlib
 import os
@@ -13,9 +13,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from flows.errors import FlowError
+from flows.paths import CHECKOUT, STATE
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-# A run never asks: it fails, and says why.
+# git must fail with a reason instead of asking for a password.
 UNATTENDED = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
 
 
@@ -23,8 +23,9 @@ UNATTENDED = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMode=y
 class Repository:
     """A git repository as runs use it.
 
-    `source` is its path or URL, to which results go. `folder` is a repository on this machine that
-    has its commits: the checkout itself, or a mirror of the URL. `home` holds what runs leave here.
+    `source` is its path or URL, where results are pushed to. `folder` is a repository on this
+    machine with its commits: the checkout itself, or a mirror of the URL. `home` is the folder for
+    what runs keep on this machine.
     """
 
     source: str
@@ -32,33 +33,33 @@ class Repository:
     home: Path
     is_checkout: bool
 
-    def taking_over(self, experiment: str) -> str:
-        """Return the commands that bring the files of an experiment into a user's checkout."""
+    def apply_command(self, experiment: str) -> str:
+        """Return the command that applies an experiment to a user's checkout."""
         apply = f"dvc exp apply {experiment}"
         return apply if self.is_checkout else f"dvc exp pull origin {experiment} && {apply}"
 
-    def removing(self, experiment: str) -> str:
+    def remove_command(self, experiment: str) -> str:
         """Return the command that removes an experiment."""
         return f"dvc exp remove {'' if self.is_checkout else '-g origin '}{experiment}"
 
 
 def home() -> Path:
-    """Return the folder for what runs keep on this machine; nothing is asked of the network.
+    """Return the folder for what runs keep on this machine, without using the network.
 
-    $CATDOG_HOME, else .catdog/flows in the checkout, else (with a URL) catdog in the user's cache.
+    It is $CATDOG_HOME or .catdog/flows in the checkout or, with a URL, catdog in the user's cache.
     """
     if given := os.environ.get("CATDOG_HOME"):
         return Path(given).expanduser().resolve()
     if top := _top_of(_source()):
-        return top / ".catdog" / "flows"
+        return top / STATE / "flows"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "catdog"
 
 
 def repository(fetch: bool = True) -> Repository:
-    """Return the repository that $CATDOG_REPOSITORY names, else the checkout these files lie in.
+    """Return the repository in $CATDOG_REPOSITORY; default: the checkout with this file.
 
-    Of a URL a mirror is kept in `home`; it is brought up to date, unless `fetch` is false and it
-    exists. Raises FlowError if there is no git repository, or the URL cannot be reached.
+    A URL is mirrored in `home`; an existing mirror is updated unless `fetch` is false. Raises
+    FlowError if it is not a git repository, or the URL cannot be reached.
     """
     source = _source()
     if top := _top_of(source):
@@ -68,18 +69,18 @@ def repository(fetch: bool = True) -> Repository:
             git(Path(source), "rev-parse", "--git-dir")
         except FlowError as error:
             raise FlowError(
-                f"{source}: git cannot use it ({error}); name a repository in CATDOG_REPOSITORY"
+                f"{source}: not a git repository ({error}); set CATDOG_REPOSITORY to one"
             ) from None
         source = str(Path(source).resolve())  # a bare one
     elif not re.match(r"[\w.+-]+://|[^/]+:", source):
-        raise FlowError(f"{source}: no such folder; name a git repository in CATDOG_REPOSITORY")
+        raise FlowError(f"{source}: no such folder; set CATDOG_REPOSITORY to a git repository")
     return Repository(source, _mirror(source, fetch), home(), is_checkout=False)
 
 
 def git(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
     """Return what `git ARGUMENTS...` prints in `folder`; FlowError with git's reason if it fails.
 
-    `environment` is added to this process's own.
+    `environment` is added to the environment of this process.
     """
     done = _run_git(folder, arguments, environment or {})
     if done.returncode:
@@ -96,12 +97,12 @@ def try_git(folder: Path, *arguments: str) -> str | None:
 def _run_git(
     folder: Path, arguments: tuple[str, ...], more: Mapping[str, str]
 ) -> "subprocess.CompletedProcess[str]":
-    # In a git hook, GIT_DIR and others would point to the hook's repository.
-    ours = {key: value for key, value in os.environ.items() if key not in LOCAL_VARIABLES}
+    # git sets these in a hook, for the repository of the hook.
+    inherited = {key: value for key, value in os.environ.items() if key not in LOCAL_VARIABLES}
     return subprocess.run(
         ["git", *arguments],
         cwd=folder,
-        env={**UNATTENDED, **ours, **more, "LC_ALL": "C.UTF-8"},
+        env={**UNATTENDED, **inherited, **more, "LC_ALL": "C.UTF-8"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
@@ -110,7 +111,7 @@ def _run_git(
     )
 
 
-# What `git rev-parse --local-env-vars` lists, as far as it says which repository is meant.
+# The variables of `git rev-parse --local-env-vars` that choose a repository.
 LOCAL_VARIABLES = {
     "GIT_DIR",
     "GIT_WORK_TREE",
@@ -123,14 +124,14 @@ LOCAL_VARIABLES = {
 
 
 def _reason(errors: str) -> str:
-    """Return the line of git's standard error that says why: the first, but for asides.
+    """Return the reason in git's standard error: the first line that is not a warning or a hint.
 
-    ssh says why first, and git then only that it could not read.
+    With SSH that is ssh's own reason; git's, after it, is only that it could not read.
     """
-    asides = ("warning:", "hint:", "Cloning into")
+    ignored = ("warning:", "hint:", "Cloning into")
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(asides)]
-    return re.sub("^(fatal|error): ", "", (telling or ["no reason given"])[0])
+    reasons = [line for line in lines if not line.startswith(ignored)]
+    return re.sub("^(fatal|error): ", "", (reasons or ["no reason given"])[0])
 
 
 def _source() -> str:
@@ -138,14 +139,14 @@ def _source() -> str:
 
 
 def _top_of(source: str) -> Path | None:
-    """Return the top of the checkout that a path is in; None if it is in none, or no path."""
+    """Return the top folder of the checkout that contains a path; None if there is none."""
     folder = Path(source).expanduser()
     top = try_git(folder, "rev-parse", "--show-toplevel") if folder.is_dir() else None
     return Path(top).resolve() if top else None
 
 
 def _mirror(url: str, fetch: bool) -> Path:
-    """Return the mirror of `url` in `home`, made or brought up to date; FlowError if it cannot."""
+    """Return the mirror of `url` in `home`, created or updated; FlowError if that fails."""
     folder = home() / "mirrors"
     folder.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"\W+", "-", url.rpartition("/")[2].removesuffix(".git")) or "repository"
@@ -160,12 +161,12 @@ def _mirror(url: str, fetch: bool) -> Path:
                 git(mirror, "fetch", "--quiet", "--prune", "origin")
                 _follow_default_branch(mirror)
     except FlowError as error:
-        raise FlowError(f"{url}: cannot be read; {error}") from None
+        raise FlowError(f"{url}: cannot be read: {error}") from None
     return mirror
 
 
 def _follow_default_branch(mirror: Path) -> None:
-    """Let HEAD name the branch that it names at the URL: a fetch does not."""
-    said = git(mirror, "ls-remote", "--symref", "origin", "HEAD")
-    if found := re.match(r"ref: (\S+)\tHEAD", said):
+    """Set HEAD to the default branch of the URL, which `git fetch` does not do."""
+    listed = git(mirror, "ls-remote", "--symref", "origin", "HEAD")
+    if found := re.match(r"ref: (\S+)\tHEAD", listed):
         git(mirror, "symbolic-ref", "HEAD", found[1])

@@ -1,24 +1,27 @@
-"""What a run is asked to do, and whether that can be done: asked before any copy is made."""
+"""What a run is asked to do, checked against the repository before anything is copied."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, NamedTuple, get_args
 
 from dvc.exceptions import DvcException
+from dvc.repo.experiments.utils import exp_refs
+from dvc.scm import Git
 from dvc.utils.hydra import apply_overrides, to_hydra_overrides
 from dvc.utils.serialize import load_yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from flows.errors import FlowError
+from flows.paths import PARAMS, recipe_file
 from flows.runs.repository import Repository, git, try_git
 
-PARAMS = "params.yaml"
 
-
-def _is_name_of_a_ref(name: str) -> str:
+def _not_a_lock_file(name: str) -> str:
     if name.endswith(".lock"):
-        raise ValueError("must not end with .lock, which git keeps for itself")
+        raise ValueError("must not end with .lock, which git reserves")
     return name
 
 
@@ -28,7 +31,7 @@ Revision = Annotated[
         min_length=1,
         max_length=200,
         pattern=r"^[A-Za-z0-9_@/.][^\s:]*$",
-        description="A commit, branch, tag or experiment of the repository.",
+        description="a commit, branch, tag or experiment of the repository",
         examples=["HEAD", "main", "v1.0"],
     ),
 ]
@@ -37,7 +40,7 @@ Recipe = Annotated[
     Field(
         max_length=100,
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$",
-        description="NAME of recipes/NAME.yaml in that revision, which takes params.yaml's place.",
+        description="NAME of a file recipes/NAME.yaml in the revision, used as params.yaml",
         examples=["quick"],
     ),
 ]
@@ -45,7 +48,7 @@ Override = Annotated[
     str,
     Field(
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*=.*$",
-        description="A change to the params, as section.key=value.",
+        description="a changed param, as section.key=value",
         examples=["optimizer.lr=0.1"],
     ),
 ]
@@ -53,17 +56,17 @@ Experiment = Annotated[
     str,
     Field(
         max_length=100,
-        # What DVC and git take for a name, and no shell needs quotes for.
+        # What DVC and git accept, and what needs no quotes in a shell.
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9_+=-]*(\.[A-Za-z0-9_+=-]+)*$",
-        description="Name of the DVC experiment that the result becomes.",
+        description="name of the DVC experiment that holds the result",
         examples=["lr=0.1"],
     ),
-    AfterValidator(_is_name_of_a_ref),
+    AfterValidator(_not_a_lock_file),
 ]
 
 
 class RunRequest(BaseModel):
-    """What a run is asked to do."""
+    """What a run is asked to do: well-formed, but not yet checked against a repository."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -72,6 +75,30 @@ class RunRequest(BaseModel):
     overrides: tuple[Override, ...] = ()
     experiment: Experiment | None = None
 
+    @property
+    def params_file(self) -> str:
+        """The file of the revision that the params come from."""
+        return PARAMS if self.recipe is None else recipe_file(self.recipe)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request that can be run, and what it refers to in its repository.
+
+    `commit` is the revision. `baseline` is the commit that the result becomes an experiment of: the
+    same, unless the revision is itself an experiment.
+    """
+
+    request: RunRequest
+    repository: Repository
+    commit: str
+    baseline: str
+
+    @property
+    def pinned(self) -> RunRequest:
+        """The request for the commit: on another machine, HEAD may be another one."""
+        return self.request.model_copy(update={"revision": self.commit})
+
 
 def make_request(
     revision: str = "HEAD",
@@ -79,7 +106,7 @@ def make_request(
     overrides: Sequence[str] = (),
     experiment: str | None = None,
 ) -> RunRequest:
-    """Return the request; raises FlowError that names the wrong value, not a ValidationError."""
+    """Return the request; raises FlowError, not a ValidationError, that names each wrong value."""
     given = {
         "revision": revision,
         "recipe": recipe,
@@ -89,48 +116,52 @@ def make_request(
     try:
         return RunRequest.model_validate(given)
     except ValidationError as error:
-        raise FlowError("; ".join(_in_words(problem) for problem in error.errors())) from None
+        raise FlowError("; ".join(_explain(problem) for problem in error.errors())) from None
 
 
-def _in_words(problem: Mapping[str, Any]) -> str:
+def _explain(problem: Mapping[str, Any]) -> str:
+    """Return what is wrong with one value of a request, and an example of a right one."""
     field = str(problem["loc"][0])
     if problem["type"] != "string_pattern_mismatch":
-        return f"{field}: {problem['input']!r}: {problem['msg']}"
+        reason = problem["msg"].removeprefix("Value error, ")
+        return f"{field}: {problem['input']!r}: {reason}"
     kinds = {"revision": Revision, "recipe": Recipe, "overrides": Override}
     wanted = get_args(kinds.get(field, Experiment))[1]
+    name = field.removesuffix("s")  # one of the overrides
     return (
-        f"{field}: {problem['input']!r} is none. {wanted.description} For example:"
-        f" {wanted.examples[0]}"
+        f"{field}: {problem['input']!r} is not a valid {name}; must be {wanted.description},"
+        f" such as {wanted.examples[0]}"
     )
 
 
-def check(request: RunRequest, repository: Repository) -> str:
-    """Return the full hash of the commit that `request.revision` names in `repository`.
+def check(request: RunRequest, repository: Repository) -> Job:
+    """Return the job that `request` describes in `repository`.
 
-    Raises FlowError, in one line, if there is no such revision, it is no DVC project, it has no
-    such recipe, its params (or the recipe's) lack a key of the overrides or a value does not parse,
-    or the experiment's name is taken at that commit.
+    Raises FlowError, in one line, if the revision does not exist or is not a DVC project, if it
+    does not have the recipe, if an override does not fit the params, or if the baseline already has
+    an experiment of the requested name.
     """
     commit = resolve(request.revision, repository)
-    for needed in ("dvc.yaml", ".dvc"):
-        if try_git(repository.folder, "cat-file", "-e", f"{commit}:{needed}") is None:
+    for required in ("dvc.yaml", ".dvc"):
+        if try_git(repository.folder, "cat-file", "-e", f"{commit}:{required}") is None:
             raise FlowError(
-                f"revision: {request.revision} ({commit[:7]}) has no {needed} at its top"
+                f"revision: {request.revision} ({commit[:7]}) has no {required} in its top folder"
             )
-    file = PARAMS if request.recipe is None else f"recipes/{request.recipe}.yaml"
+    job = Job(request, repository, commit, baseline_of(commit, repository))
     if request.recipe is not None:
-        _check_recipe(file, commit, repository)
+        _check_recipe(job)
     if request.overrides:
-        _check_overrides(request.overrides, file, commit, repository)
+        _check_overrides(job)
     if request.experiment is not None:
-        _check_experiment(request.experiment, baseline_of(commit, repository), repository)
-    return commit
+        _check_experiment(job)
+    return job
 
 
 def resolve(revision: str, repository: Repository) -> str:
-    """Return the full hash of the commit, branch, tag or experiment; FlowError if there is none.
+    """Return the full hash of a commit, branch, tag or experiment; FlowError if it is unknown.
 
-    A hash that the repository lacks is fetched from its origin: another machine may have sent it.
+    A full hash that the repository does not have is fetched from its origin, since another machine
+    may have sent it.
     """
     found = try_git(repository.folder, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if found is None and len(revision) == 40:
@@ -141,61 +172,69 @@ def resolve(revision: str, repository: Repository) -> str:
         found = _commit_of_experiment(revision, repository)
     if found is None:
         raise FlowError(
-            f"revision: {revision!r} is no commit, branch, tag or experiment of {repository.source}"
+            f"revision: unknown revision {revision!r}; must be a commit, branch, tag or experiment"
+            f" of {repository.source}"
         )
     return found
 
 
-def experiments(repository: Repository) -> list[tuple[str, str, str]]:
-    """Return the baseline, name and commit of each experiment in the repository."""
-    said = git(repository.folder, "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps")
-    found = []
-    for line in said.splitlines():
-        commit, _, ref = line.partition(" ")
-        parts = ref.split("/", 4)  # refs/exps/ab/cdef.../NAME
-        if len(parts) == 5 and len(parts[2] + parts[3]) == 40:
-            found.append((parts[2] + parts[3], parts[4], commit))
-    return found
+class StoredExperiment(NamedTuple):
+    """An experiment in the repository."""
+
+    baseline: str
+    name: str
+    commit: str
+
+
+def experiments(repository: Repository) -> list[StoredExperiment]:
+    """Return the experiments in the repository, which may be a mirror without files."""
+    with closing(Git(str(repository.folder), search_parent_directories=False)) as scm:
+        return [
+            StoredExperiment(ref.baseline_sha, ref.name, scm.get_ref(str(ref)))
+            for ref in exp_refs(scm)
+            if ref.name
+        ]
 
 
 def baseline_of(commit: str, repository: Repository) -> str:
-    """Return the commit that an experiment of this commit belongs to: itself, or an experiment's.
+    """Return the commit that an experiment based on `commit` belongs to.
 
-    DVC shows experiments of commits only; one that starts from an experiment is its sibling.
+    That is `commit`, or its own baseline if it is an experiment: DVC shows experiments of commits
+    only, so one that starts from an experiment becomes its sibling.
     """
-    of_experiments = [
-        baseline for baseline, _, experiment in experiments(repository) if experiment == commit
-    ]
-    return of_experiments[0] if of_experiments else commit
+    baselines = [found.baseline for found in experiments(repository) if found.commit == commit]
+    return baselines[0] if baselines else commit
 
 
 def _commit_of_experiment(name: str, repository: Repository) -> str | None:
-    """Return the commit of the experiment; where several bear the name, that of HEAD's."""
-    found = {baseline: commit for baseline, exp, commit in experiments(repository) if exp == name}
+    """Return the commit of the experiment; of several with this name, the one of HEAD."""
+    found = {each.baseline: each.commit for each in experiments(repository) if each.name == name}
     head = try_git(repository.folder, "rev-parse", "HEAD") or ""
     if len(found) > 1 and head not in found:
         raise FlowError(
-            f"revision: {len(found)} experiments are named {name!r}; give the commit of the one"
-            " that is meant (git for-each-ref refs/exps)"
+            f"revision: {len(found)} experiments are named {name!r}; give the commit of one of them"
+            " (git for-each-ref refs/exps)"
         )
     return found.get(head) or next(iter(found.values()), None)
 
 
-def _check_recipe(file: str, commit: str, repository: Repository) -> None:
-    listed = git(repository.folder, "ls-tree", "--name-only", commit, "recipes/").splitlines()
-    if file not in listed:
-        names = sorted(Path(name).stem for name in listed if name.endswith(".yaml"))
-        known = f"it has {', '.join(names)}" if names else "it has none"
-        raise FlowError(f"recipe: {commit[:7]} has no {file}; {known}")
+def _check_recipe(job: Job) -> None:
+    listed = git(job.repository.folder, "ls-tree", "--name-only", job.commit, "recipes/")
+    files = listed.splitlines()
+    if job.request.params_file not in files:
+        names = sorted(Path(file).stem for file in files if file.endswith(".yaml"))
+        raise FlowError(
+            f"recipe: unknown recipe {job.request.recipe!r}; {job.commit[:7]} has"
+            f" {', '.join(names) or 'no recipes'}"
+        )
 
 
-def _check_overrides(
-    overrides: Sequence[str], file: str, commit: str, repository: Repository
-) -> None:
-    """Try the overrides one by one on a copy of the params; FlowError names the wrong one."""
-    text = try_git(repository.folder, "show", f"{commit}:{file}")
+def _check_overrides(job: Job) -> None:
+    """Apply the overrides one by one to a copy of the params; FlowError names the wrong one."""
+    file = job.request.params_file
+    text = try_git(job.repository.folder, "show", f"{job.commit}:{file}")
     if text is None:
-        raise FlowError(f"overrides: {commit[:7]} has no {file} that they could change")
+        raise FlowError(f"overrides: {job.commit[:7]} has no {file} to override")
     with tempfile.TemporaryDirectory(prefix="catdog-") as folder:
         params = Path(folder) / PARAMS
         params.write_text(text, encoding="utf-8")
@@ -203,29 +242,30 @@ def _check_overrides(
             load_yaml(params)
         except DvcException as error:
             why = str(error.__cause__ or error).replace(str(params), file).replace("\n", " ")
-            raise FlowError(f"{commit[:7]}:{file}: is no YAML: {why}") from None
-        for override in overrides:
+            raise FlowError(f"{job.commit[:7]}:{file}: invalid YAML: {why}") from None
+        for override in job.request.overrides:
             _try_override(override, params, file)
 
 
 def _try_override(override: str, params: Path, file: str) -> None:
-    """Apply one override to a params file; FlowError if it is refused or changes what a key is."""
-    key, _, value = override.partition("=")
+    """Apply an override to a params file; FlowError if it fails or changes the type of a value."""
+    key = override.partition("=")[0]
     before = _kind(_value(params, key))
     try:
         if to_hydra_overrides([override])[0].is_sweep_override():
-            raise ValueError("several values are a sweep's; a run takes one")
+            raise ValueError("a run takes one value; a sweep takes several")
         apply_overrides(params, [override])
-    except Exception as error:  # DVC, hydra, OmegaConf and ruamel each have their own for a value
-        raise FlowError(f"overrides: {override!r}: {_why(error, key, file)}") from None
-    if before not in ("text", "nothing", _kind(after := _value(params, key))) and after is not None:
-        raise FlowError(f"overrides: {key} is a {before} in {file}, and {value!r} is none")
+    except Exception as error:  # DVC, hydra, OmegaConf and ruamel.yaml each raise their own
+        raise FlowError(f"overrides: {override!r}: {_reason(error, key, file)}") from None
+    after = _value(params, key)
+    if before not in ("text", "null", _kind(after)) and after is not None:
+        raise FlowError(f"overrides: {override!r}: {key} must be a {before}, as in {file}")
 
 
 def _value(params: Path, key: str) -> Any:
-    """Return the value of a dotted key of the params file; None if it has no such key.
+    """Return the value of a dotted key of the params file; None if the key does not exist.
 
-    Read as DVC reads it: to PyYAML, 1e-05 is a text.
+    The file is read as DVC reads it: PyYAML takes 1e-05 for a string.
     """
     value = load_yaml(params)
     for part in key.split("."):
@@ -234,20 +274,21 @@ def _value(params: Path, key: str) -> Any:
 
 
 def _kind(value: object) -> str:
-    """Return in words what a value is."""
+    """Return the kind of a param's value, as an error message names it."""
     kinds = {bool: "switch (true or false)", int: "number", float: "number", list: "list"}
-    return {**kinds, dict: "section", type(None): "nothing"}.get(type(value), "text")
+    return {**kinds, dict: "section", type(None): "null"}.get(type(value), "text")
 
 
-def _why(error: Exception, key: str, file: str) -> str:
-    """Return hydra's reason, which DVC hides behind its own, in one line."""
+def _reason(error: Exception, key: str, file: str) -> str:
+    """Return hydra's reason, which DVC's error has as its cause, in one line."""
     reason = str(error.__cause__ or error).partition("\n")[0]
     return f"{file} has no {key}" if reason.startswith("Could not override") else reason
 
 
-def _check_experiment(name: str, baseline: str, repository: Repository) -> None:
-    if any((at, known) == (baseline, name) for at, known, _ in experiments(repository)):
+def _check_experiment(job: Job) -> None:
+    name, baseline = job.request.experiment, job.baseline
+    if any((each.baseline, each.name) == (baseline, name) for each in experiments(job.repository)):
         raise FlowError(
-            f"experiment: {name!r} exists at {baseline[:7]}; choose another name, or remove it:"
-            f" {repository.removing(name)}"
+            f"experiment: {name!r} already exists at {baseline[:7]}; choose another name or remove"
+            f" it: {job.repository.remove_command(str(name))}"
         )

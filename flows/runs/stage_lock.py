@@ -1,7 +1,7 @@
-"""Of two runs of the same thing on one machine, one works while the other waits.
+"""A lock per stage and files: of two identical runs on one machine, the second waits for the first.
 
-DVC's run cache is no lock: two workspaces would train the same model side by side. The second one
-waits here, and then finds the result in the cache.
+DVC's run cache is not a lock: without this one, two workspaces would train the same model at the
+same time. The run that has waited finds the result in the run cache.
 """
 
 import shutil
@@ -12,21 +12,20 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from flows.paths import LOCK
 from flows.runs.repository import git
 from flows.runs.workspace import Workspace
 
 POLL_SECONDS = 0.5
-LOCK_FILE = "dvc.lock"
 
 
 @contextmanager
-def turn(workspace: Workspace, stage: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold `stage` of these files for the block; while another run of this machine holds it, wait.
+def stage_lock(workspace: Workspace, stage: str, log: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of `stage` for the files of the workspace; wait if another run holds it.
 
-    So of two runs of the same thing one works, and the other finds the run cache filled. `say`
-    gets one line that names the run which is waited for.
+    `log` gets a line that names the other run.
     """
-    folder = workspace.repository.home / "locks"
+    folder = workspace.job.repository.home / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{tree_of(workspace.folder)}-{stage}"
     holder = folder / f"{name}.holder"
@@ -34,7 +33,7 @@ def turn(workspace: Workspace, stage: str, say: Callable[[str], None]) -> Iterat
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        say(f"{stage}: the run {_name_in(holder)} does the same at this moment; waiting for it")
+        log(f"{stage}: waiting for {_holder_in(holder)}, which runs the same stage")
         lock.acquire(poll_interval=POLL_SECONDS)
     try:
         holder.write_text(workspace.name, encoding="utf-8")
@@ -45,24 +44,23 @@ def turn(workspace: Workspace, stage: str, say: Callable[[str], None]) -> Iterat
 
 
 def tree_of(folder: Path) -> str:
-    """Return the hash of a clone's files as git sees them: what it ignores, and dvc.lock, are out.
+    """Return the git hash of the files of a clone, without ignored ones and dvc.lock.
 
-    dvc.lock tells what has been done, not what there is to do.
+    dvc.lock records what has been run, not what is to run.
     """
     with tempfile.TemporaryDirectory(prefix="catdog-") as temporary:
         index = Path(temporary) / "index"
-        # So that git hashes only what has changed; with its time, by which git tells what may have
-        # changed since.
+        # A copy with its modification time, so that git hashes changed files only.
         shutil.copy2(folder / ".git" / "index", index)
         other = {"GIT_INDEX_FILE": str(index)}
         git(folder, "add", "--all", environment=other)
-        git(folder, "rm", "--cached", "--quiet", "--ignore-unmatch", LOCK_FILE, environment=other)
+        git(folder, "rm", "--cached", "--quiet", "--ignore-unmatch", LOCK, environment=other)
         return git(folder, "write-tree", environment=other)
 
 
-def _name_in(holder: Path) -> str:
-    """Return the name of the run that holds a lock; it may be about to write it, or gone."""
+def _holder_in(file: Path) -> str:
+    """Return the run that holds a lock; its name may not be written yet."""
     try:
-        return holder.read_text(encoding="utf-8")
+        return f"run {file.read_text(encoding='utf-8')}"
     except OSError:
-        return "that took the turn just now"
+        return "another run"

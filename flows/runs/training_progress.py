@@ -1,4 +1,4 @@
-"""How far a training is, on the page of its run while it goes on."""
+"""The progress of a training as a Prefect artifact, updated at each epoch."""
 
 import re
 from typing import cast
@@ -12,29 +12,29 @@ EPOCH = re.compile(r"^epoch\s+(\d+)/(\d+)\s*(.*)")
 
 
 class EpochProgress:
-    """The progress artifact `training`, moved by the lines that a training prints each epoch."""
+    """The progress artifact `training`, updated from the lines that a training prints per epoch."""
 
     def __init__(self) -> None:
         self._artifact: UUID | None = None
 
-    def hear(self, line: str) -> None:
-        """Show the epoch that `line` speaks of; any other line is nothing to it.
+    def handle_line(self, line: str) -> None:
+        """Show the epoch if `line` reports one.
 
-        A server that is away must not hold the training up, so a lost update is not tried again:
-        the next epoch brings the next.
+        An update that fails is not retried, so that a server that is away does not delay the
+        training; the next epoch updates it again.
         """
         if not (found := EPOCH.match(line)):
             return
-        share = 100 * int(found[1]) / max(1, int(found[2]))
+        percent = 100 * int(found[1]) / max(1, int(found[2]))
         try:
             with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-                self._show(share, f"epoch {found[1]} of {found[2]}: {found[3].strip(' *')}")
+                self._show(percent, f"epoch {found[1]} of {found[2]}: {found[3].strip(' *')}")
         except Exception as error:
-            get_run_logger().debug("the progress could not be shown: %s", error)
+            get_run_logger().debug("cannot update the progress artifact: %s", error)
 
-    def _show(self, share: float, description: str) -> None:
+    def _show(self, percent: float, description: str) -> None:
         if self._artifact is None:
-            created = create_progress_artifact(share, "training", description)
-            self._artifact = cast(UUID, created)  # a coroutine only where one is asked for
+            created = create_progress_artifact(percent, "training", description)
+            self._artifact = cast(UUID, created)  # in async code it is a coroutine
         else:
-            update_progress_artifact(self._artifact, share, description)
+            update_progress_artifact(self._artifact, percent, description)

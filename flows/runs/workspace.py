@@ -1,8 +1,9 @@
-"""An isolated clone of the repository that one run works in, and its result as an experiment.
+"""An isolated clone of the repository for one run, and the export of its result as an experiment.
 
 A clone shares the git objects and the DVC cache of the repository, so it costs little time and
-disk, and three runs can be in three revisions while you edit files in the checkout. (A git worktree
-is not enough: DVC keeps the state of a running experiment in refs, which worktrees share.)
+disk space, and runs of different revisions can go on while files in the checkout are edited. A git
+worktree is not enough: it shares refs/exps/exec, where DVC keeps the state of the experiment that
+is being saved, with all other worktrees.
 """
 
 import os
@@ -16,15 +17,16 @@ from pathlib import Path
 from dvc.config import Config, merge
 from dvc.config_schema import RelPath
 from dvc.exceptions import DvcException
+from dvc.repo.experiments.refs import ExpRefInfo
 from dvc.utils.hydra import apply_overrides
 
 from flows.errors import FlowError
-from flows.guards.child_processes import child_environment, dvc
+from flows.guards.child_processes import child_environment, dvc_output
+from flows.paths import CHECKPOINTS, PARAMS, STATE
 from flows.runs import records
 from flows.runs.repository import Repository, git, try_git
-from flows.runs.request import PARAMS, RunRequest, baseline_of
+from flows.runs.request import Job
 
-CHECKPOINTS = Path(".catdog") / "checkpoints"
 LEFTOVER = ".dvc/tmp/repro.dat"
 
 
@@ -32,162 +34,149 @@ LEFTOVER = ".dvc/tmp/repro.dat"
 class Workspace:
     """A clone for one run.
 
-    `commit` is the revision that was asked for, `baseline` the commit that the result becomes an
-    experiment of: the same, unless the revision is itself an experiment. `experiment` is the name
-    that the result will have at home, and `named` whether it was asked for. `logs` is the folder
-    for the stages' logs, outside the clone.
+    `logs` is the folder for the logs of its stages, outside the clone. `experiment` is the name
+    that the result is to have in the repository.
     """
 
     name: str
     folder: Path
-    repository: Repository
-    commit: str
-    baseline: str
-    experiment: str
-    named: bool
     logs: Path
+    job: Job
+    experiment: str
 
 
 @contextmanager
 def workspace(
-    request: RunRequest,
-    repository: Repository,
-    commit: str,
+    job: Job,
     name: str,
     *,
     flow_run: str = "",
     keep: bool = False,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Iterator[Workspace]:
-    """Make a clone of `commit` (as `request.check` returned it) with the request's params in it.
+    """Clone the commit of `job` into home/runs/NAME and write its params; yield the workspace.
 
-    It lies in home/runs/NAME (NAME-2 if there is one) and is removed when the block ends well and
-    not `keep`; kept, and said so, when it raises. Raises FlowError if the clone cannot be made.
+    It is NAME-2, … if NAME is taken. The clone is removed when the block ends, unless `keep` is set
+    or the block raises; `log` gets a line that says where it is kept. Raises FlowError if the clone
+    cannot be made.
     """
-    home = repository.home
-    with records.hold(home, name, flow_run, commit, request.experiment or "") as run:
-        made = Workspace(
-            name=run.name,
-            folder=run.folder(home),
-            repository=repository,
-            commit=commit,
-            baseline=baseline_of(commit, repository),
-            experiment=run.experiment,
-            named=request.experiment is not None,
-            logs=run.logs(home),
-        )
-        _make_or_leave_nothing(made, request, run)
-        with _settled(home, run, keep, say):
+    home = job.repository.home
+    with records.register(home, name, flow_run, job.commit, job.request.experiment or "") as run:
+        made = Workspace(run.name, run.folder(home), run.logs(home), job, run.experiment)
+        _make_or_remove(made, run)
+        with _keep_or_remove(home, run, keep, log):
             yield made
 
 
 @contextmanager
-def _settled(
-    home: Path, run: records.Run, keep: bool, say: Callable[[str], None]
+def _keep_or_remove(
+    home: Path, run: records.Run, keep: bool, log: Callable[[str], None]
 ) -> Iterator[None]:
-    """Keep or remove the workspace, as the block ends."""
+    """Keep the workspace if the block raises or `keep` is set; otherwise remove it."""
     try:
         yield
     except BaseException as error:
         failed = isinstance(error, Exception)
-        said = (str(error) or type(error).__name__) if failed else "stopped from outside"
-        records.keep(home, run, "failed" if failed else "cancelled", said)
-        say(
+        reason = (str(error) or type(error).__name__) if failed else "stopped by a signal"
+        records.mark_ended(home, run, "failed" if failed else "cancelled", reason)
+        log(
             f"the workspace is kept for {records.keep_days():g} days: {run.folder(home)}"
-            " (`python -m flows.runs` lists and removes such)"
+            " (list or remove workspaces with `python -m flows.runs`)"
         )
         raise
     if keep:
-        records.keep(home, run, "finished", "kept as asked")
+        records.mark_ended(home, run, "finished", "kept on request")
         return
     try:
         records.remove(home, run)
-    except FlowError as error:  # the run itself ended well
-        records.keep(home, run, "finished", str(error))
-        say(str(error))
+    except FlowError as error:  # the run itself has succeeded
+        records.mark_ended(home, run, "finished", str(error))
+        log(str(error))
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
-    """Return the environment of commands in `folder`: a child's, with `more`, and PYTHONPATH.
+    """Return the environment for commands in a workspace, with the variables `more`.
 
-    The stages import the code of `folder`: the package that is installed is some checkout's.
+    PYTHONPATH makes the stages import the code of `folder`; otherwise they would import the
+    installed package, which may come from another checkout.
     """
     paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     ours = {"PYTHONPATH": os.pathsep.join(paths), records.MARK: str(folder)}
     return {**child_environment(), **ours, **more}
 
 
-def dirty(repository: Repository, commit: str) -> list[str]:
-    """Return a line for each uncommitted change in the checkout that a run of `commit` lacks.
+def uncommitted_changes(repository: Repository, commit: str) -> list[str]:
+    """Return a line for each change in the checkout that a run of `commit` does not use.
 
-    Empty if there are none, if `commit` is not what is checked out, or without a checkout. It sees
-    what git sees: not what has become of a folder that DVC keeps since its `dvc add`.
+    Empty if another commit is checked out, or without a checkout. A changed
+    folder that DVC tracks is not listed until `dvc add` has changed its .dvc file.
     """
     head = try_git(repository.folder, "rev-parse", "HEAD")
     if not repository.is_checkout or head != commit:
         return []
     status = git(repository.folder, "-c", "core.quotePath=off", "status", "--porcelain")
     return [
-        f"{line[3:]}: {_change(line[:2])}, but not committed; this run does not use that"
+        f"{line[3:]}: {_kind_of_change(line[:2])}, but not committed; this run does not use it"
         for line in status.splitlines()
     ]
 
 
-def _change(letters: str) -> str:
+def _kind_of_change(letters: str) -> str:
     kinds = {"?": "new", "A": "new", "D": "deleted", "R": "renamed"}
     return next((word for letter, word in kinds.items() if letter in letters), "changed")
 
 
-def _make_or_leave_nothing(workspace: Workspace, request: RunRequest, run: records.Run) -> None:
+def _make_or_remove(workspace: Workspace, run: records.Run) -> None:
+    """Make the clone; if that fails, remove what exists of it."""
     try:
-        _make(workspace, request)
+        _make(workspace)
     except BaseException as error:
-        records.remove(workspace.repository.home, run)
+        records.remove(workspace.job.repository.home, run)
         if isinstance(error, OSError | DvcException):
-            raise FlowError(f"{workspace.folder}: cannot be made ({error})") from None
+            raise FlowError(f"{workspace.folder}: cannot be created ({error})") from None
         raise
 
 
-def _make(workspace: Workspace, request: RunRequest) -> None:
-    """Clone the repository at the commit, let it use the caches here, and write the params."""
+def _make(workspace: Workspace) -> None:
+    """Clone the repository at the commit, share its caches, and write the params."""
     _clone(workspace)
     _share_checkpoints(workspace)
     _configure_dvc(workspace)
-    params = workspace.folder / PARAMS
+    request, params = workspace.job.request, workspace.folder / PARAMS
     if request.recipe is not None:
-        recipe = workspace.folder / "recipes" / f"{request.recipe}.yaml"
-        params.write_bytes(recipe.read_bytes())
+        params.write_bytes((workspace.folder / request.params_file).read_bytes())
     if request.overrides:
         apply_overrides(params, list(request.overrides))
 
 
 def _clone(workspace: Workspace) -> None:
-    source, folder = workspace.repository.folder, workspace.folder
+    job, folder = workspace.job, workspace.folder
+    source = job.repository.folder
     git(source, "clone", "--quiet", "--shared", "--no-checkout", str(source), str(folder))
-    git(folder, "checkout", "--quiet", "--detach", workspace.commit)
-    if workspace.baseline != workspace.commit:
-        git(folder, "reset", "--quiet", "--soft", workspace.baseline)
-    git(folder, "remote", "set-url", "origin", workspace.repository.source)
+    git(folder, "checkout", "--quiet", "--detach", job.commit)
+    if job.baseline != job.commit:
+        git(folder, "reset", "--quiet", "--soft", job.baseline)
+    git(folder, "remote", "set-url", "origin", job.repository.source)
+    # git makes no commits without an author, and the user of a service has none.
     for key, default in (("user.name", "catdog"), ("user.email", "catdog@localhost")):
-        # A service's user has none, and git makes no commit without them.
         git(folder, "config", key, try_git(source, "config", key) or default)
 
 
 def _share_checkpoints(workspace: Workspace) -> None:
-    """Let the run go on from the checkpoint of one that died, and others from its own."""
-    repository = workspace.repository
-    top = repository.folder / ".catdog" if repository.is_checkout else repository.home
+    """Link the checkpoints of the repository, so that a run resumes the training of another one."""
+    repository = workspace.job.repository
+    top = repository.folder / STATE if repository.is_checkout else repository.home
     shared, link = top / CHECKPOINTS.name, workspace.folder / CHECKPOINTS
     shared.mkdir(parents=True, exist_ok=True)
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(shared.resolve(), target_is_directory=True)
     with (workspace.folder / ".git" / "info" / "exclude").open("a", encoding="utf-8") as exclude:
-        exclude.write(f"\n/{CHECKPOINTS.parent}/\n")
+        exclude.write(f"\n/{STATE}/\n")
 
 
 def _configure_dvc(workspace: Workspace) -> None:
-    """Give the clone the cache of the repository, and the settings that git does not know."""
-    repository, dvc_folder = workspace.repository, workspace.folder / ".dvc"
+    """Configure the cache of the repository, and the settings of the checkout outside git."""
+    repository, dvc_folder = workspace.job.repository, workspace.folder / ".dvc"
     settings = Config(str(dvc_folder))
     with settings.edit("local") as local:
         local["cache"]["dir"] = str(repository.home / "cache")
@@ -195,87 +184,92 @@ def _configure_dvc(workspace: Workspace) -> None:
             theirs = Config(str(repository.folder / ".dvc"))
             merge(local, theirs.load_one("local"))
             local["cache"]["dir"] = theirs["cache"].get("dir", f"{theirs.dvc_dir}/cache")
-            merge(local, {"remote": _remotes_of_the_checkout(workspace, settings, theirs)})
+            merge(local, {"remote": _relative_remotes(workspace, settings, theirs)})
         if not any("type" in known["cache"] for known in (settings, local)):
-            # A copy of every photo for every run would take minutes, and the disk. Links are safe:
-            # DVC removes an output before its stage writes it.
+            # Copies of all photos for each run would take minutes and fill the disk. Links are
+            # safe: DVC removes an output before its stage writes it.
             local["cache"]["type"] = "reflink,hardlink,copy"
+        # The default, /var/tmp/dvc, keeps a folder for every workspace that ever existed.
         local["core"]["site_cache_dir"] = str(dvc_folder / "tmp" / "site")
 
 
-def _remotes_of_the_checkout(
+def _relative_remotes(
     workspace: Workspace, ours: Config, theirs: Config
 ) -> dict[str, dict[str, str]]:
-    """Return the remotes that lie beside or in the checkout, with a path that holds in the clone.
+    """Return the remotes whose URL is a path relative to the checkout, as absolute paths.
 
-    One that git keeps (like the sample's) is in the clone too, and right for the revision; but what
-    is pushed to it would go with the clone, so the default remote is the checkout's in any case.
+    Except for those that exist in the clone, such as the sample's remote: these have the data of
+    the revision. The default remote is always the checkout's, since what is pushed to one in the
+    clone would be removed with it.
     """
     remotes = {}
     default, local = theirs["core"].get("remote"), theirs.load_one("local")["remote"]
     for name, remote in ours["remote"].items():
         path = Path(remote.get("url", ""))
-        beside = isinstance(remote.get("url"), RelPath)
-        if beside and "url" not in local.get(name, {}) and (name == default or not path.exists()):
+        relative = isinstance(remote.get("url"), RelPath) and "url" not in local.get(name, {})
+        if relative and (name == default or not path.exists()):
             inside = os.path.relpath(path, workspace.folder)
-            remotes[name] = {"url": os.path.normpath(workspace.repository.folder / inside)}
+            url = os.path.normpath(workspace.job.repository.folder / inside)
+            remotes[name] = {"url": url}
     return remotes
 
 
-def bring_home(workspace: Workspace) -> str | None:
+def export_result(workspace: Workspace) -> str | None:
     """Save the workspace as a DVC experiment of its baseline and push it to the repository.
 
-    Returns the experiment's name there: `workspace.experiment`, with a number after it if that is
-    taken by now. None if nothing differs from the commit and no name was asked for: then the result
-    is the commit's own. Raises FlowError if it cannot be pushed; it stays in the workspace.
+    Returns the name that it has there: `workspace.experiment`, with a number if that is taken by
+    now. Returns None if nothing differs from the commit and the request names no experiment: then
+    the commit has this result already. Raises FlowError if the experiment cannot be pushed.
     """
     folder = workspace.folder
     changes = git(folder, "status", "--porcelain")
-    if not changes and not workspace.named:
+    if not changes and workspace.job.request.experiment is None:
         return None
     name = _free_name(workspace)
     new = git(folder, "ls-files", "--others", "--exclude-standard").splitlines()
     _dvc(workspace, "exp", "save", "--name", name, *(f"--include-untracked={path}" for path in new))
-    _drop_leftover(workspace, _ref(workspace, name))
+    ref = _ref(workspace, name)
+    _remove_leftover(workspace, ref)
     _dvc(workspace, "exp", "push", "--no-cache", "origin", name)
-    ours = git(folder, "rev-parse", _ref(workspace, name))
-    # It says so with exit code 0 when another has pushed one of that name since we looked.
-    if not git(folder, "ls-remote", "origin", _ref(workspace, name)).startswith(ours):
+    # If another run has pushed an experiment of this name meanwhile, the push is refused with a
+    # warning and exit code 0 (iterative/dvc#9308).
+    if not git(folder, "ls-remote", "origin", ref).startswith(git(folder, "rev-parse", ref)):
         raise FlowError(
-            f"experiment {name}: {workspace.repository.source} has another of that name; push this"
-            f" one from {folder}: dvc exp rename {name} NEW; dvc exp push --no-cache origin NEW"
+            f"experiment {name}: {workspace.job.repository.source} has another one of this name;"
+            f" rename and push this one in {folder}: dvc exp rename {name} NEW; dvc exp push"
+            " --no-cache origin NEW"
         )
     return name
 
 
 def _ref(workspace: Workspace, name: str) -> str:
-    """Return the git ref in which DVC keeps the experiment."""
-    return f"refs/exps/{workspace.baseline[:2]}/{workspace.baseline[2:]}/{name}"
+    """Return the git ref of an experiment."""
+    return str(ExpRefInfo(workspace.job.baseline, name))
 
 
 def _free_name(workspace: Workspace) -> str:
-    """Return the first of NAME, NAME-2, … that no experiment of the baseline in origin has."""
+    """Return the first of NAME, NAME-2, … that no experiment of the baseline has in origin."""
     listed = git(workspace.folder, "ls-remote", "origin", _ref(workspace, "*"))
     taken = {line.rpartition("/")[2] for line in listed.splitlines()}
     numbered = (f"{workspace.experiment}-{number}" for number in count(2))
     return next(name for name in chain([workspace.experiment], numbered) if name not in taken)
 
 
-def _drop_leftover(workspace: Workspace, ref: str) -> None:
-    """Take out of an experiment the file that `dvc exp save` leaves in it (dvc issue 8680)."""
+def _remove_leftover(workspace: Workspace, ref: str) -> None:
+    """Remove the temporary file that `dvc exp save` adds to an experiment (iterative/dvc#8680)."""
     folder = workspace.folder
     if try_git(folder, "cat-file", "-e", f"{ref}:{LEFTOVER}") is None:
         return
     with tempfile.TemporaryDirectory(prefix="catdog-") as temporary:
-        other = {"GIT_INDEX_FILE": f"{temporary}/index"}
-        git(folder, "read-tree", ref, environment=other)
-        git(folder, "rm", "--cached", "--quiet", LEFTOVER, environment=other)
-        tree = git(folder, "write-tree", environment=other)
+        index = {"GIT_INDEX_FILE": f"{temporary}/index"}
+        git(folder, "read-tree", ref, environment=index)
+        git(folder, "rm", "--cached", "--quiet", LEFTOVER, environment=index)
+        tree = git(folder, "write-tree", environment=index)
     message = git(folder, "log", "-1", "--format=%B", ref)
-    commit = git(folder, "commit-tree", tree, "-p", workspace.baseline, "-m", message)
+    commit = git(folder, "commit-tree", tree, "-p", workspace.job.baseline, "-m", message)
     git(folder, "update-ref", ref, commit)
 
 
 def _dvc(workspace: Workspace, *arguments: str) -> None:
     """Run a dvc command in the clone; FlowError with its reason if it fails."""
-    dvc(workspace.folder, environment(workspace.folder), *arguments)
+    dvc_output(workspace.folder, environment(workspace.folder), *arguments)

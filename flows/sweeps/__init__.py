@@ -1,7 +1,7 @@
-"""A study: a grid of settings and seeds, run as one experiment each.
+"""Studies: a grid of settings × seeds, each point of it run as one DVC experiment.
 
-study.py      the study file
-plan.py       which experiments are missing
-results.py    params and metrics of experiments
-artifacts.py  the table and the plot of a sweep
+study.py      the study file, and the points it defines
+plan.py       the run request of each point, and which points are not finished
+results.py    params and metrics of the experiments of a commit
+artifacts.py  the table and the plot that a sweep shows in Prefect
 """

@@ -1,4 +1,4 @@
-"""What a sweep has to do: its study, its commit, and which of its points are not finished."""
+"""The plan of a sweep: the run request of each point of a study, and which are not finished."""
 
 import tempfile
 from collections.abc import Mapping
@@ -6,19 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dvc.utils.flatten import flatten
 from dvc.utils.hydra import apply_overrides
 from dvc.utils.serialize import load_yaml
 
 from flows.errors import FlowError
+from flows.paths import PARAMS
 from flows.runs.repository import Repository, git, try_git
-from flows.runs.request import PARAMS, RunRequest, check, make_request, resolve
-from flows.sweeps.results import Result, leaves
+from flows.runs.request import RunRequest, check, make_request, resolve
+from flows.sweeps.results import Result
 from flows.sweeps.study import Point, Study, parse, points
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study that can be run: its commit, and what the pipeline is asked for each point."""
+    """A valid study: its commit, its points, and the run request of each point by name."""
 
     study: Study
     file: str
@@ -28,35 +30,35 @@ class Plan:
 
 
 def make_plan(file: str, repository: Repository) -> Plan:
-    """Return the plan of the study in `file`, whose settings all fit the params of its revision.
+    """Return the plan of the study in `file`; its settings are valid params of its revision.
 
-    Raises FlowError, in one line, if there is no such study or it asks for what cannot be done.
+    Raises FlowError, in one line, if the file does not exist or the study is invalid.
     """
     study = read_study(file, repository)
     commit = resolve(study.revision, repository)
     found = points(study)
     requests: dict[str, RunRequest] = {}
-    tried: set[str] = set()
+    checked: set[str] = set()
     for point in found:
-        # To try a setting takes a tenth of a second, and points share most of theirs.
-        fresh = [override for override in point.overrides if override not in tried]
+        # Checking an override takes a tenth of a second, and points share most of theirs.
+        new = [override for override in point.overrides if override not in checked]
         try:
             request = make_request(commit, study.recipe, point.overrides, point.name)
-            if fresh or not requests:
-                asked = {"experiment": None, "overrides": tuple(fresh)}
-                check(request.model_copy(update=asked), repository)
+            if new or not requests:
+                only_new = {"experiment": None, "overrides": tuple(new)}
+                check(request.model_copy(update=only_new), repository)
         except FlowError as error:
             raise FlowError(f"{file}: {error}") from None
-        tried.update(fresh)
+        checked.update(new)
         requests[point.name] = request
     return Plan(study, file, commit, found, requests)
 
 
 def read_study(file: str, repository: Repository) -> Study:
-    """Return the study in `file`, a path in the repository: as it is in the checkout, else in HEAD.
+    """Return the study in `file`, a path in the repository: from the checkout, otherwise from HEAD.
 
-    What is in the checkout need not be committed: a study only asks, and what it asks for is in the
-    params of each experiment. Raises FlowError if there is no such file, or it is wrong.
+    The file in a checkout need not be committed, since each experiment records its own params.
+    Raises FlowError if the file does not exist or is invalid.
     """
     path = repository.folder / file
     if repository.is_checkout and path.is_file():
@@ -64,32 +66,32 @@ def read_study(file: str, repository: Repository) -> Study:
     text = try_git(repository.folder, "show", f"HEAD:{file}")
     if text is None:
         listed = git(repository.folder, "ls-tree", "--name-only", "HEAD", "studies/").splitlines()
-        known = f"it has {', '.join(listed)}" if listed else "it has none in studies/"
-        raise FlowError(f"study: no {file} in {repository.source}; {known}")
+        known = f"choose one of {', '.join(listed)}" if listed else "there are none in studies/"
+        raise FlowError(f"study: {file} does not exist in {repository.source}; {known}")
     return parse(text, file)
 
 
 def unfinished(
-    plan: Plan, had: Mapping[str, Result], repository: Repository
+    plan: Plan, existing: Mapping[str, Result], repository: Repository
 ) -> dict[str, RunRequest]:
-    """Return the requests of the points that have no experiment yet.
+    """Return the requests of the points that have no experiment among `existing`, by name.
 
-    `had` are the experiments of the plan's commit. Raises FlowError if one of a point's name has
-    other params, or no metrics: nothing is overwritten.
+    Raises FlowError if the experiment of a point has other params or no metrics, since nothing is
+    overwritten.
     """
-    for name in plan.requests.keys() & had.keys():
+    for name in plan.requests.keys() & existing.keys():
         wanted = params_of(plan.requests[name], repository)
-        if wrong := _difference(had[name], wanted):
+        if difference := _difference(existing[name], wanted):
             raise FlowError(
-                f"{plan.file}: experiment {name} of {plan.commit[:7]} is there already, with"
-                f" {wrong}; rename the study's file, or remove it:"
-                f" {repository.removing(name)}"
+                f"{plan.file}: experiment {name} of {plan.commit[:7]} already exists with"
+                f" {difference}; rename the study file, or remove the experiment:"
+                f" {repository.remove_command(name)}"
             )
-    return {name: request for name, request in plan.requests.items() if name not in had}
+    return {name: request for name, request in plan.requests.items() if name not in existing}
 
 
 def params_of(request: RunRequest, repository: Repository) -> Any:
-    """Return the params that a run of the request works with; its revision is a commit."""
+    """Return the params of a run of `request`, whose revision must be a commit."""
     file = f"recipes/{request.recipe}.yaml" if request.recipe else PARAMS
     with tempfile.TemporaryDirectory(prefix="catdog-") as folder:
         params = Path(folder) / PARAMS
@@ -100,14 +102,14 @@ def params_of(request: RunRequest, repository: Repository) -> Any:
 
 
 def _difference(result: Result, wanted: Mapping[str, Any]) -> str:
-    """Return in words how an experiment differs from what is wanted; empty if it does not.
+    """Return how an experiment differs from the params `wanted`, as text; empty if it does not.
 
-    Params that it does not have do not count: dvc shows those that a stage depends on.
+    Params that the experiment does not have are skipped: dvc shows only those that a stage uses.
     """
     if not result.metrics:
         return "no metrics"
-    ours = dict(leaves(wanted))
-    for key, value in leaves(result.params):
-        if key not in ours or ours[key] != value:
-            return f"{key} {value} instead of {ours.get(key)}"
+    expected = flatten(wanted)
+    for key, value in flatten(result.params).items():
+        if key not in expected or expected[key] != value:
+            return f"{key} {value} instead of {expected.get(key)}"
     return ""

@@ -1,4 +1,4 @@
-"""The results of a commit's DVC experiments, as `dvc exp show` tells them."""
+"""Params and metrics of a commit's DVC experiments, read with `dvc exp show`."""
 
 import json
 import tempfile
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.guards.child_processes import child_environment, dvc
+from flows.guards.child_processes import child_environment, dvc_output
+from flows.paths import PARAMS
 from flows.runs.repository import Repository, git
-from flows.runs.request import PARAMS, baseline_of
+from flows.runs.request import baseline_of
 
 
 @dataclass(frozen=True)
@@ -22,23 +23,22 @@ class Result:
 
 
 def results(repository: Repository, commit: str) -> dict[str, Result]:
-    """Return the results of the experiments that `repository` has of `commit`, by their names.
+    """Return the results of the experiments of `commit` in `repository`, by name.
 
-    Of a commit that is itself an experiment, those of the commit that it belongs to. Those of a URL
-    are as its mirror has them: call `repository()` anew to see new ones. Raises FlowError with
-    dvc's reason if it cannot read them.
+    If `commit` is itself an experiment, those of its baseline commit. Experiments of a URL are read
+    from its mirror, which `repository()` updates. Raises FlowError with DVC's error message.
     """
     baseline = baseline_of(commit, repository)
     options = ("--json", "--hide-queued", "--hide-failed", "--rev", baseline)
     with _checkout(repository, baseline) as folder:
-        said = dvc(folder, child_environment(), "exp", "show", *options)
-    shown = next(entry for entry in json.loads(said) if entry["rev"] == baseline)
+        output = dvc_output(folder, child_environment(), "exp", "show", *options)
+    shown = next(entry for entry in json.loads(output) if entry["rev"] == baseline)
     return {each["name"]: _result(each["revs"][0]) for each in shown["experiments"] or []}
 
 
 @contextmanager
 def _checkout(repository: Repository, commit: str) -> Iterator[Path]:
-    """Yield a folder that dvc can show the experiments of `commit` in; a mirror has no files."""
+    """Yield a checkout of `commit` in which dvc can show its experiments; a mirror has no files."""
     if repository.is_checkout:
         yield repository.folder
         return
@@ -51,19 +51,10 @@ def _checkout(repository: Repository, commit: str) -> Iterator[Path]:
 
 
 def _result(entry: Mapping[str, Any]) -> Result:
-    """Return the result in an entry of `dvc exp show --json`; a file it could not read is empty."""
+    """Return the result in an entry of `dvc exp show --json`; unreadable files have no values."""
     data = entry.get("data") or {}
     params = data.get("params", {}).get(PARAMS, {}).get("data", {})
     metrics: dict[str, Any] = {}
     for file in data.get("metrics", {}).values():
         metrics |= file.get("data", {})
     return Result(params, metrics)
-
-
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each leaf of nested params or metrics with its dotted name; a list is a leaf."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

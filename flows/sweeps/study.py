@@ -1,25 +1,35 @@
-"""A study: one file that names many runs, a grid of settings × seeds.
+"""The study file: a YAML file that defines many runs, such as a grid of settings × seeds.
 
-    # studies/lr.yaml: the file's name is the study's name
-    description: Which learning rate?      # optional, like every key here
-    revision: HEAD                         # the code and data: a commit, branch or tag
-    recipe: quick                          # recipes/quick.yaml instead of params.yaml
-    overrides: [train.epochs=4]            # for every run, as `dvc exp run -S` takes them
-    grid:                                  # every combination of these
+    # studies/lr.yaml (a study is named after its file: lr)
+    description: Which learning rate?      # title of the table and the plot
+    revision: HEAD                         # commit, branch or tag to run (default: HEAD)
+    recipe: quick                          # start from recipes/quick.yaml (default: params.yaml)
+    overrides: [train.epochs=4]            # settings of every run, as for `dvc exp run -S`
+    grid:                                  # every combination of these values
       optimizer.lr: [0.03, 0.06]
       train.batch_size: [64, 128]
-    points:                                # and these: a list, or a mapping that names each
+    points:                                # further settings, each with a name
       large: {train.batch_size: 512, optimizer.lr: 0.2}
-    seeds: [1, 2, 3]                       # values of train.seed, for each of the above
-    metric: accuracy                       # what the picture shows; default: the first metric
+    seeds: [1, 2, 3]                       # values of train.seed, for each setting above
+    metric: accuracy                       # metric of the plot (default: the first one)
 
-Each point is one DVC experiment. Its name is made of the study's name and of what is set, such as
-`lr-lr=0.03-batch_size=64-seed=1` or `lr-large-seed=1`: a key by its last part, or whole where two
-keys that the study sets end alike. What a name cannot hold becomes `_`, and eight hexadecimal
-digits that stand for the point's settings follow. Values that are added later so leave the other
-names, and finished runs, as they are; so does a key, unless another that is set ends alike.
+All keys are optional, but a study needs `grid`, `points` or `seeds`. This one defines 15 points:
+5 settings (4 in the grid, and `large`) × 3 seeds. `points` may also be a list of settings without
+names.
 
-Values are numbers, text, true, false, empty, or a list of those, read as DVC reads params.yaml.
+A setting is a key of params.yaml, written with dots, and its value: a number, text, true, false,
+null, or a list of these. A key that is set in `overrides` or by `seeds` cannot be set in `grid` or
+`points` too.
+
+Each point becomes one DVC experiment. Its name consists of the name of the study, the settings or
+the name of the point, and the seed: `lr-lr=0.03-batch_size=64-seed=1`, `lr-large-seed=1`. Only the
+last part of a key is used, unless two keys of the study have the same last part. If a name contains
+characters that are not allowed, they become `_`, and a hash of the settings is appended.
+
+A study can grow: a sweep finds finished points by their names and skips them. New values, points
+and seeds change no existing name. A new key in `grid` renames all points of the grid, and a new key
+with the same last part as another renames the points that set the other. After a change of `recipe`
+or `overrides`, rename the file: points of the same name would have other params, which is an error.
 """
 
 import hashlib
@@ -28,6 +38,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import PurePath
 from typing import Annotated, Any, NamedTuple, Self
 
@@ -47,39 +58,39 @@ from flows.errors import FlowError
 from flows.runs.request import Override, Recipe, Revision
 
 SEED = "train.seed"
-LONGEST_NAME = 100  # the name becomes a file's name in .git, where at most 255 bytes fit
+MAX_NAME_LENGTH = 100  # git stores the name as a file name, of at most 255 bytes
 PLAIN_TEXT = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
-PLACE_IN_YAML = ("problem", "problem_mark")
-READ_OTHERWISE = {"null", "true", "false", "nan", "inf"}  # by hydra, unless quoted
+HYDRA_KEYWORDS = {"null", "true", "false", "nan", "inf"}  # not text unless quoted
 
 
-def _value(value: Any) -> Any:
-    """Return a setting's value if `-S` can carry it."""
+def _supported(value: Any) -> Any:
+    """Return the value of a setting; ValueError if `dvc exp run -S` cannot set it."""
     items = value if isinstance(value, list) else [value]
     for item in items:
         if not (item is None or isinstance(item, bool | int | float | str)):
-            kind = "a section: join its keys with dots" if isinstance(item, dict) else f"{item!r}"
-            raise ValueError(f"must be a number, text, true, false, empty or a list, not {kind}")
-        if isinstance(item, str) and ("${" in item or _has_control(item)):
-            raise ValueError(f"{item!r} holds characters that `dvc exp run -S` cannot carry")
+            kind = "a section; join its keys with dots" if isinstance(item, dict) else f"{item!r}"
+            raise ValueError(f"must be a number, text, true, false, null or a list, not {kind}")
+        if isinstance(item, str) and ("${" in item or _has_control_character(item)):
+            raise ValueError(f"{item!r} has characters that `dvc exp run -S` does not support")
     return value
 
 
-def _has_control(text: str) -> bool:
-    """Return whether a text has line ends or other control characters."""
+def _has_control_character(text: str) -> bool:
+    """Return whether a text contains a line break or another control character."""
     return any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in text)
 
 
-def _distinct(values: list[Any]) -> list[Any]:
+def _unique(values: list[Any]) -> list[Any]:
+    """Return the list; ValueError if it contains a value twice."""
     texts = [as_override("", value)[1:] for value in values]
-    if twice := [text for text, count in Counter(texts).items() if count > 1]:
-        raise ValueError(f"holds {twice[0]} twice")
+    if repeated := [text for text, count in Counter(texts).items() if count > 1]:
+        raise ValueError(f"contains {repeated[0]} twice")
     return values
 
 
 Key = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*$")]
 Name = Annotated[str, Field(max_length=50, pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$")]
-Value = Annotated[Any, AfterValidator(_value)]
+Value = Annotated[Any, AfterValidator(_supported)]
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 Settings = dict[Key, Value]
 Points = Annotated[
@@ -93,9 +104,10 @@ Points = Annotated[
 
 
 class Point(NamedTuple):
-    """One run of a study: the experiment's name, all its overrides, and what only it sets.
+    """One run of a study.
 
-    `label` is the same for all seeds of a setting.
+    `name` is the name of the experiment; `label` is the same for all seeds of a setting.
+    `overrides` are all overrides of the run, `settings` those of its grid, points and seeds.
     """
 
     name: str
@@ -105,7 +117,7 @@ class Point(NamedTuple):
 
 
 class Study(BaseModel):
-    """What a study's file holds, and its name; this module's text explains the keys."""
+    """The content of a study file, and the study's name; the module docstring explains the keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -114,58 +126,59 @@ class Study(BaseModel):
     revision: Revision = "HEAD"
     recipe: Recipe | None = None
     overrides: list[Override] = []
-    grid: dict[Key, Annotated[list[Value], Field(min_length=1), AfterValidator(_distinct)]] = {}
+    grid: dict[Key, Annotated[list[Value], Field(min_length=1), AfterValidator(_unique)]] = {}
     points: Points = []
-    seeds: Annotated[list[Seed], AfterValidator(_distinct)] = []
+    seeds: Annotated[list[Seed], AfterValidator(_unique)] = []
     metric: str | None = None
 
     @model_validator(mode="after")
-    def _names_runs(self) -> Self:
+    def _defines_runs(self) -> Self:
         if not (self.grid or self.points or self.seeds):
-            raise ValueError("names no runs; give it grid, points or seeds")
+            raise ValueError("defines no runs; add grid, points or seeds")
         return self
 
     @model_validator(mode="after")
-    def _each_key_in_one_place(self) -> Self:
-        places = {
+    def _each_key_is_set_once(self) -> Self:
+        sections = {
             "overrides": {item.partition("=")[0] for item in self.overrides},
             "seeds": {SEED} if self.seeds else set(),
-            "grid or points": set(self.grid).union(*self._explicit()),
+            "grid or points": set(self.grid).union(*self._listed()),
         }
-        for (first, keys), (second, others) in itertools.combinations(places.items(), 2):
+        for (first, keys), (second, others) in itertools.combinations(sections.items(), 2):
             if both := sorted(keys & others):
-                raise ValueError(f"{both[0]} is set in {first} and in {second}; keep one")
+                raise ValueError(f"{both[0]} is set both in {first} and in {second}; keep one")
         return self
 
     @model_validator(mode="after")
-    def _each_point_once(self) -> Self:
+    def _points_are_unique(self) -> Self:
         found = points(self)
         names = Counter(point.name for point in found)
         settings = Counter(tuple(sorted(point.overrides)) for point in found)
         for point in found:
             if names[point.name] > 1 or settings[tuple(sorted(point.overrides))] > 1:
-                raise ValueError(f"the point {point.name} comes up twice; keep one")
+                raise ValueError(f"the point {point.name} is defined twice; keep one")
         return self
 
-    def _explicit(self) -> list[Settings]:
+    def _listed(self) -> list[Settings]:
         return list(self.points.values() if isinstance(self.points, dict) else self.points)
 
 
 def parse(text: str, path: str) -> Study:
-    """Return the study that `text`, the content of the file at `path`, describes.
+    """Return the study in `text`, the content of the file at `path`.
 
-    Raises FlowError with one line that says what is wrong and where.
+    Raises FlowError, in one line with the key and the reason, if it is invalid.
     """
     try:
         values = parse_yaml(text, path)
     except YAMLError as error:
-        problem, mark = (getattr(error.__cause__, name, None) for name in PLACE_IN_YAML)
+        problem = getattr(error.__cause__, "problem", None) or error.__cause__
+        mark = getattr(error.__cause__, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise FlowError(f"{path}: is no YAML ({problem or error.__cause__}{where})") from None
+        raise FlowError(f"{path}: invalid YAML ({problem}{where})") from None
     if not isinstance(values, dict):
-        raise FlowError(f"{path}: must hold keys such as `grid:` and `seeds:`")
+        raise FlowError(f"{path}: must be a mapping with keys such as grid and seeds")
     if "name" in values:
-        raise FlowError(f"{path}: name: is not a key here; the file's name is the study's name")
+        raise FlowError(f"{path}: name: unknown key; a study is named after its file")
     try:
         return Study.model_validate({**values, "name": PurePath(path).stem})
     except ValidationError as error:
@@ -173,28 +186,30 @@ def parse(text: str, path: str) -> Study:
 
 
 def points(study: Study) -> list[Point]:
-    """Return the points of `study` in the order of its file: grid, then points; seeds inmost."""
+    """Return the points of `study`: first the grid, then `points`, each with all its seeds."""
     seeds: list[Settings] = [{SEED: seed} for seed in study.seeds] or [{}]
-    kinds = list(_kinds(study))
-    shorten = _shorter_keys(key for _, settings in kinds for key in [*settings, *seeds[0]])
+    without_seeds = list(_points_without_seeds(study))
+    short = _short_keys(key for _, settings in without_seeds for key in [*settings, *seeds[0]])
     found = []
-    for given, settings in kinds:
-        label = given or " ".join(_said(settings, shorten)) or study.name
+    for given_name, settings in without_seeds:
+        parts = [given_name] if given_name else _name_parts(settings, short)
+        label = " ".join(parts) or study.name
         for seed in seeds:
-            parts = [study.name, *([given] if given else _said(settings, shorten))]
             own = {**settings, **seed}
             overrides = [as_override(key, value) for key, value in own.items()]
-            name = _experiment_name("-".join([*parts, *_said(seed, shorten)]), overrides)
+            text = "-".join([study.name, *parts, *_name_parts(seed, short)])
+            name = _experiment_name(text, overrides)
             found.append(Point(name, label, [*study.overrides, *overrides], own))
     return found
 
 
-def _said(settings: Settings, shorter: Mapping[str, str]) -> list[str]:
-    return [f"{shorter[key]}={as_text(value)}" for key, value in settings.items()]
+def _name_parts(settings: Settings, short: Mapping[str, str]) -> list[str]:
+    """Return a part such as `lr=0.03` for each setting."""
+    return [f"{short[key]}={as_text(value)}" for key, value in settings.items()]
 
 
-def _kinds(study: Study) -> Iterator[tuple[str | None, Settings]]:
-    """Yield each setting of the study, without seeds, with its name if it has one."""
+def _points_without_seeds(study: Study) -> Iterator[tuple[str | None, Settings]]:
+    """Yield name and settings of each point, once for all seeds; the name is None if not given."""
     if study.grid or not study.points:
         for values in itertools.product(*study.grid.values()):
             yield None, dict(zip(study.grid, values, strict=True))
@@ -204,25 +219,24 @@ def _kinds(study: Study) -> Iterator[tuple[str | None, Settings]]:
         yield from ((None, settings) for settings in study.points)
 
 
-def _shorter_keys(keys: Iterable[str]) -> dict[str, str]:
-    """Return each key's last part, or the whole key where another key ends in the same one."""
-    distinct = set(keys)
-    endings = Counter(key.rpartition(".")[2] for key in distinct)
-    shorter = {key: key.rpartition(".")[2] for key in distinct}
-    return {key: short if endings[short] == 1 else key for key, short in shorter.items()}
+def _short_keys(keys: Iterable[str]) -> dict[str, str]:
+    """Return the last part of each key, or the whole key if two keys have the same last part."""
+    last_parts = {key: key.rpartition(".")[2] for key in set(keys)}
+    count = Counter(last_parts.values())
+    return {key: last if count[last] == 1 else key for key, last in last_parts.items()}
 
 
 def _experiment_name(text: str, overrides: list[str]) -> str:
-    """Return `text` as a name that git and dvc take; where it had to change, with a digest."""
-    name = re.sub(r"[^A-Za-z0-9._+=-]+|\.(?=\.)|\.$|\.(?=lock$)", "_", text)[:LONGEST_NAME]
+    """Return `text` as a name that git and DVC allow, with a hash appended if it had to change."""
+    name = re.sub(r"[^A-Za-z0-9._+=-]+|\.(?=\.)|\.$|\.(?=lock$)", "_", text)[:MAX_NAME_LENGTH]
     if name == text:
         return name
     digest = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:8]
-    return f"{name[: LONGEST_NAME - 9]}-{digest}"
+    return f"{name[: MAX_NAME_LENGTH - 9]}-{digest}"
 
 
 def as_override(key: str, value: Any) -> str:
-    """Return `key=value` in hydra's grammar, so that `dvc exp run -S` sets exactly `value`."""
+    """Return `key=value` in Hydra's override grammar, so that `dvc exp run -S` sets `value`."""
     if isinstance(value, list):
         return f"{key}=[{','.join(_as_hydra(item) for item in value)}]"
     return f"{key}={_as_hydra(value)}"
@@ -231,16 +245,18 @@ def as_override(key: str, value: Any) -> str:
 def _as_hydra(value: bool | float | str | None) -> str:
     if not isinstance(value, str):
         return as_text(value)
-    if PLAIN_TEXT.fullmatch(value) and value.lower() not in READ_OTHERWISE:
+    if PLAIN_TEXT.fullmatch(value) and value.lower() not in HYDRA_KEYWORDS:
         return value
-    # A backslash escapes only a quote, and backslashes that stand before one.
+    # In Hydra's grammar a backslash escapes only a quote, and a backslash before a quote.
     escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", r"\'")
     return f"'{escaped}'"
 
 
 def as_text(value: Any) -> str:
-    """Return `value` as YAML writes it in one line: null, true, 0.03, text, [1, 2]."""
+    """Return `value` as one line of YAML: null, true, 0.03, text, 'null', [1, 2]."""
     match value:
+        case str() if _reads_as_another_type(value):
+            return f"'{value}'"
         case None:
             return "null"
         case bool():
@@ -251,20 +267,29 @@ def as_text(value: Any) -> str:
             return str(value)
 
 
+def _reads_as_another_type(text: str) -> bool:
+    """Return whether a text is what `as_text` returns for null, a boolean or a number."""
+    for convert in (int, float):
+        with suppress(ValueError):
+            if str(convert(text)) == text:
+                return True
+    return text in ("null", "true", "false")
+
+
 def _explain(error: ValidationError) -> str:
-    """Return the first mistake in one line: the key, and what is wrong with it."""
+    """Return the first error as one line: the key, and what is wrong with it."""
     problem = error.errors(include_url=False)[0]
-    place = [str(part) for part in problem["loc"] if part != "[key]"]
-    if place[:1] == ["points"] and place[1:2] in (["dict"], ["list"]):
-        del place[1]  # the tag of the union
+    location = [str(part) for part in problem["loc"] if part != "[key]"]
+    if location[:1] == ["points"] and location[1:2] in (["dict"], ["list"]):
+        del location[1]  # the tag of the union
     match problem["type"]:
         case "extra_forbidden":
             known = ", ".join(key for key in Study.model_fields if key != "name")
-            text = f"is not a key of a study (its keys are {known})"
+            text = f"unknown key; choose one of {known}"
         case "string_pattern_mismatch":
             text = f"{problem['input']!r} must match {problem['ctx']['pattern']}"
         case "list_type":
             text = f"must be a list, such as [{as_text(problem['input'])}]"
         case _:
             text = problem["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(place)}: {text}" if place else text
+    return f"{'.'.join(location)}: {text}" if location else text

@@ -1,4 +1,4 @@
-"""Every way in which a run on a worker can die, with a real server, worker, git and dvc."""
+"""Every way in which a run on an agent can die, with a real server, agent, git and DVC."""
 
 import os
 import subprocess
@@ -15,16 +15,17 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.events.actions import ChangeFlowRunState
 from prefect.states import Cancelling
 
-from flows.deploy import BEAT_SECONDS, MISSED_BEATS
+from flows.deploy import BEAT_SECONDS, MISSED_BEATS, automations
 from flows.guards.device_slots import Device
 from tests.helpers.prefect_runs import log_of, run_deployment_now, state_of, wait_for_end
 from tools.prefect_services import REPOSITORY, Agent, Server, wait_for
 from tools.tiny_project import commit, create
 
-# Trains until it is told that it may end, or to stop, which it needs a second for. A checkpoint of
-# an earlier one lets it end at once.
+# Trains until the test allows it to end, or stops it; then saving takes a second. With a checkpoint
+# of an earlier training it ends at once.
 TRAIN = """
 import os, signal, sys, time
 from pathlib import Path
@@ -42,7 +43,7 @@ def save(*_):
 
 signal.signal(signal.SIGTERM, save)
 if checkpoint.exists():
-    print("going on from step", checkpoint.read_text())
+    print("resuming from step", checkpoint.read_text())
 else:
     checkpoint.write_text("3")
     (outside / "training").touch()
@@ -55,16 +56,16 @@ Path("model.txt").write_text("model")
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project whose training lasts."""
+    """A project whose training waits for the test."""
     project = create(tmp_path / "project")
     (project / "train.py").write_text(TRAIN, encoding="utf-8")
-    commit(project, "A training that lasts")
+    commit(project, "A training that waits")
     return project
 
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder through which the training and the test talk."""
+    """A folder through which the training and the test communicate."""
     (tmp_path / "outside").mkdir()
     return tmp_path / "outside"
 
@@ -77,7 +78,7 @@ def agent(
     tmp_path: Path,
     start_agent: Callable[..., Agent],
 ) -> Callable[[], Agent]:
-    """Start an agent of the pool gpu, always on the same machine."""
+    """Start an agent of the pool gpu, each time on the same machine."""
 
     def start() -> Agent:
         variables = {"OUTSIDE": str(outside), "CUDA_VISIBLE_DEVICES": ""}
@@ -87,7 +88,7 @@ def agent(
 
 
 def start_training(outside: Path) -> Any:
-    """Start a run of the pipeline; return its id once its training is under way."""
+    """Start a run of the pipeline; return its id once its training has begun."""
     run = run_deployment_now("pipeline/pipeline").id
     wait_for(lambda: (outside / "training").exists() or state_of(run).is_final(), 600)
     assert not state_of(run).is_final(), state_of(run)
@@ -95,7 +96,7 @@ def start_training(outside: Path) -> Any:
 
 
 def processes_of_runs(agent: Agent) -> list[Any]:
-    """Return the processes of the agent's flow runs: flow, supervisor, dvc and the stage."""
+    """Return the processes of the agent's flow runs: flow, supervisor, dvc and stage."""
     found = []
     for process in agent.processes():
         try:
@@ -111,16 +112,16 @@ def slots_in_use() -> int:
         return int(client.read_global_concurrency_limit_by_name(Device("cpu").limit).active_slots)
 
 
-def assert_next_run_goes_on() -> None:
-    """Another run of the same takes the checkpoint up, and ends well."""
+def assert_next_run_resumes() -> None:
+    """Another run with the same parameters resumes from the checkpoint and completes."""
     run = run_deployment_now("pipeline/pipeline").id
     end = wait_for_end(run)
     assert end.is_completed(), end
-    assert "going on from step 3" in log_of(run)
+    assert "resuming from step 3" in log_of(run)
     wait_for(lambda: slots_in_use() == 0)
 
 
-def test_cancelled_run_saves_and_leaves_nothing_and_the_next_goes_on(
+def test_cancelled_run_saves_leaves_no_process_and_the_next_resumes(
     agent: Callable[[], Agent], outside: Path
 ) -> None:
     worker = agent()
@@ -131,11 +132,11 @@ def test_cancelled_run_saves_and_leaves_nothing_and_the_next_goes_on(
     assert (outside / "saved").exists()
     assert wait_for_end(run).is_cancelled()
     assert "saved after a second" in log_of(run)
-    assert_next_run_goes_on()
+    assert_next_run_resumes()
 
 
 @pytest.mark.slow
-def test_killed_flow_is_crashed_its_training_saves_and_the_next_goes_on(
+def test_killed_flow_is_crashed_its_training_saves_and_the_next_resumes(
     agent: Callable[[], Agent], outside: Path
 ) -> None:
     worker = agent()
@@ -146,11 +147,11 @@ def test_killed_flow_is_crashed_its_training_saves_and_the_next_goes_on(
     wait_for(lambda: not processes_of_runs(worker), 60)
     assert (outside / "saved").exists()
     assert wait_for_end(run).is_crashed()
-    assert_next_run_goes_on()
+    assert_next_run_resumes()
 
 
 @pytest.mark.slow
-def test_stopped_agent_lets_the_training_save_and_leaves_nothing(
+def test_stopped_agent_lets_the_training_save_and_leaves_no_process(
     agent: Callable[[], Agent], outside: Path
 ) -> None:
     worker = agent()
@@ -161,11 +162,11 @@ def test_stopped_agent_lets_the_training_save_and_leaves_nothing(
     assert state_of(run).is_crashed()
     assert "saved after a second" in log_of(run)
     agent()
-    assert_next_run_goes_on()
+    assert_next_run_resumes()
 
 
 @pytest.mark.slow
-def test_of_two_agents_with_one_device_the_second_waits_and_says_for_whom(
+def test_of_two_agents_with_one_device_the_second_waits_and_logs_for_which_run(
     project: Path,
     outside: Path,
     tmp_path: Path,
@@ -176,34 +177,32 @@ def test_of_two_agents_with_one_device_the_second_waits_and_says_for_whom(
         variables = {"OUTSIDE": str(outside), "CUDA_VISIBLE_DEVICES": "7"}
         start_agent("gpu", project, tmp_path / name, limit=1, **variables)
     first = start_training(outside)
-    # Of other params, so that it does not wait for the result of the first.
+    # With other params, so that it does not wait for the result of the first.
     second = run_deployment_now("pipeline/pipeline", overrides=["optimizer.lr=0.2"]).id
     wait_for(lambda: any(line.endswith(": waiting") for line in log_of(second)))
     with get_client(sync_client=True) as client:
         name = client.read_flow_run(first).name
-    assert f"gpu7 is taken by run {name}: waiting" in log_of(second)
+    assert f"gpu7 is in use by run {name}: waiting" in log_of(second)
     assert state_of(first).is_running() and state_of(second).is_running()
     (outside / "may end").touch()
     assert wait_for_end(first).is_completed()
     assert wait_for_end(second).is_completed()
 
 
-def test_agent_without_a_server_to_ask_says_so_in_one_line(tmp_path: Path) -> None:
+def test_agent_without_a_server_address_fails_in_one_line(tmp_path: Path) -> None:
     environment = {**os.environ, "PREFECT_API_URL": "", "PREFECT_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "flows.agent", "--pool", "gpu"]
     run = subprocess.run(
         command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
     )
     assert run.returncode == 1
-    assert (
-        run.stderr == "agent failed: PREFECT_API_URL is not set: which server? make agent sets it\n"
-    )
+    assert run.stderr == "agent failed: PREFECT_API_URL: not set; `make agent` sets it\n"
 
 
-def test_agent_of_a_shell_without_a_terminal_stops_at_the_first_signal(
+def test_agent_of_a_non_interactive_shell_stops_at_the_first_signal(
     prefect_server: Server, project: Path, tmp_path: Path
 ) -> None:
-    """What such a shell starts with `&` ignores SIGINT, which Prefect's worker stops itself by."""
+    """Such a shell starts background jobs with SIGINT ignored, by which Prefect's worker stops."""
     worker = Agent(prefect_server.url, "idle", project, tmp_path / "machine", limit=1)
     worker.command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *worker.command]
     worker.start()
@@ -216,26 +215,28 @@ def test_agent_of_a_shell_without_a_terminal_stops_at_the_first_signal(
 
 
 @pytest.mark.slow
-def test_run_of_a_dead_machine_is_crashed_by_the_server_and_the_next_goes_on(
+def test_run_of_a_dead_machine_is_crashed_by_the_server_and_the_next_resumes(
     agent: Callable[[], Agent], outside: Path
 ) -> None:
     worker = agent()
     run = start_training(outside)
     wait_for(slots_in_use)
     worker.kill()
-    assert state_of(run).is_running()  # nobody was left to say so
+    assert state_of(run).is_running()  # no process is left that could report it
     end = wait_for_end(run, BEAT_SECONDS * (MISSED_BEATS + 2))
     assert end.is_crashed()
-    assert "no sign of life for 90 s" in str(end.message)
+    (action,) = next(automations(None)).actions
+    assert isinstance(action, ChangeFlowRunState)
+    assert end.message == action.message
     wait_for(lambda: slots_in_use() == 0)
     assert not (outside / "saved").exists()
     agent()
-    assert_next_run_goes_on()
+    assert_next_run_resumes()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [3, BEAT_SECONDS * (MISSED_BEATS + 1)])
-def test_run_outlives_a_restart_of_the_server(
+def test_run_survives_a_restart_of_the_server(
     deployed: Server, agent: Callable[[], Agent], outside: Path, seconds: float
 ) -> None:
     agent()
@@ -243,7 +244,7 @@ def test_run_outlives_a_restart_of_the_server(
     deployed.stop()
     time.sleep(seconds)
     deployed.start()
-    time.sleep(BEAT_SECONDS)  # it takes stock of whom it has not heard of
+    time.sleep(BEAT_SECONDS)  # it checks for runs without a heartbeat
     assert state_of(run).is_running()
     (outside / "may end").touch()
     end = wait_for_end(run)
@@ -252,10 +253,10 @@ def test_run_outlives_a_restart_of_the_server(
 
 
 @pytest.mark.slow
-def test_training_that_ends_while_the_server_is_away_is_not_lost(
+def test_training_that_ends_while_the_server_is_unreachable_is_not_lost(
     deployed: Server, agent: Callable[[], Agent], outside: Path
 ) -> None:
-    """It gives back its slot, and the next stage asks for one of its own, to nobody."""
+    """It cannot release its slot, and the next stage cannot request its own."""
     worker = agent()
     run = start_training(outside)
     deployed.stop()
@@ -264,12 +265,12 @@ def test_training_that_ends_while_the_server_is_away_is_not_lost(
     deployed.start()
     end = wait_for_end(run)
     assert end.is_completed(), end
-    assert "cpu could not be given back" in worker.log()
+    assert "the slot of cpu was not released" in worker.log()
     wait_for(lambda: slots_in_use() == 0)
 
 
 @pytest.mark.slow
-def test_agent_that_finds_no_server_waits_for_it(
+def test_agent_waits_for_a_server_that_is_down(
     deployed: Server, agent: Callable[[], Agent], outside: Path
 ) -> None:
     deployed.stop()
@@ -281,8 +282,8 @@ def test_agent_that_finds_no_server_waits_for_it(
     assert wait_for_end(run).is_completed()
 
 
-def begun_by_schedule(deployment: UUID) -> UUID | None:
-    """Return a run of the deployment that its schedule made and whose time has come."""
+def started_by_schedule(deployment: UUID) -> UUID | None:
+    """Return a run that the deployment's schedule has created and that has started."""
     only = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment]))
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(flow_run_filter=only)
@@ -290,7 +291,7 @@ def begun_by_schedule(deployment: UUID) -> UUID | None:
 
 
 @pytest.mark.slow
-def test_schedule_makes_runs_that_end_well(agent: Callable[[], Agent], outside: Path) -> None:
+def test_schedule_creates_runs_that_complete(agent: Callable[[], Agent], outside: Path) -> None:
     (outside / "may end").touch()
     agent()
     with get_client(sync_client=True) as client:
@@ -298,7 +299,7 @@ def test_schedule_makes_runs_that_end_well(agent: Callable[[], Agent], outside: 
         each_minute = DeploymentScheduleCreate(schedule=CronSchedule(cron="* * * * *"), active=True)
         (schedule,) = client.create_deployment_schedules(deployment.id, [each_minute])
     try:
-        run = wait_for(lambda: begun_by_schedule(deployment.id), 300)
+        run = wait_for(lambda: started_by_schedule(deployment.id), 300)
         assert run is not None
         end = wait_for_end(run)
     finally:

@@ -1,4 +1,4 @@
-"""What the page of a run shows, as the server keeps it."""
+"""The artifacts of a run, as the server stores them."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
 from flows.pipeline import pipeline
 from flows.runs import artifacts, training_progress
-from flows.runs.artifacts import Difference, flatten
+from flows.runs.artifacts import Difference, as_text
 from flows.runs.training_progress import EpochProgress
 from tools import tiny_project
 from tools.prefect_services import wait_for
@@ -47,7 +47,7 @@ Path("metrics.json").write_text(json.dumps({"accuracy": accuracy, "photos": 8}))
 
 
 class Page(NamedTuple):
-    """A finished run, and its artifacts by key."""
+    """A finished run and its artifacts by key."""
 
     state: State[Any]
     artifacts: dict[str, Any]
@@ -55,7 +55,7 @@ class Page(NamedTuple):
 
 @pytest.fixture(scope="module")
 def project(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A project whose training prints epochs, and is worse with seed 2; its results committed."""
+    """A project whose training prints epochs and is worse with seed 2, with committed results."""
     folder = tiny_project.create(tmp_path_factory.mktemp("page") / "project")
     (folder / "pixel.png").write_bytes(PIXEL)
     (folder / "train.py").write_text(TRAIN, encoding="utf-8")
@@ -70,7 +70,7 @@ def project(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 
 @pytest.fixture(scope="module")
 def worse(project: Path) -> Page:
-    """The page of a run with another seed, which is less accurate."""
+    """A run with another seed, which is less accurate."""
     state = pipeline(overrides=("train.seed=2",), experiment="worse", return_state=True)
     return Page(state, artifacts_of(state))
 
@@ -91,23 +91,23 @@ def test_metrics_are_a_table(worse: Page) -> None:
     ]
 
 
-def test_last_epoch_is_the_progress(worse: Page) -> None:
+def test_progress_shows_the_last_epoch(worse: Page) -> None:
     progress = worse.artifacts["training"]
     assert (progress.type, progress.data) == ("progress", 100)
     assert progress.description == "epoch 2 of 2: 64 px  loss 0.2"
 
 
-def test_comparison_tells_params_and_metrics_against_the_parent(worse: Page) -> None:
+def test_comparison_shows_changed_params_and_metrics(worse: Page) -> None:
     text = worse.artifacts["comparison"].data
     assert "| train.seed | 1 | 2 |" in text
     assert "| accuracy | 0.75 | 0.5 | -0.25 |" in text
-    assert "photos" not in text  # which is the same
+    assert "photos" not in text  # unchanged
 
 
-def test_picture_is_in_the_artifact_itself(worse: Page) -> None:
-    picture = worse.artifacts["confusion"]
-    assert picture.type == "image"
-    head, _, data = picture.data.partition(",")
+def test_plot_is_in_the_artifact_itself(worse: Page) -> None:
+    plot = worse.artifacts["confusion"]
+    assert plot.type == "image"
+    head, _, data = plot.data.partition(",")
     assert head == "data:image/png;base64"
     assert base64.b64decode(data) == PIXEL
     assert "curves" not in worse.artifacts  # this project has none
@@ -118,11 +118,11 @@ def test_summary_names_the_experiment_the_commit_and_what_ran(worse: Page, proje
     assert text.startswith("## Done\n")
     assert "`dvc exp apply worse`" in text
     assert tiny_project.git(project, "rev-parse", "HEAD") in text
-    assert "| prepare | taken from the cache |" in text
+    assert "| prepare | restored from the cache |" in text
     assert "| train | ran |" in text
 
 
-def test_drop_of_accuracy_is_an_event(worse: Page) -> None:
+def test_drop_of_accuracy_emits_an_event(worse: Page) -> None:
     events: list[Any] = []
 
     def dropped() -> bool:
@@ -130,7 +130,7 @@ def test_drop_of_accuracy_is_an_event(worse: Page) -> None:
             answer = client.request(
                 "POST", "/events/filter", json={"filter": {"event": {"name": [artifacts.DROPPED]}}}
             )
-        # The server is that of all tests: other runs' metrics may have dropped too.
+        # All tests share the server: metrics of other runs may have dropped too.
         run = f"prefect.flow-run.{worse.state.state_details.flow_run_id}"
         events[:] = [event for event in answer.json()["events"] if run in str(event["related"])]
         return bool(events)
@@ -140,18 +140,18 @@ def test_drop_of_accuracy_is_an_event(worse: Page) -> None:
     assert events[0]["payload"]["after"] == 0.5
 
 
-def test_failed_run_says_on_its_page_why_and_where_its_files_are(project: Path) -> None:
+def test_summary_of_a_failed_run_has_the_reason_and_the_workspace(project: Path) -> None:
     (project / "evaluate.py").write_text("raise SystemExit('no model')", encoding="utf-8")
     tiny_project.commit(project, "An evaluation that fails")
     state = pipeline(return_state=True)
     text = artifacts_of(state)["summary"].data
     assert text.startswith("## Failed: stage evaluate failed: exit code 1")
-    assert "- **kept in**: " in text
-    assert "| train | taken from the cache |" in text
+    assert "- **workspace**: " in text
+    assert "| train | restored from the cache |" in text
     tiny_project.git(project, "reset", "-q", "--hard", "HEAD~1")
 
 
-def test_run_of_a_commit_as_it_is_is_compared_with_the_commit_before(project: Path) -> None:
+def test_unchanged_result_is_compared_with_the_previous_commit(project: Path) -> None:
     params = project / "params.yaml"
     params.write_text(params.read_text().replace("seed: 1", "seed: 2"), encoding="utf-8")
     assert tiny_project.dvc(project, "repro", "-q") == 0
@@ -161,47 +161,47 @@ def test_run_of_a_commit_as_it_is_is_compared_with_the_commit_before(project: Pa
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "reported"),
     [(0.9, 0.85, True), (0.9, 0.89, False), (0.9, 0.95, False), (None, 0.5, False)],
 )
-def test_only_a_drop_by_more_than_allowed_is_told(
-    server: str, before: float | None, after: float, told: bool
+def test_only_a_drop_by_more_than_allowed_is_reported(
+    server: str, before: float | None, after: float, reported: bool
 ) -> None:
     @flow
     def compare() -> bool:
-        return artifacts.tell_of_a_drop(Difference("abc", {}, {"accuracy": (before, after)}), 0.02)
+        return artifacts.report_drop(Difference("abc", {}, {"accuracy": (before, after)}), 0.02)
 
-    assert compare() is told
+    assert compare() is reported
 
 
-def test_server_that_is_away_holds_no_training_up(
+def test_server_that_is_away_does_not_delay_a_training(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     retries: list[int] = []
 
-    # In its place: a flow's client goes on talking to the server that it was made for.
+    # Instead of stopping the server, since a flow's client keeps its connection.
     def away(*_: object) -> None:
         retries.append(PREFECT_CLIENT_MAX_RETRIES.value())
-        raise httpx.ConnectError("nobody answers")
+        raise httpx.ConnectError("no server")
 
     @flow
     def train() -> str:
-        shown = EpochProgress()
+        progress = EpochProgress()
         with monkeypatch.context() as patch:
             patch.setattr(training_progress, "create_progress_artifact", away)
-            shown.hear("epoch 1/2  loss 1")
-        shown.hear("epoch 2/2  loss 0.5 *")
+            progress.handle_line("epoch 1/2  loss 1")
+        progress.handle_line("epoch 2/2  loss 0.5 *")
         return "trained"
 
     state = train(return_state=True)
     assert state.result() == "trained"
-    assert retries == [0]  # five of them take a minute
+    assert retries == [0]  # the default of five takes a minute
     assert artifacts_of(state)["training"].data == 100
 
 
-def test_artifact_that_the_server_does_not_take_costs_the_run_nothing(server: str) -> None:
+def test_rejected_artifact_does_not_fail_the_run(server: str) -> None:
     def away(*_: object, **__: object) -> None:
-        raise httpx.ConnectError("nobody answers")
+        raise httpx.ConnectError("no server")
 
     @flow
     def run() -> str:
@@ -211,9 +211,9 @@ def test_artifact_that_the_server_does_not_take_costs_the_run_nothing(server: st
     assert run() == "done"
 
 
-def test_flatten_counts_lists_and_leaves_whole_numbers_alone() -> None:
+def test_as_text_numbers_list_items_and_rounds_floats() -> None:
     metrics = {"confusion": [[3, 1], [0, 4]], "best": None, "loss": 1e-9}
-    assert dict(flatten(metrics)) == {
+    assert as_text(metrics) == {
         "confusion.0.0": "3",
         "confusion.0.1": "1",
         "confusion.1.0": "0",

@@ -1,6 +1,9 @@
-"""What `make deploy` puts on a server, and what the server then does by itself."""
+"""What `make deploy` installs on a server, and what the automations do."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -19,8 +22,10 @@ from prefect.variables import Variable
 
 from flows.deploy import BEAT_SECONDS, MISSED_BEATS, POOLS, main, wait_for_server
 from flows.errors import FlowError
-from flows.on_new_photos import PHOTOS, VARIABLE, on_new_photos
+from flows.on_new_photos import VARIABLE, on_new_photos
+from flows.paths import RAW_POINTER
 from flows.runs import artifacts
+from tests.helpers.flow_commands import ROOT
 from tests.helpers.prefect_runs import run_deployment_now
 from tools.prefect_services import Server, deploy, pause_schedules, wait_for
 from tools.tiny_project import commit, create
@@ -46,22 +51,22 @@ def automation_names() -> list[str]:
 
 
 def delete_run(run: UUID) -> None:
-    """Take it away before a worker of another test finds it."""
+    """Delete a run before a worker of another test takes it."""
     with get_client(sync_client=True) as client:
         client.delete_flow_run(run)
 
 
-def test_each_deployment_lies_in_a_pool_whose_workers_start_processes(deployed: Server) -> None:
+def test_each_deployment_is_in_a_pool_of_processes(deployed: Server) -> None:
     found = deployments()
     assert {name: deployment.work_pool_name for name, deployment in found.items()} == PLACES
     with get_client(sync_client=True) as client:
         assert [client.read_work_pool(name).type for name in POOLS] == ["process", "process"]
 
 
-def test_runs_beat_often_enough_and_have_the_tag_that_the_automation_looks_for(
+def test_runs_send_heartbeats_often_enough_and_have_the_tag_of_the_automation(
     deployed: Server,
 ) -> None:
-    """A deployment without them would be taken for dead, or never."""
+    """Otherwise its runs would be marked as crashed while they are alive, or never."""
     for deployment in deployments().values():
         variables: Any = deployment.job_variables
         environment = variables["env"]
@@ -69,14 +74,51 @@ def test_runs_beat_often_enough_and_have_the_tag_that_the_automation_looks_for(
         assert deployment.tags == ["catdog"]
 
 
-def test_each_machine_takes_the_flows_from_its_own_checkout(deployed: Server) -> None:
-    """Had the folder been filled in while deploying, no other machine could run them."""
+def test_commands_in_the_repository_use_the_settings_of_prefect_toml() -> None:
+    show = (
+        "from prefect.settings import get_current_settings; s = get_current_settings();"
+        " print(s.flows.heartbeat_frequency, s.server.analytics_enabled,"
+        " s.server.concurrency.lease_storage)"
+    )
+    kept = {name: value for name, value in os.environ.items() if "PREFECT_" not in name}
+    printed = subprocess.run(
+        [sys.executable, "-c", show], cwd=ROOT, env=kept, check=True, stdout=subprocess.PIPE
+    ).stdout.split()
+    assert printed == [
+        str(BEAT_SECONDS).encode(),
+        b"False",
+        b"prefect.server.concurrency.lease_storage.filesystem",
+    ]
+
+
+@pytest.mark.parametrize("name", ["pipeline", "remote_stage", "sweep", "on_new_photos"])
+def test_entrypoint_loads_after_the_pull_step(name: str, tmp_path: Path) -> None:
+    """A worker starts a run in another folder, without PYTHONPATH."""
+    flow = "stage" if name == "remote_stage" else name
+    load = (
+        "import os; from prefect.flows import load_flow_from_entrypoint as load;"
+        f" os.chdir({str(ROOT)!r}); print(load('flows/{name}.py:{flow}').fn.__name__)"
+    )
+    kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    printed = subprocess.run(
+        [sys.executable, "-P", "-c", load],
+        cwd=tmp_path,
+        env=kept,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout.strip()
+    assert printed == flow
+
+
+def test_each_machine_uses_the_flows_of_its_own_checkout(deployed: Server) -> None:
+    """With the folder of the deploying machine, no other machine could run them."""
     for deployment in deployments().values():
         (step,) = deployment.pull_steps or []
         assert list(step.values()) == [{"directory": "{{ $CATDOG_ROOT }}"}]
 
 
-def test_pipeline_runs_each_night_and_photos_are_looked_at_every_ten_minutes(
+def test_schedules_are_nightly_and_every_ten_minutes(
     deployed: Server,
 ) -> None:
     crons = {
@@ -90,7 +132,7 @@ def test_pipeline_runs_each_night_and_photos_are_looked_at_every_ten_minutes(
     }
 
 
-def test_each_parameter_has_a_type_and_a_description_in_the_form(deployed: Server) -> None:
+def test_each_parameter_has_a_type_and_a_description(deployed: Server) -> None:
     for name, deployment in deployments().items():
         form: Any = deployment.parameter_openapi_schema
         for parameter, schema in form["properties"].items():
@@ -116,7 +158,7 @@ def test_each_parameter_has_a_type_and_a_description_in_the_form(deployed: Serve
         ("on-new-photos/on-new-photos", {"deployment": "pipeline"}),
     ],
 )
-def test_wrong_parameter_is_refused_before_there_is_a_run(
+def test_invalid_parameter_is_refused_before_a_run_is_created(
     deployed: Server, deployment: str, wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(PrefectHTTPStatusError) as error:
@@ -125,7 +167,7 @@ def test_wrong_parameter_is_refused_before_there_is_a_run(
     assert next(iter(wrong)) in error.value.response.text
 
 
-def test_one_sweep_at_a_time_and_no_look_at_the_photos_queues_behind_one_that_hangs(
+def test_concurrency_limits_of_sweep_and_on_new_photos(
     deployed: Server,
 ) -> None:
     limits = {}
@@ -148,14 +190,14 @@ def test_deploying_again_changes_nothing(deployed: Server) -> None:
     assert {name: deployment.id for name, deployment in deployments().items()} == ids
 
 
-def test_dead_is_who_misses_three_beats(deployed: Server) -> None:
+def test_run_is_dead_after_three_missed_heartbeats(deployed: Server) -> None:
     with get_client(sync_client=True) as client:
         (automation,) = client.read_automations()
     trigger: Any = automation.trigger
     assert trigger.within.total_seconds() == BEAT_SECONDS * MISSED_BEATS == 90
 
 
-def test_missing_server_is_named_in_one_line() -> None:
+def test_missing_server_is_one_line() -> None:
     nowhere = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
     with (
         temporary_settings(nowhere),
@@ -165,7 +207,7 @@ def test_missing_server_is_named_in_one_line() -> None:
         wait_for_server(client, seconds=0)
 
 
-def test_server_that_wants_a_password_says_which_setting_has_it(
+def test_missing_password_names_the_setting(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = Server(tmp_path / "server", PREFECT_SERVER_API_AUTH_STRING="ann:secret")
@@ -176,13 +218,13 @@ def test_server_that_wants_a_password_says_which_setting_has_it(
     finally:
         server.kill()
     assert capsys.readouterr().err == (
-        f"deploy failed: the server at {server.url} wants a password: set PREFECT_API_AUTH_STRING"
-        " to what its PREFECT_SERVER_API_AUTH_STRING is\n"
+        f"deploy failed: the server at {server.url} requires a password; set"
+        " PREFECT_API_AUTH_STRING to the server's PREFECT_SERVER_API_AUTH_STRING\n"
     )
 
 
 class Receiver(HTTPServer):
-    """Takes notifications as Slack would, on a free port."""
+    """A server on a free port that accepts notifications as Slack does."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -191,7 +233,7 @@ class Receiver(HTTPServer):
 
 
 class Notification(BaseHTTPRequestHandler):
-    """One of them."""
+    """The handler of a notification."""
 
     def do_POST(self) -> None:
         assert isinstance(self.server, Receiver)
@@ -201,12 +243,12 @@ class Notification(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def receiver(deployed: Server) -> Iterator[Receiver]:
-    """A receiver whose address the server has been given."""
+    """A receiver; its URL is CATDOG_NOTIFY_URL of the server."""
     with Receiver() as receiver:
         threading.Thread(target=receiver.serve_forever, daemon=True).start()
         deploy(deployed, CATDOG_NOTIFY_URL=receiver.url)
@@ -219,27 +261,27 @@ def receiver(deployed: Server) -> Iterator[Receiver]:
                 client.delete_automation(automation.id)
 
 
-def test_failure_and_a_worse_model_are_told_to_the_address(receiver: Receiver) -> None:
-    @flow(name="told", flow_run_name="unlucky")
-    def told() -> None:
-        artifacts.tell_of_a_drop(artifacts.Difference("HEAD", {}, {"accuracy": (0.95, 0.9)}), 0.02)
+def test_failure_and_a_worse_model_are_notified(receiver: Receiver) -> None:
+    @flow(name="bad", flow_run_name="unlucky")
+    def bad() -> None:
+        artifacts.report_drop(artifacts.Difference("HEAD", {}, {"accuracy": (0.95, 0.9)}), 0.02)
         raise ValueError('no "photos"')
 
     with tags("catdog"):
-        told(return_state=True)
+        bad(return_state=True)
     wait_for(lambda: len(receiver.texts) >= 2)
     assert sorted(receiver.texts) == [
         "accuracy of run unlucky fell from 0.95 to 0.9",
-        'run unlucky of told is Failed: Flow run encountered an exception: ValueError: no "photos"',
+        'run unlucky of bad is Failed: Flow run encountered an exception: ValueError: no "photos"',
     ]
 
 
-def test_other_flows_of_the_server_are_none_of_our_business(receiver: Receiver) -> None:
-    @flow(name="other", flow_run_name="somebody's")
+def test_other_flows_of_the_server_are_not_notified(receiver: Receiver) -> None:
+    @flow(name="other", flow_run_name="not ours")
     def other() -> None:
         raise ValueError("not ours")
 
-    @flow(name="told", flow_run_name="ours")
+    @flow(name="bad", flow_run_name="ours")
     def ours() -> None:
         raise ValueError("ours")
 
@@ -247,17 +289,17 @@ def test_other_flows_of_the_server_are_none_of_our_business(receiver: Receiver) 
     with tags("catdog"):
         ours(return_state=True)
     wait_for(lambda: receiver.texts)
-    assert not any("somebody's" in text for text in receiver.texts)
+    assert not any("not ours" in text for text in receiver.texts)
 
 
 def runs_of_the_pipeline(revision: str) -> list[FlowRun]:
-    """The runs of a commit: other tests leave theirs on the same server."""
+    """Return the runs of a commit; other tests have runs on the same server."""
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs()
     return [run for run in runs if run.parameters.get("revision") == revision]
 
 
-def test_new_photos_start_one_run_of_their_commit(
+def test_changed_photos_start_one_run_of_their_commit(
     deployed: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = create(tmp_path / "project")
@@ -267,30 +309,30 @@ def test_new_photos_start_one_run_of_their_commit(
 
     missing = on_new_photos(return_state=True)
     assert missing.is_failed()
-    assert PHOTOS in str(missing.message)
+    assert RAW_POINTER in str(missing.message)
 
     for photos in ("first", "second"):
         (project / "data").mkdir(exist_ok=True)
-        (project / PHOTOS).write_text(f"outs: [] # {photos}\n")
+        (project / RAW_POINTER).write_text(f"outs: [] # {photos}\n")
         head = commit(project, photos)
         new = on_new_photos(return_state=True)
         (run,) = runs_of_the_pipeline(head)
         delete_run(run.id)
         assert new.is_completed()
-        assert new.message == f"{PHOTOS} is new in {head[:7]}: run {run.name} started"
+        assert new.message == f"{RAW_POINTER} has changed in {head[:7]}; started run {run.name}"
 
     (project / "other.txt").touch()
     last = commit(project, "Something else")
     old = on_new_photos(return_state=True)
     assert old.is_completed()
-    assert old.message == f"{PHOTOS} has not changed since {head[:7]}: nothing to do"
+    assert old.message == f"{RAW_POINTER} has not changed since {head[:7]}; no run started"
     assert runs_of_the_pipeline(head) == runs_of_the_pipeline(last) == []
 
 
-def test_without_an_address_it_asks_for_one_and_starts_no_server(
+def test_without_a_server_url_no_temporary_server_is_started(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("flows.deploy.get_client", lambda **_: pytest.fail("asked a server"))
+    monkeypatch.setattr("flows.deploy.get_client", lambda **_: pytest.fail("called a server"))
     with temporary_settings({PREFECT_API_URL: None}):
         assert main() == 1
-    assert "PREFECT_API_URL is not set" in capsys.readouterr().err
+    assert "PREFECT_API_URL: not set" in capsys.readouterr().err

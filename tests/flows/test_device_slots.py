@@ -1,4 +1,4 @@
-"""Which device a training gets, who waits for whom, and how a slot comes free."""
+"""Device slots: which device a training gets, which run it waits for, and when a slot is freed."""
 
 import itertools
 import os
@@ -18,7 +18,7 @@ from flows.guards import device_slots
 from flows.guards.device_slots import Device, device_slot, devices
 from tools.prefect_services import Server, Service, wait_for
 
-# What `nvidia-smi -L` prints: two GPUs, the second split into two parts.
+# Output of `nvidia-smi -L`: two GPUs, the second with two MIG instances.
 LISTED = """\
 GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5f2e)
 GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-c0de)
@@ -26,7 +26,7 @@ GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-c0de)
   MIG 3g.20gb     Device  1: (UUID: MIG-2222)
 """
 
-# A run that holds a device until the file `go` appears.
+# A run that holds a device until the file `go` exists.
 HOLD = """\
 import sys, time
 from pathlib import Path
@@ -36,7 +36,7 @@ from flows.guards.device_slots import device_slot
 @task
 def train(name: str, folder: Path) -> None:
     with device_slot(lambda line: print(line, flush=True)) as environment:
-        # Renamed into place, so that who sees the file sees what is in it.
+        # Renamed into place, so that the file is complete as soon as it exists.
         (folder / "new").mkdir(exist_ok=True)
         (folder / "new" / name).write_text(environment.get("CUDA_VISIBLE_DEVICES", "none"))
         (folder / "new" / name).rename(folder / name)
@@ -53,21 +53,21 @@ run()
 
 @pytest.fixture(autouse=True)
 def one_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As far as these tests can tell, this machine has no GPU, and time runs faster, and out."""
-    looks = itertools.count(1)
+    """Hide the GPUs of this machine, and make polling fast and limited."""
+    polls = itertools.count(1)
 
-    def look_again(_: float) -> None:
-        if next(looks) > 100:
-            pytest.fail("no device came free")
+    def poll(_: float) -> None:
+        if next(polls) > 100:
+            pytest.fail("no device became free")
         time.sleep(0.05)
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(device_slots, "time", SimpleNamespace(sleep=look_again))
+    monkeypatch.setattr(device_slots, "time", SimpleNamespace(sleep=poll))
 
 
 @pytest.fixture
 def hold(prefect_server: Server, tmp_path: Path) -> Iterator[Callable[..., Service]]:
-    """Start a run of that name that holds a device until the test makes the file `go`."""
+    """Start a run of the given name that holds a device until the test creates the file `go`."""
     runs: list[Service] = []
 
     def start(name: str, **variables: str) -> Service:
@@ -98,19 +98,19 @@ def change(device: Device, **fields: int) -> None:
     [
         ("0,2", [Device("gpu0", "0"), Device("gpu2", "2")]),
         ("GPU-5f2e", [Device("GPU-5f2e", "GPU-5f2e")]),
-        ("1,-1,0", [Device("gpu1", "1")]),  # CUDA reads no further than a negative one
+        ("1,-1,0", [Device("gpu1", "1")]),  # CUDA ignores everything after a negative number
         ("", [Device("cpu")]),
         ("-1", [Device("cpu")]),
     ],
 )
-def test_cuda_visible_devices_chooses_the_devices(
+def test_cuda_visible_devices_selects_the_devices(
     monkeypatch: pytest.MonkeyPatch, visible: str, expected: list[Device]
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert devices() == expected
 
 
-def test_nvidia_smi_lists_the_devices_and_parts_of_a_gpu_stand_for_it(
+def test_nvidia_smi_lists_the_devices_with_mig_instances_instead_of_their_gpu(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\ncat <<'END'\n{LISTED}END\n")
@@ -132,7 +132,7 @@ def test_without_nvidia_smi_the_cpu_is_the_device(
     assert devices() == [Device("cpu")]
 
 
-def test_without_a_server_there_is_no_queue_and_nothing_to_set(
+def test_without_a_server_there_are_no_slots(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
@@ -140,7 +140,7 @@ def test_without_a_server_there_is_no_queue_and_nothing_to_set(
         assert environment == {}
 
 
-def test_free_device_is_taken_without_a_word_and_given_back(
+def test_free_device_is_taken_without_a_message_and_released(
     prefect_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
@@ -154,24 +154,24 @@ def test_free_device_is_taken_without_a_word_and_given_back(
     assert in_use(device) == 0
 
 
-def test_second_run_waits_for_the_first_by_its_name_and_goes_on_when_it_ends(
+def test_second_run_logs_which_run_it_waits_for_and_continues_when_that_ends(
     hold: Callable[..., Service], tmp_path: Path
 ) -> None:
     first = hold("first")
     wait_for((tmp_path / "first").exists)
     second = hold("second")
     wait_for(lambda: "waiting" in second.log() or (tmp_path / "second").exists())
-    assert "cpu is taken by run first: waiting\n" in second.log()
+    assert "cpu is in use by run first: waiting\n" in second.log()
     assert not (tmp_path / "second").exists()
     (tmp_path / "go").touch()
     for run in (first, second):
         assert run.process is not None
         assert run.process.wait(timeout=60) == 0, run.log()
-    assert (tmp_path / "second").read_text() == "none"  # a CPU need not be chosen
+    assert (tmp_path / "second").read_text() == "none"  # the CPU needs no variable
     assert second.log().count("waiting") == 1
 
 
-def test_two_runs_get_a_device_each_and_the_third_waits_for_both(
+def test_two_runs_get_one_device_each_and_a_third_waits_for_both(
     hold: Callable[..., Service], tmp_path: Path
 ) -> None:
     first, second = (hold(name, CUDA_VISIBLE_DEVICES="3,4") for name in ("first", "second"))
@@ -189,7 +189,7 @@ def test_two_runs_get_a_device_each_and_the_third_waits_for_both(
 
 
 @pytest.mark.slow
-def test_device_of_a_killed_run_comes_free_with_its_lease(
+def test_device_of_a_killed_run_is_freed_when_its_lease_expires(
     hold: Callable[..., Service], tmp_path: Path
 ) -> None:
     dead = hold("dead")
@@ -197,56 +197,54 @@ def test_device_of_a_killed_run_comes_free_with_its_lease(
     wait_for(lambda: in_use(Device("cpu")))
     dead.kill()
     living = hold("living")
-    wait_for(lambda: "cpu is taken by run dead" in living.log())
+    wait_for(lambda: "cpu is in use by run dead" in living.log())
     wait_for((tmp_path / "living").exists, 300)
 
 
-def test_slot_that_lost_its_lease_is_freed(prefect_server: Server) -> None:
-    """A server with its leases in memory leaves such slots when it ends."""
+def test_slot_without_a_lease_is_freed(prefect_server: Server) -> None:
+    """A server that keeps its leases in memory leaves such slots when it stops."""
     device = Device("cpu")
     with device_slot(pytest.fail):
         pass
     change(device, active_slots=1)
-    said: list[str] = []
-    with device_slot(said.append):
+    logged: list[str] = []
+    with device_slot(logged.append):
         assert in_use(device) == 1
-    assert said == ["cpu is taken by a run that ended: waiting"]
+    assert logged == ["cpu is in use by a run that has ended: waiting"]
     assert in_use(device) == 0
 
 
-def test_device_that_somebody_has_closed_is_waited_for(prefect_server: Server) -> None:
+def test_device_with_a_limit_of_zero_is_waited_for(prefect_server: Server) -> None:
     device = Device("cpu")
     with device_slot(pytest.fail):
         pass
     change(device, limit=0)
-    said: list[str] = []
+    logged: list[str] = []
 
-    def open_it(line: str) -> None:
-        said.append(line)
+    def raise_limit(line: str) -> None:
+        logged.append(line)
         change(device, limit=1)
 
-    with device_slot(open_it):
+    with device_slot(raise_limit):
         assert in_use(device) == 1
-    assert said == [f"cpu is closed (the limit {device.limit} is 0): waiting"]
+    assert logged == [f"cpu is disabled (the limit {device.limit} is 0): waiting"]
 
 
-def test_server_that_is_away_when_a_training_ends_does_not_change_how_it_ended(
+def test_unreachable_server_at_the_end_of_a_training_does_not_hide_its_error(
     prefect_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "8")
-    said: list[str] = []
+    logged: list[str] = []
     try:
-        with pytest.raises(ZeroDivisionError), device_slot(said.append):
+        with pytest.raises(ZeroDivisionError), device_slot(logged.append):
             prefect_server.stop()
             raise ZeroDivisionError
     finally:
         prefect_server.start()
-    assert said == ["gpu8 could not be given back; it comes free in 60 s"]
+    assert logged == ["the slot of gpu8 was not released; it expires in 60 s"]
 
 
-def test_who_gives_each_run_a_device_of_its_own_can_switch_the_queue_off(
-    prefect_server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slots_can_be_switched_off(prefect_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "9")
     monkeypatch.setenv("CATDOG_DEVICE_SLOTS", "off")
     with device_slot(pytest.fail) as environment:
@@ -255,7 +253,7 @@ def test_who_gives_each_run_a_device_of_its_own_can_switch_the_queue_off(
         in_use(Device("gpu9", "9"))
 
 
-def test_server_that_does_not_answer_is_named() -> None:
+def test_server_that_does_not_answer_is_named_in_the_log() -> None:
     def stop(line: str) -> None:
         raise InterruptedError(line)
 
@@ -263,5 +261,5 @@ def test_server_that_does_not_answer_is_named() -> None:
     with temporary_settings(nowhere), pytest.raises(InterruptedError) as error, device_slot(stop):
         pass
     assert str(error.value) == (
-        "cpu cannot be asked for (no answer from http://127.0.0.1:9/api): waiting"
+        "cpu could not be requested (no answer from http://127.0.0.1:9/api): waiting"
     )

@@ -1,11 +1,8 @@
-"""The flow, on a DVC project of three tiny stages, with real git, dvc, Prefect and processes."""
+"""The flow `pipeline` on a DVC project of three tiny stages, with real git, DVC and Prefect."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +10,9 @@ from typing import Any, NamedTuple
 import pytest
 from prefect.client.schemas.objects import State
 
-from flows.pipeline import main, pipeline
+import catdog.paths
+from flows import paths
+from flows.pipeline import pipeline
 from flows.runs.stages import dvc_commands, outcome_in, run_stage
 from tests.helpers.flow_commands import ROOT, FlowCommand, experiments, log_of_ended, workspaces
 from tools import tiny_project
@@ -21,7 +20,7 @@ from tools.tiny_project import METRICS, dvc, dvc_says, git
 
 
 class Finished(NamedTuple):
-    """A project after a flow, the flow's final state, and what the stages that ran have written."""
+    """A project after a flow, the final state of the flow, and the stages that ran."""
 
     project: Path
     state: State[Any]
@@ -48,7 +47,7 @@ def test_flow_runs_the_three_stages_and_returns_the_metrics(finished: Finished) 
     assert finished.ran == "prepare train evaluate "
 
 
-def test_result_comes_home_as_an_experiment_with_the_params_asked_for(finished: Finished) -> None:
+def test_result_is_an_experiment_with_the_requested_params(finished: Finished) -> None:
     table = json.loads(dvc_says(finished.project, "exp", "show", "--json"))
     (result,) = [
         row["revs"][0]
@@ -62,20 +61,20 @@ def test_result_comes_home_as_an_experiment_with_the_params_asked_for(finished: 
     assert result["data"]["metrics"]["metrics.json"]["data"] == METRICS
 
 
-def test_checkout_is_left_as_it_was_and_the_clone_is_removed(finished: Finished) -> None:
+def test_checkout_is_unchanged_and_the_clone_is_removed(finished: Finished) -> None:
     assert not (finished.project / "model.txt").exists()
     assert git(finished.project, "status", "--porcelain", "--", ":!.catdog") == ""
     assert workspaces(finished.project) == []
 
 
-def test_lines_of_the_stages_reach_the_log_of_the_flow(finished: Finished) -> None:
+def test_output_of_the_stages_is_in_the_log_of_the_flow(finished: Finished) -> None:
     lines = log_of_ended(finished.state)
     for stage in ("prepare", "train", "evaluate"):
         assert f"the stage {stage} says: é" in lines
-    assert "the result is experiment first; `dvc exp apply first` takes it over" in lines
+    assert "the result is experiment first; apply it with `dvc exp apply first`" in lines
 
 
-def test_same_run_again_takes_everything_from_the_cache(
+def test_repeated_run_restores_everything_from_the_cache(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CATDOG_REPOSITORY", str(finished.project))
@@ -85,52 +84,34 @@ def test_same_run_again_takes_everything_from_the_cache(
     assert not (tmp_path / "runs.log").exists()
 
 
-def test_run_in_the_checkout_itself_uses_its_files_as_they_are(server: str, project: Path) -> None:
-    tiny_project.write_stage(project, "train", "model.txt", "'changed'")
-    assert main(["--here"]) == 0
-    assert (project / "model.txt").read_text() == "changed"
-    assert experiments(project) == []
-
-
-@pytest.mark.parametrize("setting", [["--recipe", "slow"], ["--keep"], ["-S", "a=1"]])
-def test_run_in_the_checkout_takes_no_settings(
-    setting: list[str], project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["--here", *setting]) == 1
-    assert "--here runs the files as they are" in capsys.readouterr().err
-    assert not (project / "arrays.txt").exists()
-
-
-def test_uncommitted_change_is_told_and_not_used(server: str, project: Path) -> None:
+def test_uncommitted_change_is_reported_and_not_used(server: str, project: Path) -> None:
     tiny_project.write_stage(project, "train", "model.txt", "'changed'")
     state = pipeline(overrides=("train.seed=8",), keep_workspace=True, return_state=True)
-    told = "train.py: changed, but not committed; this run does not use that"
-    assert told in log_of_ended(state)
+    warning = "train.py: changed, but not committed; this run does not use it"
+    assert warning in log_of_ended(state)
     (clone,) = workspaces(project)
     model = project / ".catdog" / "flows" / "runs" / clone / "model.txt"
     assert model.read_text().startswith("model of ")
 
 
 @pytest.mark.filterwarnings("ignore:Logger 'prefect.task_runs'")  # no flow run to log to
-def test_stage_by_itself_brings_what_it_needs_up_to_date(server: str, project: Path) -> None:
-    report = run_stage("train", project)
+def test_stage_runs_outdated_stages_before_it(server: str, project: Path, tmp_path: Path) -> None:
+    report = run_stage("train", project, tmp_path / "logs")
     assert report.outcome == "ran"
     assert (project.parent / "runs.log").read_text() == "prepare train "
     assert "the stage train says: é\n" in report.log.read_text(encoding="utf-8")
-    assert run_stage("train", project).outcome == "unchanged"
+    assert run_stage("train", project, tmp_path / "logs").outcome == "unchanged"
 
 
 @pytest.mark.filterwarnings("ignore:Logger 'prefect.task_runs'")
-def test_stage_takes_results_from_the_remote_rather_than_run_again(
-    server: str, project: Path, tmp_path: Path
-) -> None:
-    run_stage("train", project)
+def test_stage_is_restored_from_the_remote(server: str, project: Path, tmp_path: Path) -> None:
+    run_stage("train", project, tmp_path / "logs")
     add_remote(project, tmp_path / "store")
     assert dvc(project, "push", "-q") == 0
     shutil.rmtree(project / ".dvc" / "cache")
     for out in (project / "arrays.txt", project / "model.txt", tmp_path / "runs.log"):
         out.unlink()
-    assert run_stage("train", project).outcome == "cached"
+    assert run_stage("train", project, tmp_path / "logs").outcome == "cached"
     assert (project / "model.txt").read_text().startswith("model of ")
     assert not (tmp_path / "runs.log").exists()
 
@@ -139,7 +120,7 @@ def test_stage_takes_results_from_the_remote_rather_than_run_again(
 def test_results_are_pushed_for_other_machines(
     server: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that git keeps too: without metrics.json `evaluate` would run again everywhere."""
+    """Uncached outputs too: without metrics.json, `evaluate` would run again on each machine."""
     add_remote(project, tmp_path / "store")
     tiny_project.commit(project, "A remote")
     pipeline()
@@ -147,7 +128,7 @@ def test_results_are_pushed_for_other_machines(
     other = tmp_path / "other"
     git(tmp_path, "clone", "-q", str(project), str(other))
     (tmp_path / "runs.log").unlink()
-    assert run_stage("evaluate", other).outcome == "cached"
+    assert run_stage("evaluate", other, tmp_path / "logs").outcome == "cached"
     assert not (tmp_path / "runs.log").exists()
 
 
@@ -155,8 +136,8 @@ def add_remote(project: Path, store: Path) -> None:
     assert dvc(project, "remote", "add", "-q", "--default", "store", str(store)) == 0
 
 
-def test_without_a_default_remote_nothing_is_pulled_but_missing_photos(project: Path) -> None:
-    """With `--pull`, DVC fails there as soon as the run cache knows the stage."""
+def test_without_a_default_remote_only_missing_photos_are_pulled(project: Path) -> None:
+    """With `repro --pull`, DVC would fail as soon as the run cache has the stage."""
     assert dvc_commands("train", project) == [["repro", "train"]]
     (project / "data").mkdir()
     (project / "data" / "raw.dvc").touch()
@@ -166,7 +147,7 @@ def test_without_a_default_remote_nothing_is_pulled_but_missing_photos(project: 
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "outcome"),
     [
         ("Running stage 'train':", ("train", "ran")),
         ("Stage 'train' didn't change, skipping", ("train", "unchanged")),
@@ -176,11 +157,11 @@ def test_without_a_default_remote_nothing_is_pulled_but_missing_photos(project: 
         ("epoch 1/2", None),
     ],
 )
-def test_line_of_dvc_tells_what_became_of_a_stage(line: str, told: object) -> None:
-    assert outcome_in(line) == told
+def test_outcome_is_read_from_the_output_of_dvc(line: str, outcome: object) -> None:
+    assert outcome_in(line) == outcome
 
 
-def test_failing_stage_fails_the_flow_with_its_last_lines_and_its_log(
+def test_failed_stage_fails_the_flow_with_its_last_lines_and_its_log(
     server: str, project: Path
 ) -> None:
     source = "for n in range(40): print('line', n)\nraise SystemExit('no photos: add some')"
@@ -189,18 +170,18 @@ def test_failing_stage_fails_the_flow_with_its_last_lines_and_its_log(
     state = pipeline(return_state=True)
     assert state.is_failed()
     assert state.message is not None
-    found = re.search(r"stage train failed: exit code 1; its log is (\S+)\n", state.message)
+    found = re.search(r"stage train failed: exit code 1; log: (\S+)\n", state.message)
     assert found
     assert "\nno photos: add some\n" in state.message
     assert "\nline 39\n" in state.message
     assert "\nline 19\n" not in state.message
     assert "\nline 0\n" in Path(found[1]).read_text(encoding="utf-8")
     assert (project.parent / "runs.log").read_text() == "prepare "  # and evaluate did not run
-    assert len(workspaces(project)) == 1  # to look into
+    assert len(workspaces(project)) == 1  # for inspection
     assert experiments(project) == []
 
 
-def test_failing_command_says_so_in_one_line(
+def test_failed_command_prints_one_line(
     server: str, project: Path, start: Callable[..., FlowCommand]
 ) -> None:
     (project / "prepare.py").write_text("raise SystemExit(3)", encoding="utf-8")
@@ -208,7 +189,7 @@ def test_failing_command_says_so_in_one_line(
     run = start(project).finish()
     assert run.code == 1
     last = run.err.splitlines()[-1]
-    assert last.startswith("pipeline failed: stage prepare failed: exit code 3; its log is ")
+    assert last.startswith("pipeline failed: stage prepare failed: exit code 3; log: ")
     assert "Traceback" not in run.err
     assert run.out == ""
 
@@ -227,18 +208,13 @@ def test_command_prints_the_metrics(
     ]
 
 
-def test_flows_know_nothing_of_catdog() -> None:
-    files = list((ROOT / "flows").glob("*.py"))
+def test_paths_are_those_of_catdog() -> None:
+    for name in ("PARAMS", "LOCK", "RAW", "RAW_POINTER", "METRICS", "CHECKPOINTS"):
+        assert Path(getattr(paths, name)) == getattr(catdog.paths, name)
+
+
+def test_flows_do_not_import_catdog() -> None:
+    files = list((ROOT / "flows").rglob("*.py"))
     assert files
     for file in files:
         assert not re.search(r"^\s*(from|import) catdog", file.read_text("utf-8"), re.MULTILINE)
-
-
-def test_pipeline_runs_as_a_script_from_anywhere(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "flows" / "pipeline.py"), "--help"]
-    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    run = subprocess.run(
-        command, cwd=tmp_path, env=alone, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    assert "--revision" in run.stdout

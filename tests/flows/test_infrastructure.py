@@ -1,6 +1,6 @@
-"""The templates for Docker and Kubernetes pools: a real server takes them, with pools of its own.
+"""The pool templates and deployments for Docker and Kubernetes, with a real server.
 
-What runs in the containers is not tested: there is neither a Docker daemon nor a cluster here.
+No container is started: that would require a Docker daemon and a cluster.
 """
 
 import json
@@ -23,38 +23,38 @@ KINDS = ("docker", "kubernetes")
 
 
 def template(kind: str) -> dict[str, Any]:
-    """Return the base job template of a kind of pool."""
+    """Return the base job template of a type of pool."""
     value = json.loads((FOLDER / f"{kind}-pool.json").read_text(encoding="utf-8"))
     assert isinstance(value, dict)
     return value
 
 
 def job(kind: str, **variables: Any) -> Any:
-    """Return the job that a pool's template makes of its own values and these."""
+    """Return the job that a pool's template gives with its defaults and these variables."""
     base = template(kind)
-    own = {
+    defaults = {
         name: about["default"]
         for name, about in base["variables"]["properties"].items()
         if "default" in about
     }
-    return apply_values(base["job_configuration"], {**own, **variables})
+    return apply_values(base["job_configuration"], {**defaults, **variables})
 
 
-def test_a_docker_run_gets_the_gpus_of_its_machine() -> None:
+def test_docker_runs_get_all_gpus_of_their_machine() -> None:
     settings = job("docker")["container_create_kwargs"]
-    wanted = {"Driver": "nvidia", "Count": -1, "Capabilities": [["gpu"]]}
-    assert settings["device_requests"] == [wanted]
+    all_gpus = {"Driver": "nvidia", "Count": -1, "Capabilities": [["gpu"]]}
+    assert settings["device_requests"] == [all_gpus]
 
 
-def test_a_kubernetes_run_gets_a_gpu_of_its_own() -> None:
+def test_kubernetes_runs_get_one_gpu() -> None:
     pod = job("kubernetes")["job_manifest"]["spec"]["template"]["spec"]
     assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     volumes = {volume["name"] for volume in pod["volumes"]}
     assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} <= volumes
 
 
-def test_a_kubernetes_run_is_one_pod_that_is_not_tried_again() -> None:
-    """Said of the job: of a pod, where Prefect's own template has it, Kubernetes does not know."""
+def test_kubernetes_runs_are_one_pod_without_retries() -> None:
+    """The fields are those of a job; Prefect's own template has them in the pod instead."""
     spec = job("kubernetes")["job_manifest"]["spec"]
     once = {"parallelism": 1, "completions": 1, "backoffLimit": 0}
     assert {name: spec.get(name) for name in once} == once
@@ -64,7 +64,7 @@ def test_a_kubernetes_run_is_one_pod_that_is_not_tried_again() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_outlives_a_run_lies_in_a_volume(kind: str) -> None:
+def test_files_that_outlive_a_run_are_in_a_volume(kind: str) -> None:
     dockerfile = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
     assert "CATDOG_HOME=/var/lib/catdog " in dockerfile
     assert "/var/lib/catdog" in json.dumps(job(kind))
@@ -72,7 +72,7 @@ def test_what_outlives_a_run_lies_in_a_volume(kind: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_server_takes_the_pool_and_its_deployments(
+def test_the_server_accepts_the_pool_and_its_deployments(
     prefect_server: Server, kind: str, tmp_path: Path
 ) -> None:
     with get_client(sync_client=True) as client:
@@ -95,17 +95,17 @@ def test_the_server_takes_the_pool_and_its_deployments(
     assert done.returncode == 0, done.stdout + done.stderr
     with get_client(sync_client=True) as client:
         for flow in ("pipeline", "stage"):
-            there = client.read_deployment_by_name(f"{flow}/{kind}")
-            assert there.work_pool_name == kind
-            given = there.job_variables["env"]["CATDOG_REPOSITORY"]
-            assert given == "https://example.com/catdog.git"
-            assert there.pull_steps == PULL
+            deployment = client.read_deployment_by_name(f"{flow}/{kind}")
+            assert deployment.work_pool_name == kind
+            url = deployment.job_variables["env"]["CATDOG_REPOSITORY"]
+            assert url == "https://example.com/catdog.git"
+            assert deployment.pull_steps == PULL
 
 
 PULL = [{"prefect.deployments.steps.set_working_directory": {"directory": "/catdog"}}]
 
 
-def test_a_pod_asks_for_no_slot_of_a_device_since_the_cluster_gives_it_one() -> None:
+def test_kubernetes_runs_use_no_device_slots() -> None:
     text = (FOLDER / "kubernetes.yaml").read_text(encoding="utf-8")
     variables = yaml.safe_load(text)["definitions"]["kubernetes"]["job_variables"]
     assert variables["env"]["CATDOG_DEVICE_SLOTS"] == "off"
@@ -116,5 +116,5 @@ def test_the_compose_file_puts_the_server_on_postgresql() -> None:
     variables = services["server"]["environment"]
     assert variables["PREFECT_SERVER_DATABASE_CONNECTION_URL"].startswith("postgresql+asyncpg://")
     assert services["server"]["depends_on"]["database"] == {"condition": "service_healthy"}
-    # Prefect asks nobody for a password, so it is this machine's only unless somebody says so.
+    # Prefect asks for no password by default, so only this machine may connect by default.
     assert services["server"]["ports"] == ["${LISTEN:-127.0.0.1}:4200:4200"]

@@ -1,37 +1,37 @@
-"""A server that is away for a while is waited for, and one that stays away is not for ever."""
+"""Waiting for a server that does not answer: until it is back, or for a limited time."""
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.guards.outages import is_away, wait_out
+from flows.guards.outages import is_unreachable, wait_for_server
 from tools.prefect_services import Server, Service
 
 
-def test_run_goes_on_when_its_server_is_back(prefect_server: Server) -> None:
-    said: list[str] = []
+def test_wait_ends_when_the_server_answers_again(prefect_server: Server) -> None:
+    logged: list[str] = []
 
-    def start_it(line: str) -> None:
-        said.append(line)
-        Service.start(prefect_server)  # which does not wait until it answers
+    def start_server(line: str) -> None:
+        logged.append(line)
+        Service.start(prefect_server)  # unlike Server.start, this returns at once
 
-    wait_out(pytest.fail)
+    wait_for_server(pytest.fail)
     prefect_server.stop()
     try:
-        wait_out(start_it, seconds=300)
-        assert said == [f"no server answers at {prefect_server.url}; waiting for it"]
-        assert not is_away()
+        wait_for_server(start_server, seconds=300)
+        assert logged == [f"the server at {prefect_server.url} does not answer; waiting for it"]
+        assert not is_unreachable()
     finally:
         prefect_server.kill()
         prefect_server.start()
 
 
-def test_server_that_stays_away_is_waited_for_so_long_only() -> None:
-    said: list[str] = []
+def test_wait_ends_after_the_given_time() -> None:
+    logged: list[str] = []
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        wait_out(said.append, seconds=0)
-    assert said == ["no server answers at http://127.0.0.1:9/api; waiting for it"]
+        wait_for_server(logged.append, seconds=0)
+    assert logged == ["the server at http://127.0.0.1:9/api does not answer; waiting for it"]
 
 
-def test_run_without_a_server_waits_for_none() -> None:
+def test_without_a_server_there_is_no_wait() -> None:
     with temporary_settings({PREFECT_API_URL: None}):
-        wait_out(pytest.fail)
+        wait_for_server(pytest.fail)

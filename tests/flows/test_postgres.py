@@ -1,4 +1,4 @@
-"""A Prefect server that keeps its data in PostgreSQL, as one with many workers should."""
+"""A Prefect server that keeps its data in PostgreSQL."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from tests.helpers.prefect_runs import log_of, run_deployment_now, wait_for_end
 from tools import tiny_project
 from tools.prefect_services import Agent, Server, running_server
 
-OWNER = "postgres"  # root may not run PostgreSQL; this user comes with it
+OWNER = "postgres"  # PostgreSQL refuses to run as root; its package creates this user
 AS_ROOT = os.geteuid() == 0
 INSTALLED = shutil.which("pg_ctl") is not None and shutil.which("initdb") is not None
 STATE = "select state_type::text from flow_run where id = $1"
@@ -31,20 +31,20 @@ pytestmark = [
 
 
 def run(folder: Path, *command: str) -> None:
-    """Run a command of PostgreSQL in `folder`; it must succeed."""
-    who: dict[str, Any] = {}
+    """Run a PostgreSQL command in `folder`; fail if it fails."""
+    user: dict[str, Any] = {}
     if AS_ROOT:
-        who = {"user": OWNER, "group": pwd.getpwnam(OWNER).pw_gid, "extra_groups": []}
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, **who)
+        user = {"user": OWNER, "group": pwd.getpwnam(OWNER).pw_gid, "extra_groups": []}
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, **user)
 
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[str]:
-    """The address of an empty database of a PostgreSQL server that runs for these tests only."""
+    """The address of an empty database, on a PostgreSQL server for these tests only."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # Not in pytest's folder, which is closed to other users.
+    # Not in pytest's folder, which other users cannot read.
     with tempfile.TemporaryDirectory(prefix="catdog-pg-") as name:
         folder = Path(name)
         if AS_ROOT:
@@ -60,25 +60,25 @@ def database() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def server(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that uses it, with the deployments on it."""
+    """A Prefect server that uses it, with the deployments installed."""
     with running_server(tmp_path_factory.mktemp("server"), database) as server:
         yield server
 
 
 def state_in(database: str, flow_run: UUID) -> str:
-    """Return the state of a flow run as PostgreSQL has it."""
+    """Return the state of a flow run as stored in PostgreSQL."""
 
-    async def ask() -> str:
+    async def query() -> str:
         connection = await asyncpg.connect(database.replace("+asyncpg", ""))
         try:
             return str(await connection.fetchval(STATE, flow_run))
         finally:
             await connection.close()
 
-    return asyncio.run(ask())
+    return asyncio.run(query())
 
 
-def test_a_run_ends_well_on_a_server_that_uses_postgresql(
+def test_a_run_completes_on_a_server_with_postgresql(
     server: Server, database: str, tmp_path: Path
 ) -> None:
     project = tiny_project.create(tmp_path / "project")
@@ -91,4 +91,4 @@ def test_a_run_ends_well_on_a_server_that_uses_postgresql(
     finally:
         agent.kill()
     assert state_in(database, flow_run.id) == "COMPLETED"
-    assert not list(server.home.rglob("*.db"))  # and SQLite has nothing to do with it
+    assert not list(server.home.rglob("*.db"))  # SQLite is not used

@@ -1,4 +1,4 @@
-"""Results that git keeps go to the remote too, and a remote that does not take them is told of."""
+"""Outputs with `cache: false` are pushed to the remote, and a failure is reported."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.runs.stages import UNCACHED
+from flows.runs.stages import PUSH_UNCACHED
 from tests.helpers.small_disk import on_a_small_disk, small_disks_can_be_made
 from tools import tiny_project
 
@@ -24,12 +24,12 @@ def project(tmp_path: Path) -> Path:
 
 def push(project: Path, before: Sequence[str] = ()) -> tuple[int, list[str]]:
     """Return the exit code and the lines of the command."""
-    command = [*before, sys.executable, str(UNCACHED)]
+    command = [*before, sys.executable, str(PUSH_UNCACHED)]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout.splitlines()
 
 
-def place_of_metrics(project: Path) -> Path:
+def stored_metrics(project: Path) -> Path:
     """Return where the remote keeps metrics.json."""
     lock = yaml.safe_load((project / "dvc.lock").read_text())
     (metrics,) = lock["stages"]["evaluate"]["outs"]
@@ -37,18 +37,18 @@ def place_of_metrics(project: Path) -> Path:
     return project.parent / "store/files/md5" / md5[:2] / md5[2:]
 
 
-def test_what_git_keeps_is_pushed(project: Path) -> None:
-    assert push(project) == (0, ["1 results that git keeps are in the remote too"])
-    assert place_of_metrics(project).read_text() == (project / "metrics.json").read_text()
+def test_uncached_output_is_pushed(project: Path) -> None:
+    assert push(project) == (0, ["pushed 1 outputs that are not cached by DVC"])
+    assert stored_metrics(project).read_text() == (project / "metrics.json").read_text()
 
 
 @pytest.mark.skipif(not small_disks_can_be_made(), reason="needs user namespaces")
-def test_remote_that_is_full_is_an_error_and_nothing_else_is_said(project: Path) -> None:
+def test_full_remote_is_one_line_of_error(project: Path) -> None:
     store = project.parent / "store"
     store.mkdir()
     fill = ["sh", "-c", 'head -c 100000 /dev/zero > "$0/filler"; exec "$@"', str(store)]
     code, lines = push(project, before=[*on_a_small_disk(store), *fill])
     assert code == 1
     assert lines == [
-        "ERROR: failed to push the results that git keeps: the remote did not take 1 of 1"
+        "ERROR: failed to push outputs that are not cached by DVC: 1 of 1 could not be written"
     ]

@@ -1,4 +1,4 @@
-"""What runs leave on this machine: found, shown and removed, and never taken from a living run."""
+"""The records of runs, the command that lists and removes them, and the clean-up of dead runs."""
 
 import errno
 import json
@@ -19,15 +19,16 @@ from filelock import FileLock
 
 from flows.errors import FlowError
 from flows.runs import records
+from flows.runs.__main__ import main
 
-# A process that holds a run, and a training that saves when it is told to stop.
+# A process that registers a run, and a training that saves on SIGTERM.
 HOLDER = """
 import os, subprocess, sys, time
 from pathlib import Path
 from flows.runs import records
 
 home = Path(sys.argv[1])
-with records.hold(home, "calm-owl", "id", "0123", "") as run:
+with records.register(home, "calm-owl", "id", "0123", "") as run:
     run.folder(home).mkdir()
     environment = {**os.environ, records.MARK: str(run.folder(home))}
     if len(sys.argv) > 2:
@@ -62,7 +63,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def holder(home: Path) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
-    """Start a process that holds the run `calm-owl`, and what it starts; none outlives the test."""
+    """Start a process that registers the run `calm-owl`; all processes end with the test."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*training: str) -> "subprocess.Popen[bytes]":
@@ -90,11 +91,11 @@ def _in_session(process: psutil.Process, session: int) -> bool:
 
 
 def make_run(home: Path, name: str, state: str, ended: datetime) -> Path:
-    """Leave a run as one that ended; return its workspace."""
-    with records.hold(home, name, "id", "0123", "") as run:
+    """Record a run that has ended; return its workspace."""
+    with records.register(home, name, "id", "0123", "") as run:
         run.folder(home).mkdir()
         (run.folder(home) / "file").write_text("x" * 10_000)
-        records.keep(home, run, state, "stage train failed: exit code 1\nand more")
+        records.mark_ended(home, run, state, "stage train failed: exit code 1\nand more")
     record = home / "runs" / f"{name}.json"
     values = json.loads(record.read_text())
     record.write_text(json.dumps({**values, "ended": ended.isoformat(timespec="seconds")}))
@@ -105,42 +106,42 @@ def names(home: Path) -> list[str]:
     return [run.name for run in records.all_runs(home)]
 
 
-def test_name_that_another_is_about_to_take_is_not_given_twice(home: Path) -> None:
-    records.make_home(home)
-    # Another holds the lock, and has not come to write its record.
+def test_name_that_another_process_has_locked_is_not_used(home: Path) -> None:
+    records.create_home(home)
+    # The other process has not written its record yet.
     with (
         FileLock(home / "runs" / "calm-owl.lock"),
-        records.hold(home, "calm-owl", "id", "0123", "") as run,
+        records.register(home, "calm-owl", "id", "0123", "") as run,
     ):
         assert run.name == "calm-owl-2"
 
 
-def test_run_of_a_killed_process_is_marked_failed_and_its_training_ended(
+def test_run_of_a_killed_process_is_marked_failed_and_its_training_is_ended(
     home: Path, holder: Callable[..., "subprocess.Popen[bytes]"]
 ) -> None:
     process = holder(TRAINING)
     process.kill()
     process.wait()
-    said: list[str] = []
-    records.sweep_up(home, said.append)
+    logged: list[str] = []
+    records.clean_up(home, logged.append)
     (run,) = records.all_runs(home)
-    assert (run.state, run.said) == ("failed", f"its process {process.pid} on {run.host} is gone")
+    assert (run.state, run.message) == ("failed", f"process {process.pid} on {run.host} has died")
     assert (home / "saved").exists()
     assert not [left for left in psutil.process_iter() if _in_session(left, process.pid)]
-    (line,) = said
-    assert f"{process.pid} is gone, and ended 1 processes that it left" in line
+    (line,) = logged
+    assert f"process {process.pid} on {run.host} has died; ended 1 of its child processes" in line
     assert run.folder(home).is_dir()
-    records.sweep_up(home, said.append)
-    assert len(said) == 1
+    records.clean_up(home, logged.append)
+    assert len(logged) == 1
 
 
-def test_living_run_is_left_alone(
+def test_run_that_is_alive_is_not_touched(
     home: Path, holder: Callable[..., "subprocess.Popen[bytes]"], capsys: pytest.CaptureFixture[str]
 ) -> None:
     process = holder(TRAINING)
-    records.sweep_up(home)
-    assert records.main(["remove", "calm-owl"]) == 1
-    assert records.main(["remove", "--all"]) == 0
+    records.clean_up(home)
+    assert main(["remove", "calm-owl"]) == 1
+    assert main(["remove", "--all"]) == 0
     assert [run.state for run in records.all_runs(home)] == ["running"]
     assert process.poll() is None
     assert not (home / "saved").exists()
@@ -148,19 +149,19 @@ def test_living_run_is_left_alone(
     assert (out, err) == ("", "calm-owl: still running; cancel it first\n")
 
 
-def test_record_of_a_dead_run_says_so_before_anyone_sweeps(
+def test_dead_run_is_listed_as_dead_before_the_clean_up(
     home: Path,
     holder: Callable[..., "subprocess.Popen[bytes]"],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     process = holder()
-    assert records.main(["list"]) == 0
+    assert main(["list"]) == 0
     assert "running" in capsys.readouterr().out
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert records.main(["list"]) == 0
+    assert main(["list"]) == 0
     assert "dead" in capsys.readouterr().out
-    assert records.main(["remove", "--failed"]) == 0
+    assert main(["remove", "--failed"]) == 0
     assert names(home) == []
 
 
@@ -169,36 +170,36 @@ def test_kept_workspaces_are_removed_when_they_are_old(
 ) -> None:
     old = make_run(home, "old", "failed", datetime.now(UTC) - timedelta(days=8))
     new = make_run(home, "new", "cancelled", datetime.now(UTC) - timedelta(days=6))
-    said: list[str] = []
-    records.sweep_up(home, said.append)
+    logged: list[str] = []
+    records.clean_up(home, logged.append)
     assert (old.exists(), new.exists(), names(home)) == (False, True, ["new"])
-    assert said[0].startswith("removed the workspace of old, which failed on 20")
+    assert logged[0].startswith("removed the workspace of run old (failed on 20")
     monkeypatch.setenv("CATDOG_KEEP_DAYS", "5")
-    records.sweep_up(home, said.append)
+    records.clean_up(home, logged.append)
     assert not new.exists()
     assert list((home / "runs").iterdir()) == []
 
 
-def test_run_that_ends_while_others_are_swept_up_keeps_its_own_word(
+def test_run_that_ends_during_a_clean_up_keeps_its_own_state(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To sweep up takes a while: what the records said at first may have changed."""
+    """A clean-up takes a while; records may change after they were read."""
     make_run(home, "failed", "failed", datetime.now(UTC))
     (ended,) = records.all_runs(home)
     as_before = [replace(ended, state="running"), replace(ended, name="gone", state="running")]
     with monkeypatch.context() as patch:
         patch.setattr(records, "all_runs", lambda _: as_before)
-        records.sweep_up(home, pytest.fail)
+        records.clean_up(home, pytest.fail)
     assert records.all_runs(home) == [ended]
 
 
-def test_workspace_that_cannot_be_removed_hinders_no_other_run(
+def test_error_in_one_workspace_does_not_stop_the_clean_up(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long_ago = datetime.now(UTC) - timedelta(days=8)
     kept = make_run(home, "kept", "failed", long_ago)
     other = make_run(home, "other", "failed", long_ago)
-    said: list[str] = []
+    logged: list[str] = []
     remove = shutil.rmtree
 
     def refuse(folder: Path) -> None:
@@ -207,19 +208,19 @@ def test_workspace_that_cannot_be_removed_hinders_no_other_run(
         remove(folder)
 
     monkeypatch.setattr(shutil, "rmtree", refuse)
-    records.sweep_up(home, said.append)
-    assert f"{kept}: cannot be removed (Permission denied)" in said
+    records.clean_up(home, logged.append)
+    assert f"{kept}: cannot be removed (Permission denied)" in logged
     assert (names(home), other.exists()) == (["kept"], False)
 
 
-def test_log_that_another_run_removes_at_the_same_time_is_no_error(home: Path) -> None:
-    records.make_home(home)
+def test_log_that_another_clean_up_removes_is_not_an_error(home: Path) -> None:
+    records.create_home(home)
     (home / "logs" / "gone").symlink_to(home / "nowhere")
-    records.sweep_up(home)
+    records.clean_up(home)
 
 
-def test_old_logs_and_locks_go_too(home: Path) -> None:
-    records.make_home(home)
+def test_old_logs_and_locks_are_removed(home: Path) -> None:
+    records.create_home(home)
     long_ago = time.time() - 8 * 86_400
     for path in (home / "logs" / "old", home / "logs" / "new", home / "logs" / "kept"):
         path.mkdir()
@@ -230,24 +231,24 @@ def test_old_logs_and_locks_go_too(home: Path) -> None:
     (home / "runs" / "gone.lock").touch()
     for aged in ("logs/old", "logs/kept-2", "locks/old.lock", "runs/gone.lock"):
         os.utime(home / aged, (long_ago, long_ago))
-    records.sweep_up(home)
+    records.clean_up(home)
     assert sorted(path.name for path in (home / "logs").iterdir()) == ["kept", "kept-2", "new"]
     assert [path.name for path in (home / "locks").iterdir()] == ["new.lock"]
     assert not (home / "runs" / "gone.lock").exists()
 
 
-def test_days_must_be_a_number(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keep_days_must_be_a_number(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CATDOG_KEEP_DAYS", "a week")
     with pytest.raises(FlowError, match="CATDOG_KEEP_DAYS: must be a number, not 'a week'"):
-        records.sweep_up(home)
+        records.clean_up(home)
 
 
-def test_list_shows_what_there_is_and_what_was_said(
+def test_list_shows_the_runs_and_their_messages(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     make_run(home, "calm-owl", "failed", datetime.now(UTC))
-    assert records.main(["list"]) == 0
+    assert main(["list"]) == 0
     out = capsys.readouterr().out
     row = next(line for line in out.splitlines() if "calm-owl" in line)
     cells = [cell.strip() for cell in row.strip("│").split("│")]
@@ -258,50 +259,50 @@ def test_list_shows_what_there_is_and_what_was_said(
         "calm-owl",
         "stage train failed: exit code 1",
     ]
-    assert "removed after 7 days" in out
+    assert "are removed after 7 days" in out
 
 
-def test_list_of_nothing_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert records.main(["list"]) == 0
+def test_list_without_workspaces_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
     assert capsys.readouterr().out == f"no workspaces in {home / 'runs'}\n"
 
 
-def test_named_workspaces_are_removed_and_unknown_names_refused(
+def test_named_runs_are_removed_and_unknown_names_refused(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("one", "two", "three"):
         make_run(home, name, "failed", datetime.now(UTC))
-    assert records.main(["remove", "one", "none"]) == 1
+    assert main(["remove", "one", "none"]) == 1
     assert "none: no such run" in capsys.readouterr().err
     assert sorted(names(home)) == ["one", "three", "two"]
-    assert records.main(["remove", "one", "two"]) == 0
+    assert main(["remove", "one", "two"]) == 0
     assert names(home) == ["three"]
     assert not (home / "runs" / "one").exists()
 
 
-def test_failed_ones_are_removed_and_finished_ones_kept(home: Path) -> None:
+def test_remove_failed_keeps_finished_runs(home: Path) -> None:
     for name, state in (("one", "failed"), ("two", "cancelled"), ("three", "finished")):
         make_run(home, name, state, datetime.now(UTC))
-    assert records.main(["remove", "--failed"]) == 0
+    assert main(["remove", "--failed"]) == 0
     assert names(home) == ["three"]
-    assert records.main(["remove", "--all"]) == 0
+    assert main(["remove", "--all"]) == 0
     assert names(home) == []
 
 
-def test_remove_without_a_choice_is_refused(home: Path) -> None:
+def test_remove_needs_a_choice(home: Path) -> None:
     with pytest.raises(SystemExit) as refused:
-        records.main(["remove"])
+        main(["remove"])
     assert refused.value.code == 2
 
 
-def test_record_that_cannot_be_read_hides_no_other(home: Path) -> None:
+def test_unreadable_record_is_skipped(home: Path) -> None:
     make_run(home, "one", "failed", datetime.now(UTC))
     (home / "runs" / "half.json").write_text('{"name": "half"')
     (home / "runs" / "other.json").write_text('{"name": "other"}')
     assert names(home) == ["one"]
 
 
-def test_home_is_invisible_to_git(home: Path) -> None:
+def test_home_is_ignored_by_git(home: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=home, check=True)
     make_run(home, "one", "failed", datetime.now(UTC))
     status = subprocess.run(

@@ -1,4 +1,4 @@
-"""Where runs come from, and where they leave what they make."""
+"""The repository that runs come from, and the folder for what they keep."""
 
 import shutil
 from pathlib import Path
@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from flows.errors import FlowError
-from flows.runs.repository import CHECKOUT, Repository, git, home, repository
+from flows.paths import CHECKOUT
+from flows.runs.repository import Repository, git, home, repository
 from tools import tiny_project
 
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A git repository with one commit; that it is no DVC project does not matter here."""
+    """A git repository with one commit; it need not be a DVC project here."""
     folder = tmp_path_factory.mktemp("template") / "project"
     folder.mkdir()
     tiny_project.start_git(folder)
@@ -30,16 +31,16 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return folder
 
 
-def test_runs_come_from_the_checkout_of_the_flows_unless_one_is_named(
+def test_default_repository_is_the_checkout_of_the_flows(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # from wherever they are started
+    monkeypatch.chdir(tmp_path)  # the current folder does not matter
     assert repository().folder == project
     monkeypatch.delenv("CATDOG_REPOSITORY")
     assert home() == CHECKOUT / ".catdog" / "flows"
 
 
-def test_checkout_is_used_itself_from_any_folder_in_it(
+def test_folder_in_a_checkout_stands_for_the_checkout(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (project / "sub").mkdir()
@@ -49,12 +50,12 @@ def test_checkout_is_used_itself_from_any_folder_in_it(
     assert ours.home == project / ".catdog" / "flows"
 
 
-def test_home_can_be_named(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_can_be_set(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CATDOG_HOME", str(tmp_path / "elsewhere"))
     assert repository().home == home() == tmp_path / "elsewhere"
 
 
-def test_url_is_mirrored_with_its_experiments_and_brought_up_to_date(
+def test_url_is_mirrored_with_its_experiments_and_updated(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = tiny_project.git(project, "rev-parse", "HEAD")
@@ -92,31 +93,31 @@ def test_bare_repository_is_used_like_a_url(
     assert (ours.source, ours.is_checkout) == (str(tmp_path / "bare.git"), False)
 
 
-def test_url_that_cannot_be_reached_is_said_in_one_line_and_leaves_no_half_mirror(
+def test_unreachable_url_is_one_line_and_leaves_no_incomplete_mirror(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"file://{tmp_path}/none.git"
     monkeypatch.setenv("CATDOG_REPOSITORY", url)
     with pytest.raises(FlowError) as refused:
         repository()
-    assert str(refused.value).startswith(f"{url}: cannot be read; git clone failed in ")
+    assert str(refused.value).startswith(f"{url}: cannot be read: git clone failed in ")
     assert str(refused.value).endswith("does not appear to be a git repository")
     assert "\n" not in str(refused.value)
     assert [path.suffix for path in (home() / "mirrors").iterdir()] == [".lock"]
 
 
-def test_folder_that_is_no_repository_is_refused(
+def test_folder_that_is_not_a_repository_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CATDOG_REPOSITORY", str(tmp_path))
-    with pytest.raises(FlowError, match=r"git cannot use it .*not a git repository"):
+    with pytest.raises(FlowError, match=r"not a git repository .*set CATDOG_REPOSITORY"):
         repository()
     monkeypatch.setenv("CATDOG_REPOSITORY", str(tmp_path / "none"))
     with pytest.raises(FlowError, match="no such folder"):
         repository()
 
 
-def test_repository_of_a_git_hook_is_not_mistaken_for_ours(
+def test_repository_of_a_git_hook_is_not_used(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = tiny_project.git(project, "rev-parse", "HEAD")
@@ -125,7 +126,7 @@ def test_repository_of_a_git_hook_is_not_mistaken_for_ours(
     assert git(repository().folder, "rev-parse", "HEAD") == head
 
 
-def test_failed_git_command_gives_gits_reason(project: Path) -> None:
+def test_error_of_git_is_reported(project: Path) -> None:
     with pytest.raises(FlowError) as failed:
         git(project, "checkout", "none")
     assert str(failed.value) == (
@@ -134,14 +135,14 @@ def test_failed_git_command_gives_gits_reason(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("is_checkout", "taken_over", "removed"),
+    ("is_checkout", "apply", "remove"),
     [
         (True, "dvc exp apply owl", "dvc exp remove owl"),
         (False, "dvc exp pull origin owl && dvc exp apply owl", "dvc exp remove -g origin owl"),
     ],
 )
-def test_an_experiment_of_a_url_is_said_to_be_there(
-    tmp_path: Path, is_checkout: bool, taken_over: str, removed: str
+def test_commands_for_an_experiment_depend_on_where_it_is(
+    tmp_path: Path, is_checkout: bool, apply: str, remove: str
 ) -> None:
     ours = Repository("url", tmp_path, tmp_path, is_checkout)
-    assert (ours.taking_over("owl"), ours.removing("owl")) == (taken_over, removed)
+    assert (ours.apply_command("owl"), ours.remove_command("owl")) == (apply, remove)

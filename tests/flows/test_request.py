@@ -1,4 +1,4 @@
-"""What a run may be asked to do, and that a wrong request is refused before anything is copied."""
+"""What a run can be asked to do; an invalid request is refused before anything is copied."""
 
 import shutil
 from pathlib import Path
@@ -32,7 +32,7 @@ def ours(project: Path) -> Repository:
 
 
 def make_experiment(project: Path, name: str, baseline: str) -> str:
-    """Store the baseline's files as one of its experiments, as DVC would; return its commit."""
+    """Store the files of the baseline as an experiment of it; return its commit."""
     tree = git(project, "rev-parse", f"{baseline}^{{tree}}")
     commit = git(project, "commit-tree", tree, "-p", baseline, "-m", name)
     git(project, "update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}", commit)
@@ -54,18 +54,19 @@ def test_commit_branch_and_tag_are_resolved_to_the_full_commit(
     (project / "train.py").write_text("pass\n")
     second = tiny_project.commit(project, "second")
     wanted = {"HEAD": second, "HEAD~1": first, "v1": first, "feature/old": first, first[:8]: first}
-    assert {name: check(RunRequest(revision=name), ours) for name in wanted} == wanted
+    assert {name: check(RunRequest(revision=name), ours).commit for name in wanted} == wanted
 
 
-def test_name_of_an_experiment_is_a_revision(project: Path, ours: Repository) -> None:
+def test_experiment_can_be_the_revision(project: Path, ours: Repository) -> None:
     head = git(project, "rev-parse", "HEAD")
     commit = make_experiment(project, "lr=0.1", head)
-    assert check(RunRequest(revision="lr=0.1"), ours) == commit
+    job = check(RunRequest(revision="lr=0.1"), ours)
+    assert (job.commit, job.baseline, job.pinned.revision) == (commit, head, commit)
     assert baseline_of(commit, ours) == head
     assert baseline_of(head, ours) == head
 
 
-def test_of_experiments_with_one_name_the_one_of_the_head_is_meant(
+def test_of_several_experiments_with_the_same_name_that_of_head_is_used(
     project: Path, ours: Repository
 ) -> None:
     first = git(project, "rev-parse", "HEAD")
@@ -73,7 +74,7 @@ def test_of_experiments_with_one_name_the_one_of_the_head_is_meant(
     second = tiny_project.commit(project, "second")
     for head, commit in [(each, make_experiment(project, "x", each)) for each in (first, second)]:
         git(project, "checkout", "-q", head)
-        assert check(RunRequest(revision="x"), ours) == commit
+        assert check(RunRequest(revision="x"), ours).commit == commit
     git(project, "commit", "-q", "--allow-empty", "-m", "third")
     assert "2 experiments are named 'x'" in refusal(RunRequest(revision="x"), ours)
 
@@ -81,26 +82,28 @@ def test_of_experiments_with_one_name_the_one_of_the_head_is_meant(
 def test_unknown_revision_is_refused(project: Path, ours: Repository) -> None:
     reason = refusal(RunRequest(revision="v9"), ours)
     assert reason == (
-        f"revision: 'v9' is no commit, branch, tag or experiment of {project.resolve()}"
+        "revision: unknown revision 'v9'; must be a commit, branch, tag or experiment of"
+        f" {project.resolve()}"
     )
 
 
 @pytest.mark.parametrize("missing", ["dvc.yaml", ".dvc"])
-def test_revision_that_is_no_dvc_project_is_refused(
+def test_revision_that_is_not_a_dvc_project_is_refused(
     project: Path, ours: Repository, missing: str
 ) -> None:
     git(project, "rm", "-q", "-r", "--cached", missing)
     git(project, "commit", "-q", "-m", "without")
-    assert f"has no {missing} at its top" in refusal(RunRequest(), ours)
+    assert f"has no {missing} in its top folder" in refusal(RunRequest(), ours)
 
 
-def test_recipe_is_looked_for_in_the_revision_not_in_the_folder(
+def test_recipe_must_be_in_the_revision_not_in_the_working_tree(
     project: Path, ours: Repository
 ) -> None:
     check(RunRequest(recipe="slow"), ours)
     (project / "recipes" / "new.yaml").write_text("a: 1\n")
     reason = refusal(RunRequest(recipe="new"), ours)
-    assert "has no recipes/new.yaml; it has slow" in reason
+    head = git(project, "rev-parse", "HEAD")
+    assert reason == f"recipe: unknown recipe 'new'; {head[:7]} has slow"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +117,7 @@ def test_recipe_is_looked_for_in_the_revision_not_in_the_folder(
         "train.epochs=7",
     ],
 )
-def test_override_that_fits_the_params_is_taken(ours: Repository, override: str) -> None:
+def test_valid_override_is_accepted(ours: Repository, override: str) -> None:
     check(RunRequest(overrides=(override,)), ours)
 
 
@@ -124,26 +127,24 @@ def test_override_that_fits_the_params_is_taken(ours: Repository, override: str)
         ("optimizer.rate=1", "params.yaml has no optimizer.rate"),
         ("optimiser.lr=1", "params.yaml has no optimiser.lr"),
         ("optimizer.lr.x=1", "params.yaml has no optimizer.lr.x"),
-        ("optimizer.lr=O.1", "optimizer.lr is a number in params.yaml, and 'O.1' is none"),
-        ("optimizer.lr=", "optimizer.lr is a number in params.yaml, and '' is none"),
-        ("optimizer=3", "optimizer is a section in params.yaml, and '3' is none"),
-        ("train.sizes=3", "train.sizes is a list in params.yaml, and '3' is none"),
-        ("optimizer.lr=0.1,0.2", "several values are a sweep's; a run takes one"),
-        ("optimizer.lr=range(1,4)", "several values are a sweep's; a run takes one"),
+        ("optimizer.lr=O.1", "optimizer.lr must be a number, as in params.yaml"),
+        ("optimizer.lr=", "optimizer.lr must be a number, as in params.yaml"),
+        ("optimizer=3", "optimizer must be a section, as in params.yaml"),
+        ("train.sizes=3", "train.sizes must be a list, as in params.yaml"),
+        ("optimizer.lr=0.1,0.2", "a run takes one value; a sweep takes several"),
+        ("optimizer.lr=range(1,4)", "a run takes one value; a sweep takes several"),
         ("train.sizes=[1,2", "no viable alternative at input '[1,2'"),
         ("optimizer.lr=${x}", "Interpolation key 'x' not found"),
     ],
 )
-def test_override_that_does_not_fit_is_refused(
-    ours: Repository, override: str, reason: str
-) -> None:
-    said = refusal(RunRequest(overrides=("train.epochs=3", override)), ours)
-    assert said.startswith("overrides: ")
-    assert said.endswith(reason)
-    assert "\n" not in said
+def test_invalid_override_is_refused(ours: Repository, override: str, reason: str) -> None:
+    message = refusal(RunRequest(overrides=("train.epochs=3", override)), ours)
+    assert message.startswith("overrides: ")
+    assert message.endswith(reason)
+    assert "\n" not in message
 
 
-def test_overrides_change_the_recipe_if_there_is_one(project: Path, ours: Repository) -> None:
+def test_overrides_apply_to_the_recipe(project: Path, ours: Repository) -> None:
     (project / "recipes" / "bare.yaml").write_text("train:\n  seed: 1\n")
     tiny_project.commit(project, "A recipe with other keys")
     check(RunRequest(recipe="bare", overrides=("train.seed=2",)), ours)
@@ -151,17 +152,17 @@ def test_overrides_change_the_recipe_if_there_is_one(project: Path, ours: Reposi
     assert reason.endswith("recipes/bare.yaml has no optimizer.lr")
 
 
-def test_name_of_an_experiment_is_free_once_a_commit(project: Path, ours: Repository) -> None:
+def test_experiment_name_must_be_unused_at_the_commit(project: Path, ours: Repository) -> None:
     head = git(project, "rev-parse", "HEAD")
     make_experiment(project, "x", head)
     reason = refusal(RunRequest(experiment="x"), ours)
-    assert reason.startswith(f"experiment: 'x' exists at {head[:7]}")
+    assert reason.startswith(f"experiment: 'x' already exists at {head[:7]}")
     assert reason.endswith("dvc exp remove x")
     git(project, "commit", "-q", "--allow-empty", "-m", "next")
     check(RunRequest(experiment="x"), ours)
 
 
-def test_refusal_leaves_nothing_behind(project: Path, ours: Repository) -> None:
+def test_refused_request_creates_no_files(project: Path, ours: Repository) -> None:
     for request in (
         RunRequest(revision="v9"),
         RunRequest(recipe="none"),
@@ -177,17 +178,25 @@ def test_commit_that_only_origin_has_is_fetched(project: Path, tmp_path: Path) -
     (project / "train.py").write_text("pass\n")
     new = tiny_project.commit(project, "After the clone")
     elsewhere = Repository(str(tmp_path / "elsewhere"), tmp_path / "elsewhere", tmp_path, True)
-    assert check(RunRequest(revision=new), elsewhere) == new
-    assert "is no commit" in refusal(RunRequest(revision="0" * 40), elsewhere)
+    assert check(RunRequest(revision=new), elsewhere).commit == new
+    assert "unknown revision" in refusal(RunRequest(revision="0" * 40), elsewhere)
 
 
-def test_only_refs_of_experiments_are_experiments(project: Path, ours: Repository) -> None:
+def test_internal_refs_of_dvc_are_not_experiments(project: Path, ours: Repository) -> None:
     head = git(project, "rev-parse", "HEAD")
     commit = make_experiment(project, "x", head)
     git(project, "update-ref", "refs/exps/exec/EXEC_HEAD", head)
     git(project, "update-ref", "refs/exps/exec/of/another", head)
     git(project, "update-ref", "refs/exps/stash", head)
     assert experiments(ours) == [(head, "x", commit)]
+
+
+def test_experiments_of_a_bare_mirror_are_found(project: Path, tmp_path: Path) -> None:
+    head = git(project, "rev-parse", "HEAD")
+    commit = make_experiment(project, "x", head)
+    git(tmp_path, "clone", "-q", "--mirror", str(project), "mirror.git")
+    mirror = Repository("url", tmp_path / "mirror.git", tmp_path, is_checkout=False)
+    assert experiments(mirror) == [(head, "x", commit)]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +211,7 @@ def test_only_refs_of_experiments_are_experiments(project: Path, ours: Repositor
         {"experiment": "1e+3"},
     ],
 )
-def test_well_formed_values_are_taken(values: dict[str, object]) -> None:
+def test_well_formed_values_are_accepted(values: dict[str, object]) -> None:
     RunRequest.model_validate(values)
 
 
@@ -228,35 +237,35 @@ def test_well_formed_values_are_taken(values: dict[str, object]) -> None:
         {"recipe_name": "quick"},
     ],
 )
-def test_ill_formed_values_are_refused(values: dict[str, object]) -> None:
+def test_malformed_values_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         RunRequest.model_validate(values)
 
 
-def test_refusal_of_a_value_names_it_and_shows_a_right_one() -> None:
+def test_refusal_names_the_value_and_gives_an_example() -> None:
     with pytest.raises(FlowError) as refused:
         make_request(recipe="quick.yaml", overrides=["optimizer.lr 0.1"])
     assert str(refused.value) == (
-        "recipe: 'quick.yaml' is none. NAME of recipes/NAME.yaml in that revision, which takes"
-        " params.yaml's place. For example: quick; overrides: 'optimizer.lr 0.1' is none."
-        " A change to the params, as section.key=value. For example: optimizer.lr=0.1"
+        "recipe: 'quick.yaml' is not a valid recipe; must be NAME of a file recipes/NAME.yaml in"
+        " the revision, used as params.yaml, such as quick; overrides: 'optimizer.lr 0.1' is not a"
+        " valid override; must be a changed param, as section.key=value, such as optimizer.lr=0.1"
     )
 
 
-def test_request_is_made_of_what_is_given() -> None:
+def test_make_request_takes_all_fields() -> None:
     assert make_request("main", "quick", ["a=1"], "x") == RunRequest(
         revision="main", recipe="quick", overrides=("a=1",), experiment="x"
     )
 
 
 @pytest.mark.parametrize("file", ["params.yaml", "recipes/broken.yaml"])
-def test_committed_params_that_are_no_yaml_are_named(
+def test_invalid_yaml_in_committed_params_is_reported(
     project: Path, ours: Repository, file: str
 ) -> None:
     (project / file).write_text("optimizer: {lr: 0.1\ntrain: [\n")
     head = tiny_project.commit(project, "Broken")
     recipe = "broken" if "broken" in file else None
     reason = refusal(RunRequest(recipe=recipe, overrides=("optimizer.lr=1",)), ours)
-    assert reason.startswith(f"{head[:7]}:{file}: is no YAML: ")
+    assert reason.startswith(f"{head[:7]}:{file}: invalid YAML: ")
     assert "\n" not in reason
     assert "/tmp" not in reason

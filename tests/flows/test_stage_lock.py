@@ -1,4 +1,4 @@
-"""Of two runs of the same thing on one machine, one works while the other waits."""
+"""Of two runs with the same stage and files on one machine, the second waits for the first."""
 
 import shutil
 import signal
@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from flows.runs.repository import Repository
-from flows.runs.stage_lock import tree_of, turn
+from flows.runs.request import Job, RunRequest
+from flows.runs.stage_lock import stage_lock, tree_of
 from flows.runs.workspace import Workspace
 from tools import tiny_project
 from tools.tiny_project import git
@@ -20,14 +21,15 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from flows.runs.repository import Repository
-from flows.runs.stage_lock import turn
+from flows.runs.request import Job, RunRequest
+from flows.runs.stage_lock import stage_lock
 from flows.runs.workspace import Workspace
 
 folder, home = Path(sys.argv[1]), Path(sys.argv[2])
 repository = Repository(str(folder), folder, home, True)
-ours = Workspace("first", folder, repository, "", "", "first", False, home / "logs")
-with turn(ours, "train", print):
-    print("mine", flush=True)
+ours = Workspace("first", folder, home / "logs", Job(RunRequest(), repository, "", ""), "first")
+with stage_lock(ours, "train", print):
+    print("locked", flush=True)
     time.sleep(600)
 """
 
@@ -45,54 +47,52 @@ def first(tmp_path: Path) -> Workspace:
 
 @pytest.fixture
 def second(first: Workspace) -> Workspace:
-    """A copy of the first's files."""
+    """A copy of the files of `first`."""
     return in_folder("second", shutil.copytree(first.folder, first.folder.with_name("second")))
 
 
 def in_folder(name: str, folder: Path) -> Workspace:
     home = folder.parent / "home"
     repository = Repository(str(folder), folder, home, is_checkout=True)
-    return Workspace(name, folder, repository, "", "", name, False, home / "logs")
+    return Workspace(name, folder, home / "logs", Job(RunRequest(), repository, "", ""), name)
 
 
-def ask(ours: Workspace, stage: str) -> tuple[list[str], threading.Event]:
-    """Let a thread take its turn; return what it says if it must wait, and what tells it has it."""
-    said: list[str] = []
-    heard, had = threading.Event(), threading.Event()
+def acquire(ours: Workspace, stage: str) -> tuple[list[str], threading.Event]:
+    """Acquire the lock in a thread; return the lines it logs, and an event set when it has it."""
+    logged: list[str] = []
+    waiting_or_acquired, acquired = threading.Event(), threading.Event()
 
-    def say(line: str) -> None:
-        said.append(line)
-        heard.set()
+    def log(line: str) -> None:
+        logged.append(line)
+        waiting_or_acquired.set()
 
-    def take() -> None:
-        with turn(ours, stage, say):
-            had.set()
-            heard.set()
+    def work() -> None:
+        with stage_lock(ours, stage, log):
+            acquired.set()
+            waiting_or_acquired.set()
 
-    thread = threading.Thread(target=take, daemon=True)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    assert heard.wait(30)
-    return said, had
+    assert waiting_or_acquired.wait(30)
+    return logged, acquired
 
 
-def test_second_run_of_the_same_thing_waits_and_says_for_whom(
-    first: Workspace, second: Workspace
-) -> None:
-    with turn(first, "train", print):
-        said, had = ask(second, "train")
-        assert said == ["train: the run first does the same at this moment; waiting for it"]
-        assert not had.wait(1)
-    assert had.wait(30)
+def test_second_run_waits_and_logs_for_which_run(first: Workspace, second: Workspace) -> None:
+    with stage_lock(first, "train", print):
+        logged, acquired = acquire(second, "train")
+        assert logged == ["train: waiting for run first, which runs the same stage"]
+        assert not acquired.wait(1)
+    assert acquired.wait(30)
 
 
-def test_runs_of_different_things_do_not_wait(first: Workspace, second: Workspace) -> None:
-    with turn(first, "train", print):
-        assert ask(second, "evaluate")[0] == []
+def test_runs_with_other_stages_or_files_do_not_wait(first: Workspace, second: Workspace) -> None:
+    with stage_lock(first, "train", print):
+        assert acquire(second, "evaluate")[0] == []
         (second.folder / "params.yaml").write_text("lr: 0.2\n")
-        assert ask(second, "train")[0] == []
+        assert acquire(second, "train")[0] == []
 
 
-def test_same_is_what_git_keeps_but_for_the_record_of_what_was_done(first: Workspace) -> None:
+def test_ignored_files_and_dvc_lock_do_not_count(first: Workspace) -> None:
     before = tree_of(first.folder)
     (first.folder / "dvc.lock").touch()
     (first.folder / "ignored").touch()
@@ -106,21 +106,21 @@ def test_same_is_what_git_keeps_but_for_the_record_of_what_was_done(first: Works
 
 @pytest.fixture
 def killed(first: Workspace) -> Iterator["subprocess.Popen[str]"]:
-    """A process that has its turn at the first workspace's training."""
-    command = [sys.executable, "-c", HOLDER, str(first.folder), str(first.repository.home)]
+    """A process that holds the lock of the training in `first`."""
+    command = [sys.executable, "-c", HOLDER, str(first.folder), str(first.job.repository.home)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "mine\n"
+        assert process.stdout.readline() == "locked\n"
         yield process
         process.kill()
 
 
-def test_turn_of_a_killed_process_is_free(
+def test_lock_of_a_killed_process_is_free(
     killed: "subprocess.Popen[str]", second: Workspace
 ) -> None:
-    said, had = ask(second, "train")
-    assert said != []
-    assert not had.is_set()
+    logged, acquired = acquire(second, "train")
+    assert logged != []
+    assert not acquired.is_set()
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    assert had.wait(30)
+    assert acquired.wait(30)

@@ -1,4 +1,4 @@
-"""Study files: which runs they name, what the runs are called, and which files are refused."""
+"""Study files: which runs they define, how the runs are named, and which files are invalid."""
 
 import re
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_grid_and_seeds_give_every_combination_once() -> None:
     ]
 
 
-def test_points_come_beside_the_grid_and_get_every_seed() -> None:
+def test_points_are_added_to_the_grid_and_get_every_seed() -> None:
     text = "{grid: {a.x: [1]}, points: [{a.x: 2}, {a.y: no, a.x: 3}], seeds: [1, 2]}"
     assert names(text) == [
         "lr-x=1-seed=1",
@@ -50,39 +50,39 @@ def test_points_come_beside_the_grid_and_get_every_seed() -> None:
     ]
 
 
-def test_points_without_a_grid_are_all_there_is() -> None:
+def test_points_can_be_given_without_a_grid() -> None:
     assert names("{points: [{a.x: 2}]}") == ["lr-x=2"]
 
 
-def test_named_points_are_called_by_their_names() -> None:
+def test_named_points_have_their_names() -> None:
     assert names("{points: {large: {a.x: 2, a.y: 3}, as-is: {}}, seeds: [1]}") == [
         "lr-large-seed=1",
         "lr-as-is-seed=1",
     ]
 
 
-def test_seeds_alone_are_a_study() -> None:
+def test_a_study_can_consist_of_seeds_only() -> None:
     assert names("{seeds: [3, 4]}") == ["lr-seed=3", "lr-seed=4"]
 
 
-def test_common_overrides_stand_before_the_points_own() -> None:
+def test_common_overrides_come_before_those_of_a_point() -> None:
     (point,) = points(parse("{overrides: [train.epochs=2], points: [{a.x: 1}]}", FILE))
     assert point.overrides == ["train.epochs=2", "a.x=1"]
     assert point.settings == {"a.x": 1}
 
 
-def test_keys_that_end_alike_are_named_whole() -> None:
+def test_keys_with_the_same_last_part_are_not_shortened() -> None:
     text = "{points: [{model.seed.width: 1}, {model.residual.width: 1}, {a.b: 2}]}"
     assert names(text) == ["lr-model.seed.width=1", "lr-model.residual.width=1", "lr-b=2"]
 
 
-def test_values_added_later_leave_the_other_names_alone() -> None:
+def test_values_that_are_added_later_change_no_other_name() -> None:
     before = names("{grid: {a.x: [1, 2], a.y: [1]}, seeds: [1]}")
     after = names("{grid: {a.x: [0, 2, 1], a.y: [1, 7]}, points: [{a.z: 1}], seeds: [2, 1]}")
     assert set(before) < set(after)
 
 
-# A name is how a finished run is found again: these may never change.
+# Finished runs are found by name, so these must never change.
 @pytest.mark.parametrize(
     ("value", "name"),
     [
@@ -90,6 +90,8 @@ def test_values_added_later_leave_the_other_names_alone() -> None:
         ("true", "lr-x=true"),
         ("", "lr-x=null"),
         ("resnet18", "lr-x=resnet18"),
+        ("'null'", "lr-x=_null_-8266031a"),
+        ("'1'", "lr-x=_1_-52d1559e"),
         ("[0.5, 0.5]", "lr-x=_0.5_0.5_-9d87d21b"),
         ("data/w.pth", "lr-x=data_w.pth-d3c0f869"),
         ("a.lock", "lr-x=a_lock-5706e940"),
@@ -123,9 +125,10 @@ def test_dvc_sets_exactly_the_value(tmp_path_factory: pytest.TempPathFactory, va
 
 
 @given(st.lists(value, min_size=1, max_size=6, unique_by=repr))
-@example(["a" * 120, "a" * 121])  # longer than a name may be
+@example(["a" * 120, "a" * 121])  # longer than a name is allowed to be
+@example([None, "null", 1, "1", True, "true", 0.5, "0.5"])
 @settings(deadline=None)
-def test_each_name_is_one_that_git_dvc_and_the_pipeline_take_and_no_two_are_alike(
+def test_names_are_unique_and_valid_for_git_dvc_and_the_pipeline(
     values: list[Any],
 ) -> None:
     study = parse(yaml.safe_dump({"grid": {"a.x": values}}), FILE)
@@ -136,46 +139,49 @@ def test_each_name_is_one_that_git_dvc_and_the_pipeline_take_and_no_two_are_alik
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "message"),
     [
-        ("- 1", "must hold keys"),
-        ("", "names no runs"),
-        ("{recipe: quick}", "names no runs"),
-        ("grid: [", "is no YAML (.*, line 2)"),
-        ("{grid: {a.x: [1]}, grid: {a.y: [1]}}", "is no YAML (found duplicate key .*, line 1)"),
-        ("{name: x, seeds: [1]}", "name: is not a key here"),
-        ("{gird: {a.x: [1]}}", "gird: is not a key of a study (its keys are description, .*)"),
+        ("- 1", "must be a mapping"),
+        ("", "defines no runs"),
+        ("{recipe: quick}", "defines no runs"),
+        ("grid: [", "invalid YAML (.*, line 2)"),
+        ("{grid: {a.x: [1]}, grid: {a.y: [1]}}", "invalid YAML (found duplicate key .*, line 1)"),
+        ("{name: x, seeds: [1]}", "name: unknown key"),
+        ("{gird: {a.x: [1]}}", "gird: unknown key; choose one of description, .*"),
         ("{grid: {a.x: 1}}", "grid.a.x: must be a list, such as [1]"),
         ("{grid: {a.x: []}}", "grid.a.x: .* at least 1 item"),
-        ("{grid: {a.x: [1, 2, 1]}}", "grid.a.x: holds 1 twice"),
+        ("{grid: {a.x: [1, 2, 1]}}", "grid.a.x: contains 1 twice"),
         ("{grid: {a x: [1]}}", "grid.a x: 'a x' must match"),
-        ("{grid: {a.x: [{b: 1}]}}", "grid.a.x.0: .* not a section: join its keys with dots"),
-        ("{grid: {a.x: ['${b}']}}", "grid.a.x.0: '${b}' holds characters that"),
+        ("{grid: {a.x: [{b: 1}]}}", "grid.a.x.0: .* not a section; join its keys with dots"),
+        ("{grid: {a.x: ['${b}']}}", "grid.a.x.0: '${b}' has characters that"),
         ("{points: 3}", "points: must be a list of settings, or a mapping"),
         ("{points: [{a: {x: 1}}]}", "points.0.a: .* join its keys with dots"),
         ("{points: {a b: {a.x: 1}}}", "points.a b: 'a b' must match"),
-        ("{points: [{a.x: 1}, {a.x: 1}]}", "the point lr-x=1 comes up twice"),
-        ("{points: [{a.x: 1}], grid: {a.x: [1]}}", "the point lr-x=1 comes up twice"),
+        ("{points: [{a.x: 1}, {a.x: 1}]}", "the point lr-x=1 is defined twice"),
+        ("{points: [{a.x: 1}], grid: {a.x: [1]}}", "the point lr-x=1 is defined twice"),
         ("{points: {x=1: {}}}", "points.x=1: 'x=1' must match"),
         ("{seeds: [1, one]}", "seeds.1: .* integer"),
         ("{seeds: [-1]}", "seeds.0: .* greater than or equal to 0"),
-        ("{seeds: [1, 1]}", "seeds: holds 1 twice"),
-        ("{seeds: [1], grid: {train.seed: [1]}}", "train.seed is set in seeds and in grid or"),
-        ("{seeds: [1], overrides: [train.seed=1]}", "train.seed is set in overrides and in seeds"),
-        ("{overrides: [a.x=1], points: [{a.x: 2}]}", "a.x is set in overrides and in grid or"),
+        ("{seeds: [1, 1]}", "seeds: contains 1 twice"),
+        ("{seeds: [1], grid: {train.seed: [1]}}", "train.seed is set both in seeds and in grid or"),
+        (
+            "{seeds: [1], overrides: [train.seed=1]}",
+            "train.seed is set both in overrides and in seeds",
+        ),
+        ("{overrides: [a.x=1], points: [{a.x: 2}]}", "a.x is set both in overrides and in grid or"),
         ("{overrides: [a.x], seeds: [1]}", "overrides.0: 'a.x' must match"),
         ("{recipe: ../x, seeds: [1]}", "recipe: '../x' must match"),
     ],
 )
-def test_a_wrong_study_is_refused_in_one_line_that_says_where(text: str, complaint: str) -> None:
-    with pytest.raises(FlowError) as refusal:
+def test_an_invalid_study_is_rejected_in_one_line_with_the_key(text: str, message: str) -> None:
+    with pytest.raises(FlowError) as error:
         parse(text, FILE)
-    pattern = ".*".join(re.escape(part) for part in complaint.split(".*"))
-    assert re.match(f"studies/lr.yaml: {pattern}", str(refusal.value))
-    assert "\n" not in str(refusal.value)
+    pattern = ".*".join(re.escape(part) for part in message.split(".*"))
+    assert re.match(f"studies/lr.yaml: {pattern}", str(error.value))
+    assert "\n" not in str(error.value)
 
 
-def test_a_file_whose_name_cannot_begin_an_experiments_is_refused() -> None:
+def test_a_file_name_that_is_no_valid_study_name_is_rejected() -> None:
     with pytest.raises(FlowError, match=r"^my study\.yaml: name: 'my study' must match"):
         parse("seeds: [1]", "my study.yaml")
 
@@ -183,7 +189,7 @@ def test_a_file_whose_name_cannot_begin_an_experiments_is_refused() -> None:
 @pytest.mark.parametrize(
     "file", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda file: file.stem
 )
-def test_a_study_of_this_repository_fits_its_params(file: Path, tmp_path: Path) -> None:
+def test_the_studies_of_this_repository_are_valid(file: Path, tmp_path: Path) -> None:
     study = parse(file.read_text(encoding="utf-8"), str(file))
     source = ROOT / (f"recipes/{study.recipe}.yaml" if study.recipe else "params.yaml")
     for point in points(study):

@@ -1,4 +1,4 @@
-"""The supervisor: what it runs ends with it, whichever way it ends, and its words get through."""
+"""The supervisor: no process of its command outlives it, and output and exit code are passed on."""
 
 import os
 import signal
@@ -19,14 +19,14 @@ SUPERVISE = [sys.executable, str(supervisor.__file__)]
 
 @contextmanager
 def supervised(script: str, grace: float = 5) -> "Iterator[subprocess.Popen[str]]":
-    """Start a shell script under the supervisor; nothing of it outlives the block."""
+    """Start a shell script under the supervisor; none of its processes outlives the block."""
     mark = uuid.uuid4().hex
     process = subprocess.Popen(
         [*SUPERVISE, str(grace), "--", "sh", "-c", script],
         env={**os.environ, "MARK": mark},
         stdout=subprocess.PIPE,
         text=True,
-        # As in a terminal: the tests themselves may run under nohup.
+        # As in a terminal; the tests themselves may run under nohup.
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509
     )
     try:
@@ -39,20 +39,20 @@ def supervised(script: str, grace: float = 5) -> "Iterator[subprocess.Popen[str]
 @pytest.mark.parametrize(
     ("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -15 $$", 143)]
 )
-def test_supervisor_passes_the_exit_code_on(script: str, code: int) -> None:
+def test_supervisor_passes_on_the_exit_code(script: str, code: int) -> None:
     with supervised(script) as process:
         assert process.wait(timeout=30) == code
 
 
-def test_supervisor_passes_each_line_on_as_it_comes() -> None:
+def test_supervisor_passes_on_each_line_as_it_comes() -> None:
     with supervised("echo first; echo second >&2; sleep 60; echo last") as process:
         assert process.stdout is not None
         assert [next(process.stdout) for _ in range(2)] == ["first\n", "second\n"]
         process.terminate()
-        assert process.stdout.read() == ""  # they came before the command ended
+        assert process.stdout.read() == ""  # both came before the command exited
 
 
-def test_supervisor_kills_what_does_not_stop_after_the_grace() -> None:
+def test_supervisor_kills_what_does_not_stop_within_the_grace_period() -> None:
     with supervised("trap '' TERM; echo $$; while :; do sleep 0.1; done", 0.5) as process:
         assert process.stdout is not None
         command = int(next(process.stdout))
@@ -61,7 +61,7 @@ def test_supervisor_kills_what_does_not_stop_after_the_grace() -> None:
         assert not psutil.pid_exists(command)
 
 
-def test_supervisor_ends_what_the_command_left_running() -> None:
+def test_supervisor_ends_processes_that_the_command_leaves_running() -> None:
     with supervised("sleep 600 & echo $!") as process:
         out, _ = process.communicate(timeout=30)
     assert process.returncode == 0
@@ -72,14 +72,14 @@ def test_supervisor_waits_for_a_grandchild_that_outlives_the_command() -> None:
     child = (
         "sh -c 'trap \"sleep 1; echo saved; exit\" TERM; echo ready; while :; do sleep 0.1; done'"
     )
-    with supervised(f"{child} & wait") as process:  # the outer shell dies of SIGTERM at once
+    with supervised(f"{child} & wait") as process:  # SIGTERM ends the outer shell at once
         assert process.stdout is not None
         assert next(process.stdout) == "ready\n"
         process.terminate()
         assert process.stdout.read().endswith("saved\n")
 
 
-def test_supervisor_names_a_command_that_cannot_be_started() -> None:
+def test_supervisor_reports_a_command_that_cannot_be_started() -> None:
     command = [*SUPERVISE, "1", "--", "/no/such/command"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 127
@@ -87,7 +87,7 @@ def test_supervisor_names_a_command_that_cannot_be_started() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_supervisor_stops_the_command_on(number: signal.Signals) -> None:
+def test_supervisor_stops_the_command_on_a_signal(number: signal.Signals) -> None:
     with supervised("echo ready; sleep 600") as process:
         assert process.stdout is not None
         next(process.stdout)
@@ -107,11 +107,11 @@ def test_supervisor_under_nohup_outlives_its_terminal() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere process 1 reaps every orphan")
-def test_supervisor_does_not_wait_for_the_dead_in_a_container_that_reaps_nothing() -> None:
+def test_supervisor_does_not_wait_for_zombies_in_a_container_without_an_init_process() -> None:
     supervisor = [*SUPERVISE, "600", "--", "sh", "-c", "sh -c 'sleep 600; :' & wait"]
     container = f"""
 import ctypes, subprocess, time
-ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # orphans come to this process, which ignores them
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # adopts orphans, and does not reap them
 process = subprocess.Popen({supervisor!r})
 time.sleep(1)
 process.terminate()

@@ -1,4 +1,4 @@
-"""Sweeps of a tiny DVC project, with real server, git and dvc; the slow ones with real agents."""
+"""Sweeps of a tiny DVC project with a real server, git and DVC; the slow tests use real agents."""
 
 import base64
 import io
@@ -27,9 +27,9 @@ from prefect.states import Cancelled, Cancelling, Completed, Running, Scheduled
 from flows.errors import FlowError
 from flows.guards import many_runs
 from flows.runs.repository import Repository, repository
-from flows.runs.request import RunRequest, check
-from flows.sweep import refuse, run_here, sweep, unused
-from flows.sweeps.artifacts import Row, draw, first_metric, measured, table
+from flows.runs.request import Job, RunRequest, check
+from flows.sweep import check_options, run_here, sweep, unrelated_to
+from flows.sweeps.artifacts import PointResult, first_metric, plot, table, values_by_label
 from flows.sweeps.plan import make_plan
 from flows.sweeps.results import Result, results
 from flows.sweeps.study import Point
@@ -38,7 +38,7 @@ from tests.helpers.prefect_runs import run_deployment_now, state_of, wait_for_en
 from tools.prefect_services import Agent, Server, Service, wait_for
 from tools.tiny_project import commit, create, dvc_says, git
 
-# The lower the rate the better, and seeds differ; a rate above 1 fails.
+# Accuracy falls with the learning rate and differs between seeds; a rate above 1 fails.
 EVALUATE = """
 import json, os, sys
 from pathlib import Path
@@ -49,14 +49,14 @@ rate, seed = params["optimizer"]["lr"], params["train"]["seed"]
 with Path(os.environ["RUNS_LOG"]).open("a") as log:
     log.write(f"{rate}/{seed} ")
 if rate > 1:
-    sys.exit("the loss is no number")
+    sys.exit("the loss is not a number")
 accuracy = round(0.9 - rate + seed / 100, 4)
 Path("metrics.json").write_text(json.dumps({"accuracy": accuracy, "recall": {"cat": 0.5}}))
 """
 STUDY = "description: Which rate?\ngrid: {optimizer.lr: [3, 0.1]}\nseeds: [1, 2]\n"
 STUDIES = {"lr": STUDY, "one": "{seeds: [4]}", "two": "{seeds: [1, 2]}"}
 
-# Trains until it is told that it may end, or to stop.
+# Trains until the test allows it to end, or stops it.
 TRAIN = """
 import os, signal, sys, time
 from pathlib import Path
@@ -77,7 +77,7 @@ Path("model.txt").write_text(f"model {seed}")
 
 
 def make_project(folder: Path) -> Path:
-    """Make a tiny project with studies, whose accuracy depends on the rate and the seed."""
+    """Create a tiny project with studies; its accuracy depends on learning rate and seed."""
     project = create(folder)
     (project / "evaluate.py").write_text(EVALUATE, encoding="utf-8")
     stages = (project / "dvc.yaml").read_text(encoding="utf-8")
@@ -92,7 +92,7 @@ def make_project(folder: Path) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def runs_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The file to which each run's evaluate adds its rate and seed."""
+    """The file to which the stage evaluate of each run appends its rate and seed."""
     with pytest.MonkeyPatch.context() as patch:
         log = tmp_path_factory.mktemp("log") / "runs.log"
         log.touch()
@@ -102,7 +102,7 @@ def runs_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of its own that sweeps take their runs from."""
+    """A new project, which sweeps run."""
     project = make_project(tmp_path / "project")
     monkeypatch.setenv("CATDOG_REPOSITORY", str(project))
     monkeypatch.setenv("CATDOG_HOME", str(tmp_path / "home"))
@@ -110,7 +110,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Swept:
-    """A project after a sweep in this process: its final state, and the artifacts of its page."""
+    """A project after a sweep in this process: the final state and the artifacts of the sweep."""
 
     def __init__(self, project: Path, study: str) -> None:
         self.project = project
@@ -119,13 +119,13 @@ class Swept:
         assert "of 4 points" in self.state.message, self.state
         found: list[Any] = [Artifact.get(key) for key in ("sweep", "sweep-picture")]
         self.rows = {row["experiment"]: row for row in json.loads(found[0].data)}
-        self.picture: str = found[1].data if found[1] else "none"
+        self.plot: str = found[1].data if found[1] else "none"
         self.titles = [artifact.description for artifact in found if artifact]
 
 
 @pytest.fixture(scope="module")
 def swept(prefect_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swept]:
-    """A project after a sweep of which half of the points fail."""
+    """A project after a sweep of which half the points fail."""
     folder = tmp_path_factory.mktemp("swept")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CATDOG_REPOSITORY", str(folder / "project"))
@@ -134,12 +134,12 @@ def swept(prefect_server: Server, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def experiments_of(project: Path) -> dict[str, Any]:
-    """Return what `dvc exp show` has of HEAD's experiments."""
+    """Return the experiments of HEAD, as `dvc exp show` returns them, by name."""
     shown = json.loads(dvc_says(project, "exp", "show", "--json"))[1]["experiments"] or []
     return {each["name"]: each["revs"][0]["data"] for each in shown}
 
 
-def test_each_point_that_ends_well_is_an_experiment_with_its_params(swept: Swept) -> None:
+def test_each_completed_point_is_an_experiment_with_its_params(swept: Swept) -> None:
     found = experiments_of(swept.project)
     assert set(found) == {"lr-lr=0.1-seed=1", "lr-lr=0.1-seed=2"}
     for seed in (1, 2):
@@ -147,16 +147,16 @@ def test_each_point_that_ends_well_is_an_experiment_with_its_params(swept: Swept
         assert (params["optimizer"]["lr"], params["train"]["seed"]) == (0.1, seed)
 
 
-def test_failed_points_stop_none_of_the_others_and_fail_the_sweep_at_its_end(swept: Swept) -> None:
+def test_failed_points_do_not_stop_the_others_and_fail_the_sweep_at_its_end(swept: Swept) -> None:
     message = swept.state.message
     assert swept.state.is_failed()
     assert message
     first, second = message.splitlines()
-    assert "2 of 4 points did not end well: lr-lr=3-seed=1: failed: stage evaluate" in first
+    assert "2 of 4 points failed: lr-lr=3-seed=1: failed: stage evaluate" in first
     assert second.startswith("lr-lr=3-seed=2: failed: stage evaluate failed: exit code 1")
 
 
-def test_table_has_each_point_with_what_varies_its_metrics_and_why_it_failed(swept: Swept) -> None:
+def test_table_has_the_params_metrics_and_state_of_each_point(swept: Swept) -> None:
     assert list(swept.rows) == [f"lr-lr={lr}-seed={seed}" for lr in (3, 0.1) for seed in (1, 2)]
     assert swept.rows["lr-lr=0.1-seed=2"] == {
         "experiment": "lr-lr=0.1-seed=2",
@@ -170,38 +170,38 @@ def test_table_has_each_point_with_what_varies_its_metrics_and_why_it_failed(swe
     assert failed["state"].startswith("failed: stage evaluate failed: exit code 1")
 
 
-def test_picture_is_an_image_and_the_artifacts_say_of_what(swept: Swept) -> None:
-    kind, _, data = swept.picture.partition(",")
+def test_plot_is_an_image_and_the_artifacts_have_titles(swept: Swept) -> None:
+    kind, _, data = swept.plot.partition(",")
     assert kind == "data:image/png;base64"
     assert Image.open(io.BytesIO(base64.b64decode(data))).width > 400
     head = git(swept.project, "rev-parse", "HEAD")[:7]
     assert swept.titles == [f"lr at {head}: Which rate?", f"accuracy: lr at {head}: Which rate?"]
 
 
-def test_second_sweep_runs_only_what_is_not_finished(swept: Swept, runs_log: Path) -> None:
+def test_second_sweep_runs_only_unfinished_points(swept: Swept, runs_log: Path) -> None:
     runs_log.write_text("", encoding="utf-8")
     again = Swept(swept.project, "studies/lr.yaml")
     assert runs_log.read_text(encoding="utf-8") == "3/1 3/2 "
     assert again.rows["lr-lr=0.1-seed=1"] == {
         **swept.rows["lr-lr=0.1-seed=1"],
-        "state": "done before",
+        "state": "already done",
     }
     assert again.rows["lr-lr=3-seed=1"]["state"].startswith("failed")
 
 
-def test_finished_point_with_other_params_is_never_taken_for_this_one(
+def test_experiment_with_other_params_is_not_taken_for_a_finished_point(
     swept: Swept, runs_log: Path
 ) -> None:
     study = swept.project / "studies" / "lr.yaml"
     study.write_text(f"overrides: [train.epochs=5]\n{STUDY}", encoding="utf-8")
     runs_log.write_text("", encoding="utf-8")
-    with pytest.raises(FlowError) as refusal:
+    with pytest.raises(FlowError) as error:
         sweep("studies/lr.yaml", deployment=None)
     study.write_text(STUDY, encoding="utf-8")
     head = git(swept.project, "rev-parse", "HEAD")[:7]
-    assert "\n" not in str(refusal.value)
-    assert "lr-lr=0.1-seed=" in str(refusal.value)
-    assert f"of {head} is there already, with train.epochs 2 instead of 5;" in str(refusal.value)
+    assert "\n" not in str(error.value)
+    assert "lr-lr=0.1-seed=" in str(error.value)
+    assert f"of {head} already exists with train.epochs 2 instead of 5;" in str(error.value)
     assert runs_log.read_text(encoding="utf-8") == ""
 
 
@@ -218,29 +218,32 @@ def test_after_a_new_commit_all_points_run_again(swept: Swept) -> None:
 
 
 @pytest.mark.parametrize(
-    ("study", "complaint"),
+    ("study", "message"),
     [
         (
             "{grid: {optimizer.rate: [1]}}",
             "overrides: 'optimizer.rate=1': .* has no optimizer.rate",
         ),
-        ("{grid: {optimizer.lr: [1, fast]}}", "overrides: optimizer.lr is a number in params.yaml"),
-        ("{recipe: none, seeds: [1]}", "recipe: .* has no recipes/none.yaml; it has slow"),
-        ("{revision: nowhere, seeds: [1]}", "revision: 'nowhere' is no commit"),
-        ("{gird: {}, seeds: [1]}", "gird: is not a key of a study"),
+        (
+            "{grid: {optimizer.lr: [1, fast]}}",
+            "overrides: 'optimizer.lr=fast': .* must be a number",
+        ),
+        ("{recipe: none, seeds: [1]}", "recipe: unknown recipe 'none'; .* has slow"),
+        ("{revision: nowhere, seeds: [1]}", "revision: unknown revision 'nowhere'"),
+        ("{gird: {}, seeds: [1]}", "gird: unknown key"),
     ],
 )
-def test_wrong_study_is_refused_before_any_run(
-    project: Path, tmp_path: Path, study: str, complaint: str
+def test_invalid_study_is_rejected_before_any_run(
+    project: Path, tmp_path: Path, study: str, message: str
 ) -> None:
     (project / "studies" / "wrong.yaml").write_text(study, encoding="utf-8")
-    with pytest.raises(FlowError, match=complaint) as refusal:
+    with pytest.raises(FlowError, match=message) as error:
         make_plan("studies/wrong.yaml", repository())
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
     assert not (tmp_path / "home" / "runs").exists()
 
 
-def test_command_refuses_a_study_that_is_not_there_and_names_those_that_are(
+def test_command_rejects_an_unknown_study_and_names_the_existing_ones(
     project: Path, tmp_path: Path
 ) -> None:
     command = Service(
@@ -252,12 +255,12 @@ def test_command_refuses_a_study_that_is_not_there_and_names_those_that_are(
     assert command.process
     assert command.process.wait(timeout=120) == 1
     assert command.log() == (
-        f"sweep failed: study: no studies/none.yaml in {project};"
-        " it has studies/lr.yaml, studies/one.yaml, studies/two.yaml\n"
+        f"sweep failed: study: studies/none.yaml does not exist in {project};"
+        " choose one of studies/lr.yaml, studies/one.yaml, studies/two.yaml\n"
     )
 
 
-def test_study_of_a_url_is_read_from_its_head_and_its_results_are_found_there(
+def test_study_and_results_of_a_url_are_read_from_its_repository(
     prefect_server: Server, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare = tmp_path / "remote.git"
@@ -267,40 +270,42 @@ def test_study_of_a_url_is_read_from_its_head_and_its_results_are_found_there(
     assert row == {"experiment": "one-seed=4", "train.seed": 4, "accuracy": 0.84, "state": "done"}
     assert git(bare, "for-each-ref", "refs/exps").endswith("/one-seed=4")
     (row,) = sweep("studies/one.yaml", deployment=None)
-    assert row["state"] == "done before"
+    assert row["state"] == "already done"
 
 
-def test_study_is_no_uncommitted_file_that_a_sweep_does_not_use() -> None:
+def test_there_is_no_warning_about_an_uncommitted_study_file() -> None:
     lines = ["studies/new.yaml: new, but", "studies/: new, but", "a: b/train.py: changed, but"]
-    assert unused(lines, "studies/new.yaml") == ["a: b/train.py: changed, but"]
+    assert unrelated_to("studies/new.yaml", lines) == ["a: b/train.py: changed, but"]
 
 
-def test_params_in_the_table_are_those_that_the_experiment_had() -> None:
+def test_params_in_the_table_are_those_of_the_experiment() -> None:
     points = [Point("a", "lr=1", [], {"o.lr": 1}), Point("b", "n=2", [], {"n": [1, 2]})]
     result = Result({"o": {"lr": 0.5}, "n": [3]}, {"accuracy": 0.5, "classes": {"cat": 1}})
-    assert table([Row(points[0], "done", result), Row(points[1], "failed", reason="why")]) == [
+    assert table(
+        [PointResult(points[0], "done", result), PointResult(points[1], "failed", reason="why")]
+    ) == [
         {"experiment": "a", "o.lr": 0.5, "n": "[3]", "accuracy": 0.5, "state": "done"},
         {"experiment": "b", "o.lr": "", "n": "[1, 2]", "accuracy": "", "state": "failed: why"},
     ]
 
 
-def test_picture_has_the_seeds_of_a_setting_on_one_line() -> None:
-    def row(label: str, seed: int, metrics: dict[str, Any]) -> Row:
-        return Row(Point(f"{label}-{seed}", label, [], {}), "done", Result({}, metrics))
+def test_plot_has_one_row_per_setting_with_all_its_seeds() -> None:
+    def row(label: str, seed: int, metrics: dict[str, Any]) -> PointResult:
+        return PointResult(Point(f"{label}-{seed}", label, [], {}), "done", Result({}, metrics))
 
     rows = [row("lr=1", 1, {"ok": True, "classes": {"cat": 0.5}}), row("lr=1", 2, {})]
     rows += [row("lr=2", 1, {"classes": {"cat": 0.75}}), row("lr=1", 3, {"classes": {"cat": 1}})]
     assert first_metric(rows) == "classes.cat"
-    found = measured(rows, "classes.cat")
-    assert found == {"lr=1": [0.5, 1], "lr=2": [0.75]}
-    assert Image.open(io.BytesIO(draw(found, "classes.cat", "A title"))).format == "PNG"
+    values = values_by_label(rows, "classes.cat")
+    assert values == {"lr=1": [0.5, 1], "lr=2": [0.75]}
+    assert Image.open(io.BytesIO(plot(values, "classes.cat", "A title"))).format == "PNG"
 
 
-def test_no_text_of_a_study_is_taken_for_a_formula() -> None:
-    assert draw({"what is $x_$": [0.5]}, "accuracy", "Which $x_$?").startswith(b"\x89PNG")
+def test_text_of_a_study_is_not_parsed_as_a_formula() -> None:
+    assert plot({"what is $x_$": [0.5]}, "accuracy", "Which $x_$?").startswith(b"\x89PNG")
 
 
-def test_a_run_that_another_sweep_has_started_takes_a_place(
+def test_joined_runs_count_towards_the_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     started: list[str] = []
@@ -311,34 +316,34 @@ def test_a_run_that_another_sweep_has_started_takes_a_place(
 
     monkeypatch.setattr(many_runs, "_start", start)
     monkeypatch.setattr(many_runs, "_states", lambda _: {})
-    crowd = many_runs._Crowd("a/b", {"one": {}, "two": {}, "three": {}}, 2, print)
-    crowd.join({uuid4(): "two"})
-    crowd.step()
+    runs = many_runs._RunSet("a/b", {"one": {}, "two": {}, "three": {}}, 2, print)
+    runs.join({uuid4(): "two"})
+    runs.step()
     assert started == ["one"]
 
 
-def test_a_run_is_told_of_when_it_begins_and_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    run, said = uuid4(), list[str]()
-    crowd = many_runs._Crowd("a/b", {"one": {}}, 1, said.append)
-    crowd.join({run: "one"})
+def test_begin_and_end_of_each_run_are_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, logged = uuid4(), list[str]()
+    runs = many_runs._RunSet("a/b", {"one": {}}, 1, logged.append)
+    runs.join({run: "one"})
     states: list[State[Any]] = [Scheduled(), Running(), Running(), Completed()]
     coming = iter(states)
     monkeypatch.setattr(many_runs, "_states", lambda _: {run: next(coming)})
     for _ in states:
-        crowd.step()
-    assert said[1:] == ["one: Running", "one: Completed (1 of 1)"]
-    assert crowd.ended == {"one": states[-1]}
+        runs.step()
+    assert logged[1:] == ["one: Running", "one: Completed (1 of 1)"]
+    assert runs.ended == {"one": states[-1]}
 
 
 @pytest.fixture
 def interrupt_raises() -> Iterator[None]:
-    """SIGINT raises KeyboardInterrupt, as in a new process: other tests leave other handlers."""
+    """Make SIGINT raise KeyboardInterrupt, as in a new process; other tests change the handler."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-def test_interrupt_while_a_run_is_being_started_cancels_that_one_too(
+def test_interrupt_while_a_run_is_started_cancels_that_run_too(
     deployed: Server, monkeypatch: pytest.MonkeyPatch, interrupt_raises: None
 ) -> None:
     started: list[UUID] = []
@@ -347,29 +352,29 @@ def test_interrupt_while_a_run_is_being_started_cancels_that_one_too(
         run = run_deployment(deployment, **settings)
         assert isinstance(run, FlowRun)
         started.append(run.id)
-        signal.raise_signal(signal.SIGINT)  # the server has the run, and we do not know it yet
+        signal.raise_signal(signal.SIGINT)  # the run exists, and its id is not known yet
         return run
 
-    def look(runs: Sequence[UUID]) -> dict[UUID, State[Any]]:
-        pytest.fail("it goes on as if nothing had come")
+    def poll(runs: Sequence[UUID]) -> dict[UUID, State[Any]]:
+        pytest.fail("the interrupt was ignored")
 
     monkeypatch.setattr(many_runs, "run_deployment", start)
-    monkeypatch.setattr(many_runs, "_states", look)
+    monkeypatch.setattr(many_runs, "_states", poll)
     with pytest.raises(KeyboardInterrupt):
         many_runs.run_all("pipeline/pipeline", {"interrupted": {}}, None, print)
     (run,) = started
     state = state_of(run)
     with get_client(sync_client=True) as client:
-        client.delete_flow_run(run)  # other tests count
+        client.delete_flow_run(run)  # other tests count runs
     assert state.is_cancelled() or state.is_cancelling()
 
 
-@pytest.mark.parametrize("too", [True, False])
-def test_run_that_another_has_started_is_cancelled_only_if_asked(
-    deployed: Server, monkeypatch: pytest.MonkeyPatch, too: bool
+@pytest.mark.parametrize("cancel_joined", [True, False])
+def test_joined_run_is_cancelled_only_if_requested(
+    deployed: Server, monkeypatch: pytest.MonkeyPatch, cancel_joined: bool
 ) -> None:
-    """A sweep leaves another's runs alone; a stage's run is the same pipeline's, tried again."""
-    name = f"joined {too}"
+    """A sweep does not cancel the runs of another; a retried pipeline does, for its own stage."""
+    name = f"joined {cancel_joined}"
     run = many_runs._start("pipeline/pipeline", name, {})
 
     def interrupted(_: object) -> None:
@@ -377,32 +382,32 @@ def test_run_that_another_has_started_is_cancelled_only_if_asked(
 
     monkeypatch.setattr(many_runs, "_states", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        many_runs.run_all("pipeline/pipeline", {name: {}}, None, print, cancel_joined=too)
+        many_runs.run_all("pipeline/pipeline", {name: {}}, None, print, cancel_joined)
     state = state_of(run)
     with get_client(sync_client=True) as client:
-        client.delete_flow_run(run)  # other tests count
-    assert (state.is_cancelled() or state.is_cancelling()) is too
+        client.delete_flow_run(run)  # other tests count runs
+    assert (state.is_cancelled() or state.is_cancelling()) is cancel_joined
 
 
-def test_without_a_worker_the_command_that_starts_one_of_that_kind_is_named(
+def test_without_a_worker_the_command_that_starts_one_is_logged(
     deployed: Server,
 ) -> None:
-    said: list[str] = []
+    logged: list[str] = []
     with get_client(sync_client=True) as client:
         found = client.read_deployment_by_name("sweep/sweep")
         client.create_work_pool(WorkPoolCreate(name="elsewhere", type="docker"))
         try:
-            there = found.model_copy(update={"work_pool_name": "elsewhere"})
-            many_runs._tell_without_agent(there, said.append)
+            moved = found.model_copy(update={"work_pool_name": "elsewhere"})
+            many_runs._warn_without_agent(moved, logged.append)
         finally:
             client.delete_work_pool("elsewhere")
-    assert said == [
-        "no agent of pool elsewhere is online; the runs wait for one"
-        " (prefect worker start --pool elsewhere)"
+    assert logged == [
+        "no agent of pool elsewhere is online; the runs wait until one starts:"
+        " prefect worker start --pool elsewhere"
     ]
 
 
-def test_run_that_was_asked_for_twice_is_one_and_a_retry_gets_another(
+def test_repeated_request_starts_one_run_and_a_retry_starts_another(
     deployed: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = []
@@ -412,52 +417,56 @@ def test_run_that_was_asked_for_twice_is_one_and_a_retry_gets_another(
         runs.append(many_runs._start("pipeline/pipeline", "twice", {}))
     with get_client(sync_client=True) as client:
         for run in set(runs):
-            client.delete_flow_run(run)  # other tests count
+            client.delete_flow_run(run)  # other tests count runs
     assert runs[0] == runs[1] != runs[2]
 
 
 @pytest.mark.parametrize(
-    ("deployment", "at_once", "complaint"),
+    ("deployment", "at_once", "message"),
     [
-        ("pipeline", None, "--deployment: 'pipeline' is none; for example: pipeline/pipeline"),
-        (None, 3, "--at-once needs --deployment: without it there is only this process"),
+        (
+            "pipeline",
+            None,
+            "--deployment: 'pipeline' is not FLOW/NAME, for example pipeline/pipeline",
+        ),
+        (None, 3, "--at-once: requires --deployment; without it points run one by one"),
         ("pipeline/pipeline", 0, "--at-once: must be at least 1, not 0"),
     ],
 )
-def test_wrong_options_are_refused(
-    deployment: str | None, at_once: int | None, complaint: str
+def test_invalid_options_are_rejected(
+    deployment: str | None, at_once: int | None, message: str
 ) -> None:
-    with pytest.raises(FlowError, match=re.escape(complaint)):
-        refuse(deployment, at_once)
+    with pytest.raises(FlowError, match=re.escape(message)):
+        check_options(deployment, at_once)
 
 
-def test_a_run_that_is_gone_keeps_no_other_from_being_cancelled(deployed: Server) -> None:
+def test_runs_are_cancelled_although_one_does_not_exist(deployed: Server) -> None:
     run = run_deployment_now("pipeline/pipeline")
     many_runs.cancel([uuid4(), run.id])
     state = state_of(run.id)
     with get_client(sync_client=True) as client:
-        client.delete_flow_run(run.id)  # other tests count
+        client.delete_flow_run(run.id)  # other tests count runs
     assert state.is_cancelled() or state.is_cancelling()
 
 
-def test_each_setting_of_a_study_is_tried_once(
+def test_each_override_of_a_study_is_checked_once(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried: list[str] = []
+    checked: list[str] = []
 
-    def see(request: RunRequest, repository: Repository) -> str:
-        tried.extend(request.overrides)
+    def record(request: RunRequest, repository: Repository) -> Job:
+        checked.extend(request.overrides)
         return check(request, repository)
 
-    monkeypatch.setattr("flows.sweeps.plan.check", see)
+    monkeypatch.setattr("flows.sweeps.plan.check", record)
     plan = make_plan("studies/lr.yaml", repository())
     assert len(plan.requests) == 4
-    assert sorted(tried) == ["optimizer.lr=0.1", "optimizer.lr=3", "train.seed=1", "train.seed=2"]
+    assert sorted(checked) == ["optimizer.lr=0.1", "optimizer.lr=3", "train.seed=1", "train.seed=2"]
 
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder through which the trainings and the test talk."""
+    """A folder through which the trainings and the test communicate."""
     (tmp_path / "outside").mkdir()
     return tmp_path / "outside"
 
@@ -470,9 +479,9 @@ def machine(
     tmp_path: Path,
     start_agent: Callable[..., Agent],
 ) -> Agent:
-    """An agent with two devices for a project whose trainings last; what it runs is on its own."""
+    """An agent with two devices, for a project whose training waits for the test."""
     (project / "train.py").write_text(TRAIN, encoding="utf-8")
-    commit(project, "A training that lasts")
+    commit(project, "A training that waits")
     variables = {"OUTSIDE": str(outside), "CUDA_VISIBLE_DEVICES": "0,1"}
     return start_agent("gpu", project, tmp_path / "machine", **variables)
 
@@ -481,7 +490,7 @@ def machine(
 def start_sweep(
     deployed: Server, project: Path, tmp_path: Path
 ) -> Iterator[Callable[..., Service]]:
-    """Start `python -m flows.sweep` on the agents of the tests' server."""
+    """Start `python -m flows.sweep`, whose points run on the agents of the tests' server."""
     commands: list[Service] = []
 
     def start_one(*arguments: str, **variables: str) -> Service:
@@ -496,7 +505,7 @@ def start_sweep(
     yield start_one
     for command in commands:
         command.kill()
-        print(command.log())  # pytest shows it if the test has failed
+        print(command.log())  # shown by pytest if the test fails
 
 
 def trainings(outside: Path) -> int:
@@ -504,21 +513,21 @@ def trainings(outside: Path) -> int:
 
 
 def unfinished_runs(study: str) -> list[str]:
-    """Return the names of a study's runs that are not over."""
+    """Return the names of a study's runs that have not ended."""
     with get_client(sync_client=True) as client:
         of_study = FlowRunFilter(name=FlowRunFilterName(like_=f"{study}-seed="))
         runs = client.read_flow_runs(flow_run_filter=of_study)
     return [run.name for run in runs if run.state and not run.state.is_final()]
 
 
-def test_a_deployment_that_the_server_does_not_have_is_named(
-    prefect_server: Server, project: Path
-) -> None:
-    with pytest.raises(FlowError, match=r"deployment: the server has no 'no/where'; run make dep"):
+def test_missing_deployment_is_reported(prefect_server: Server, project: Path) -> None:
+    with pytest.raises(
+        FlowError, match=r"deployment: 'no/where' is not on the server at .*; install"
+    ):
         sweep("studies/one.yaml", deployment="no/where")
 
 
-def test_ctrl_c_ends_the_point_that_runs_here_and_starts_no_other(
+def test_ctrl_c_stops_the_current_point_and_starts_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     started: list[str] = []
@@ -535,7 +544,7 @@ def test_ctrl_c_ends_the_point_that_runs_here_and_starts_no_other(
 
 
 @pytest.mark.slow
-def test_points_run_side_by_side_on_as_many_devices_as_there_are(
+def test_as_many_points_run_at_once_as_there_are_devices(
     machine: Agent, outside: Path, start_sweep: Callable[..., Service], project: Path
 ) -> None:
     command = start_sweep("studies/two.yaml")
@@ -548,7 +557,7 @@ def test_points_run_side_by_side_on_as_many_devices_as_there_are(
 
 
 @pytest.mark.slow
-def test_no_more_points_run_at_once_than_asked(
+def test_at_once_limits_the_number_of_concurrent_points(
     machine: Agent, outside: Path, start_sweep: Callable[..., Service]
 ) -> None:
     command = start_sweep("studies/two.yaml", "--at-once", "1")
@@ -561,7 +570,7 @@ def test_no_more_points_run_at_once_than_asked(
 
 
 @pytest.mark.slow
-def test_cancelled_sweep_cancels_its_runs_which_save(
+def test_cancelled_sweep_cancels_its_runs_and_their_trainings_save(
     machine: Agent,
     outside: Path,
     project: Path,
@@ -593,14 +602,14 @@ def test_interrupted_command_cancels_its_runs(
 
 
 @pytest.mark.slow
-def test_sweep_after_one_that_was_killed_waits_for_the_runs_of_that(
+def test_sweep_waits_for_the_runs_of_a_killed_sweep(
     machine: Agent, outside: Path, start_sweep: Callable[..., Service], project: Path
 ) -> None:
     first = start_sweep("studies/two.yaml")
     wait_for(lambda: trainings(outside) == 2, 240)
     first.kill()
     second = start_sweep("studies/two.yaml")
-    wait_for(lambda: second.log().count("is running already; waiting for it") == 2, 120)
+    wait_for(lambda: second.log().count("already running; waiting for it") == 2, 120)
     (outside / "may end").touch()
     assert second.process
     assert second.process.wait(timeout=240) == 0, second.log()
@@ -608,10 +617,10 @@ def test_sweep_after_one_that_was_killed_waits_for_the_runs_of_that(
 
 
 @pytest.mark.slow
-def test_sweep_outlives_a_restart_of_the_server(
+def test_sweep_survives_a_restart_of_the_server(
     machine: Agent, outside: Path, start_sweep: Callable[..., Service], deployed: Server
 ) -> None:
-    # Prefect itself asks five times, which takes a minute.
+    # With its default of five retries, Prefect itself bridges a minute.
     command = start_sweep("studies/two.yaml", PREFECT_CLIENT_MAX_RETRIES="1")
     wait_for(lambda: trainings(outside) == 2, 240)
     deployed.stop()
@@ -623,23 +632,23 @@ def test_sweep_outlives_a_restart_of_the_server(
 
 
 @pytest.mark.slow
-def test_without_an_agent_the_sweep_says_what_it_waits_for(
+def test_sweep_without_an_agent_logs_what_it_waits_for(
     deployed: Server, start_sweep: Callable[..., Service]
 ) -> None:
-    # The server takes one that was killed in another test for online until it has missed its beats.
+    # A worker that another test has killed is online until it has missed its heartbeats.
     wait_for(lambda: not many_runs._has_agent("gpu"), 240)
     command = start_sweep("studies/one.yaml")
-    wait_for(lambda: "no agent of pool gpu is online; the runs wait for one" in command.log(), 120)
+    wait_for(lambda: "no agent of pool gpu is online; the runs wait" in command.log(), 120)
     assert command.stop() == 130
     wait_for(lambda: not unfinished_runs("one"), 60)
 
 
 @pytest.mark.slow
-def test_interrupted_command_without_a_server_ends_soon_and_its_training_saves(
+def test_interrupted_command_without_a_server_stops_soon_and_its_training_saves(
     project: Path, outside: Path, database: str
 ) -> None:
     (project / "train.py").write_text(TRAIN, encoding="utf-8")
-    commit(project, "A training that lasts")
+    commit(project, "A training that waits")
     more = {"OUTSIDE": str(outside), "PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
     environment = {**os.environ, **more, "PREFECT_HOME": str(outside)}
     environment.pop("PREFECT_API_URL", None)
@@ -647,7 +656,7 @@ def test_interrupted_command_without_a_server_ends_soon_and_its_training_saves(
     sweeping = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     try:
         wait_for(lambda: trainings(outside) == 1, 240)
-        os.killpg(sweeping.pid, signal.SIGINT)  # as a terminal does it: the server ends too
+        os.killpg(sweeping.pid, signal.SIGINT)  # as in a terminal: the temporary server gets it too
         assert sweeping.wait(timeout=60) == 130
         assert [path.name for path in outside.glob("saved *")] == ["saved 1"]
     finally:

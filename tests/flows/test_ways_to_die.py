@@ -1,7 +1,7 @@
-"""Every way to die, of one run without a worker: what is left, what is said, and what goes on.
+"""A run without a worker that is interrupted, killed or fails: what is left, logged and resumed.
 
-The training here counts steps, keeps each in a checkpoint as `catdog train` does, and saves when it
-is told to stop. The files in $SIGNS are how it and a test talk.
+The training counts steps, writes each to a checkpoint as `catdog train` does, and saves on SIGTERM.
+It and the tests communicate by files in the folder $SIGNS.
 """
 
 import os
@@ -69,14 +69,14 @@ def signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def long_training(project: Path, signs: Path) -> Path:
-    """The project, with a training that goes on until the file `finish` is there."""
+    """The project, with a training that goes on until the file `finish` exists."""
     (project / "train.py").write_text(TRAIN, encoding="utf-8")
     tiny_project.commit(project, "A long training")
     return project
 
 
 def trainer(signs: Path, after: int = 0) -> psutil.Process:
-    """Wait until a training steps that is not process `after`; return its process."""
+    """Wait until a training other than process `after` is running; return its process."""
 
     def stepping() -> int:
         file = signs / "pid"
@@ -87,13 +87,13 @@ def trainer(signs: Path, after: int = 0) -> psutil.Process:
 
 
 def assert_nothing_is_left(flow: FlowCommand, signs: Path) -> None:
-    """The training was asked to stop, and has saved; no process lives that came of the flow."""
+    """The training has saved, and no process that the flow started is alive."""
     wait_for(lambda: not flow.processes(), 20)
     assert (signs / "saved").exists()
 
 
-def assert_the_next_run_goes_on(start: Callable[..., FlowCommand], project: Path) -> Run:
-    """The same run again picks the training up at its checkpoint, and ends well."""
+def assert_the_next_run_resumes(start: Callable[..., FlowCommand], project: Path) -> Run:
+    """The same run resumes the training from its checkpoint, and succeeds."""
     (Path(os.environ["SIGNS"]) / "finish").touch()
     run = start(project).finish()
     assert run.code == 0, run.err
@@ -111,7 +111,7 @@ def state_of_the_run_in(log: str) -> State[Any]:
     return run.state
 
 
-def test_interrupted_run_saves_and_the_next_goes_on(
+def test_interrupted_run_saves_and_the_next_resumes(
     server: str, long_training: Path, signs: Path, start: Callable[..., FlowCommand]
 ) -> None:
     flow = start(long_training)
@@ -120,22 +120,22 @@ def test_interrupted_run_saves_and_the_next_goes_on(
     assert_nothing_is_left(flow, signs)
     run = flow.finish()
     assert run.code == 130
-    assert "saved after a second" in run.err  # its last words are in the log
-    assert run.err.splitlines()[-1] == "stopped; run it again to go on"
-    assert state_of_the_run_in(run.err).is_cancelled()  # and nobody is told that it crashed
-    assert_the_next_run_goes_on(start, long_training)
+    assert "saved after a second" in run.err  # its last lines are in the log
+    assert run.err.splitlines()[-1] == "stopped; run it again to continue"
+    assert state_of_the_run_in(run.err).is_cancelled()  # not crashed: no notification
+    assert_the_next_run_resumes(start, long_training)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("server", ["", NOWHERE])
-def test_run_goes_well_without_a_server_and_while_its_server_is_down(
+def test_run_succeeds_without_a_server_and_while_its_server_is_down(
     project: Path, start: Callable[..., FlowCommand], database: str, server: str
 ) -> None:
     away = {"PREFECT_API_URL": server, "PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
     run = start(project, "--experiment", "alone", **away).finish()
     assert run.code == 0, run.err
-    told = f"no server answers at {NOWHERE}; this run goes on without it\n"
-    assert run.err.count(told) == (server == NOWHERE)
+    warning = f"the server at {NOWHERE} does not answer; this run uses a temporary one\n"
+    assert run.err.count(warning) == (server == NOWHERE)
     assert experiments(project) == ["alone"]
 
 
@@ -152,20 +152,7 @@ def test_terminated_run_without_a_server_leaves_nothing(
 
 
 @pytest.mark.slow
-def test_killed_run_without_a_server_leaves_nothing(
-    long_training: Path, signs: Path, start: Callable[..., FlowCommand], database: str
-) -> None:
-    """Neither the training nor Prefect's temporary server, which only a living flow can stop."""
-    flow = start(long_training, PREFECT_API_URL="", PREFECT_SERVER_DATABASE_CONNECTION_URL=database)
-    trainer(signs)
-    assert any("uvicorn" in process.cmdline() for process in flow.processes())
-    flow.process.kill()
-    flow.process.wait()
-    assert_nothing_is_left(flow, signs)
-
-
-@pytest.mark.slow
-def test_killed_flow_lets_the_training_save_and_the_next_run_goes_on(
+def test_killed_flow_lets_the_training_save_and_the_next_run_resumes(
     server: str, long_training: Path, signs: Path, start: Callable[..., FlowCommand]
 ) -> None:
     flow = start(long_training)
@@ -173,10 +160,10 @@ def test_killed_flow_lets_the_training_save_and_the_next_run_goes_on(
     flow.process.kill()
     flow.process.wait()
     assert_nothing_is_left(flow, signs)
-    assert_the_next_run_goes_on(start, long_training)
+    assert_the_next_run_resumes(start, long_training)
 
 
-def test_killed_training_is_tried_once_more_from_its_checkpoint(
+def test_killed_training_is_retried_from_its_checkpoint(
     server: str, long_training: Path, signs: Path, start: Callable[..., FlowCommand]
 ) -> None:
     flow = start(long_training)
@@ -187,14 +174,14 @@ def test_killed_training_is_tried_once_more_from_its_checkpoint(
     run = flow.finish()
     assert run.code == 0, run.err
     assert "stage train failed: killed by signal 9 (SIGKILL)" in run.err
-    assert "; trying once more" in run.err
+    assert "; retrying" in run.err
     assert "going on after step " in run.err
     assert (signs / "trained").read_text() == "once "
     assert "Traceback" not in run.err
 
 
 @pytest.mark.parametrize("shell", ["", " || exit $?"])
-def test_training_that_is_killed_twice_fails_and_is_named_so(
+def test_training_that_is_killed_twice_fails_and_names_the_signal(
     server: str, project: Path, shell: str
 ) -> None:
     kill = "import os\nopen(os.environ['RUNS_LOG'], 'a').write('try ')\nos.kill(os.getpid(), 9)"
@@ -208,7 +195,7 @@ def test_training_that_is_killed_twice_fails_and_is_named_so(
     assert (project.parent / "runs.log").read_text() == "prepare try try "
 
 
-def test_stage_that_fails_by_itself_is_not_tried_again(server: str, project: Path) -> None:
+def test_stage_that_fails_with_an_error_is_not_retried(server: str, project: Path) -> None:
     fail = "import os\nopen(os.environ['RUNS_LOG'], 'a').write('try ')\nraise SystemExit(1)"
     (project / "prepare.py").write_text(fail, encoding="utf-8")
     tiny_project.commit(project, "A preparation that fails")
@@ -217,10 +204,10 @@ def test_stage_that_fails_by_itself_is_not_tried_again(server: str, project: Pat
 
 
 @pytest.mark.slow
-def test_two_runs_of_the_same_thing_train_once(
+def test_two_identical_runs_train_once(
     server: str, long_training: Path, signs: Path, start: Callable[..., FlowCommand]
 ) -> None:
-    devices = "0,1"  # so that it is not the device that the second one waits for
+    devices = "0,1"  # so that the second one does not wait for a device
     first = start(long_training, "--experiment", "first", CUDA_VISIBLE_DEVICES=devices)
     training = trainer(signs).pid
     second = start(long_training, "--experiment", "second", CUDA_VISIBLE_DEVICES=devices)
@@ -232,8 +219,10 @@ def test_two_runs_of_the_same_thing_train_once(
     assert sorted(experiments(long_training)) == ["first", "second"]
 
 
-def test_result_outlives_a_remote_that_is_gone(server: str, project: Path, tmp_path: Path) -> None:
-    (tmp_path / "store").write_text("no folder: what is pushed goes nowhere")
+def test_result_is_kept_if_the_remote_is_unavailable(
+    server: str, project: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "store").write_text("a file instead of a folder")
     assert_kept_and_pushed_later(project, tmp_path / "store", "Not a directory")
 
 
@@ -243,7 +232,7 @@ def assert_kept_and_pushed_later(project: Path, store: Path, reason: str) -> Non
     state = pipeline(experiment="kept", return_state=True)
     assert state.is_failed()
     message = str(state.message)
-    assert "the results are kept, but could not be pushed: " in message.splitlines()[0]
+    assert "cannot push the results: " in message.splitlines()[0]
     assert reason in message
     assert experiments(project) == ["kept"]
     (clone,) = workspaces(project)
@@ -253,7 +242,7 @@ def assert_kept_and_pushed_later(project: Path, store: Path, reason: str) -> Non
 
 
 @pytest.mark.skipif(not small_disks_can_be_made(), reason="needs user namespaces")
-def test_full_disk_is_the_reason_that_is_given(
+def test_full_disk_is_reported(
     server: str, project: Path, start: Callable[..., FlowCommand]
 ) -> None:
     tiny_project.write_stage(project, "train", "model.txt", "'large' * 100_000")
@@ -278,7 +267,7 @@ def test_full_disk_is_the_reason_that_is_given(
         (["--experiment", "a b"], "a b"),
     ],
 )
-def test_wrong_argument_is_refused_in_one_line_before_anything_is_copied(
+def test_invalid_argument_is_refused_in_one_line_before_anything_is_copied(
     project: Path, start: Callable[..., FlowCommand], arguments: list[str], word: str
 ) -> None:
     run = start(project, *arguments).finish()
@@ -289,7 +278,7 @@ def test_wrong_argument_is_refused_in_one_line_before_anything_is_copied(
     assert not (project / ".catdog").exists()
 
 
-def test_wrong_parameter_fails_the_run_before_anything_is_copied(
+def test_invalid_parameter_fails_the_run_before_anything_is_copied(
     server: str, project: Path
 ) -> None:
     state = pipeline(recipe="no-such", return_state=True)

@@ -1,4 +1,4 @@
-"""The clone that a run works in, and its result as an experiment of the checkout."""
+"""The clone that a run works in, and the export of its result as an experiment."""
 
 import json
 import os
@@ -16,8 +16,14 @@ from flows.errors import FlowError
 from flows.guards.child_processes import DVC
 from flows.runs import records
 from flows.runs.repository import Repository, repository
-from flows.runs.request import RunRequest, check
-from flows.runs.workspace import Workspace, bring_home, dirty, environment, workspace
+from flows.runs.request import Job, RunRequest, check
+from flows.runs.workspace import (
+    Workspace,
+    environment,
+    export_result,
+    uncommitted_changes,
+    workspace,
+)
 from tools import tiny_project
 from tools.tiny_project import dvc, dvc_says, git
 
@@ -29,7 +35,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of which runs come; what they do is noted in the file ran.log."""
+    """The project that runs come from; the stages that run are listed in the file ran.log."""
     folder = shutil.copytree(template, tmp_path / "project")
     monkeypatch.setenv("CATDOG_REPOSITORY", str(folder))
     monkeypatch.delenv("CATDOG_HOME", raising=False)
@@ -41,19 +47,19 @@ class Open(Protocol):
     """The type of `open_workspace`."""
 
     def __call__(
-        self, name: str = ..., keep: bool = ..., **asked: Any
+        self, name: str = ..., keep: bool = ..., **values: Any
     ) -> AbstractContextManager[Workspace]: ...
 
 
 @pytest.fixture
 def open_workspace(project: Path) -> Open:
-    """Open a workspace the way the flow does: checked, then made."""
+    """Open a workspace as the flow does, after the check of the request."""
 
     def make(
-        name: str = "calm-owl", keep: bool = False, **asked: Any
+        name: str = "calm-owl", keep: bool = False, **values: Any
     ) -> AbstractContextManager[Workspace]:
-        request, ours = RunRequest(**asked), repository()
-        return workspace(request, ours, check(request, ours), name, keep=keep)
+        request, ours = RunRequest(**values), repository()
+        return workspace(check(request, ours), name, keep=keep)
 
     return make
 
@@ -79,7 +85,7 @@ def shown(project: Path) -> dict[str, Any]:
     return {revision["name"]: revision["data"] for revision in found}
 
 
-def test_workspace_holds_the_revision_and_not_what_is_being_edited(
+def test_workspace_has_the_revision_without_uncommitted_changes(
     project: Path, open_workspace: Open
 ) -> None:
     wanted = (project / "train.py").read_text()
@@ -89,13 +95,13 @@ def test_workspace_holds_the_revision_and_not_what_is_being_edited(
     with open_workspace() as ours:
         assert (ours.folder / "train.py").read_text() == wanted
         assert not (ours.folder / "new.py").exists()
-        assert git(ours.folder, "rev-parse", "HEAD") == ours.commit == ours.baseline
+        assert git(ours.folder, "rev-parse", "HEAD") == ours.job.commit == ours.job.baseline
         assert git(ours.folder, "status", "--porcelain") == ""
         assert git(project, "status", "--porcelain") == before
     assert git(project, "status", "--porcelain") == before
 
 
-def test_recipe_takes_the_place_of_the_params_and_overrides_change_it(
+def test_recipe_replaces_the_params_and_overrides_change_it(
     open_workspace: Open,
 ) -> None:
     with open_workspace(recipe="slow", overrides=("train.seed=7",)) as ours:
@@ -105,7 +111,7 @@ def test_recipe_takes_the_place_of_the_params_and_overrides_change_it(
     assert "# sgd or adam" in params
 
 
-def test_stages_run_the_code_of_the_workspace_not_the_one_that_is_installed(
+def test_stages_run_the_code_of_the_workspace_not_the_installed_package(
     project: Path, open_workspace: Open
 ) -> None:
     package = project / "catdog"
@@ -131,7 +137,7 @@ def test_two_workspaces_share_the_cache_of_the_checkout(
             assert second.folder != first.folder
             assert "is cached - skipping run" in repro(second)
             model = second.folder / "model.txt"
-            assert model.samefile(first.folder / "model.txt")  # links: no copies
+            assert model.samefile(first.folder / "model.txt")  # a link
     assert (tmp_path / "ran.log").read_text().split().count("train") == 1
     assert not (project / "model.txt").exists()
 
@@ -142,20 +148,20 @@ def test_workspace_shares_the_objects_of_git(open_workspace: Open) -> None:
         assert not list((ours.folder / ".git" / "objects" / "pack").iterdir())
 
 
-def test_dvc_leaves_nothing_outside_the_workspace_but_the_cache(open_workspace: Open) -> None:
+def test_site_cache_of_dvc_is_in_the_workspace(open_workspace: Open) -> None:
     with open_workspace() as ours:
         site = dvc_says(ours.folder, "config", "core.site_cache_dir").strip()
         assert Path(site).is_relative_to(ours.folder)
 
 
-def test_users_choice_of_links_is_kept(project: Path, open_workspace: Open) -> None:
+def test_cache_type_of_the_user_is_kept(project: Path, open_workspace: Open) -> None:
     assert dvc(project, "config", "cache.type", "symlink") == 0
     tiny_project.commit(project, "Link")
     with open_workspace() as ours:
         assert dvc_says(ours.folder, "config", "cache.type").strip() == "symlink"
 
 
-def test_local_settings_of_the_checkout_hold_in_the_workspace(
+def test_local_configuration_of_the_checkout_applies_in_the_workspace(
     project: Path, open_workspace: Open
 ) -> None:
     assert dvc(project, "remote", "add", "-d", "far", "ssh://example.com/store") == 0
@@ -167,7 +173,7 @@ def test_local_settings_of_the_checkout_hold_in_the_workspace(
         assert (ours.folder / ".dvc" / key).resolve() == project / "id_rsa"
 
 
-def test_default_remote_beside_the_checkout_is_the_same_one_for_the_workspace(
+def test_relative_default_remote_is_that_of_the_checkout(
     project: Path, open_workspace: Open, tmp_path: Path
 ) -> None:
     assert dvc(project, "remote", "add", "-d", "beside", "../store") == 0
@@ -178,9 +184,7 @@ def test_default_remote_beside_the_checkout_is_the_same_one_for_the_workspace(
     assert (tmp_path / "store" / "runs").is_dir()
 
 
-def test_remote_that_git_keeps_is_the_one_of_the_revision(
-    project: Path, open_workspace: Open
-) -> None:
+def test_remote_in_git_is_that_of_the_revision(project: Path, open_workspace: Open) -> None:
     (project / "data" / "store").mkdir(parents=True)
     (project / "data" / "store" / "file").touch()
     assert dvc(project, "remote", "add", "sample", "data/store") == 0
@@ -190,9 +194,7 @@ def test_remote_that_git_keeps_is_the_one_of_the_revision(
         assert listed.startswith(f"sample{ours.folder}/data/store")
 
 
-def test_checkpoints_outlive_the_workspace_and_are_those_of_the_checkout(
-    project: Path, open_workspace: Open
-) -> None:
+def test_checkpoints_are_stored_in_the_checkout(project: Path, open_workspace: Open) -> None:
     with open_workspace() as ours:
         (ours.folder / ".catdog" / "checkpoints" / "state").touch()
         assert git(ours.folder, "status", "--porcelain") == ""
@@ -201,63 +203,64 @@ def test_checkpoints_outlive_the_workspace_and_are_those_of_the_checkout(
         assert (ours.folder / ".catdog" / "checkpoints" / "state").exists()
 
 
-def test_workspace_is_removed_when_all_went_well(project: Path, open_workspace: Open) -> None:
+def test_workspace_is_removed_after_success(project: Path, open_workspace: Open) -> None:
     with open_workspace() as ours:
-        assert [run.state for run in records.all_runs(ours.repository.home)] == ["running"]
-    assert list((ours.repository.home / "runs").iterdir()) == []
+        assert [run.state for run in records.all_runs(ours.job.repository.home)] == ["running"]
+    assert list((ours.job.repository.home / "runs").iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("error", "state", "said"),
+    ("error", "state", "message"),
     [
         (FlowError("stage train failed: exit code 1\nits lines"), "failed", "stage train failed"),
-        (KeyboardInterrupt(), "cancelled", "stopped from outside"),
+        (KeyboardInterrupt(), "cancelled", "stopped by a signal"),
     ],
 )
-def test_workspace_is_kept_when_the_run_did_not_end_well(
+def test_workspace_is_kept_after_a_failure(
     project: Path,
     open_workspace: Open,
     error: BaseException,
     state: str,
-    said: str,
+    message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(type(error)), open_workspace() as ours:
         raise error
-    (run,) = records.all_runs(ours.repository.home)
+    (run,) = records.all_runs(ours.job.repository.home)
     assert (run.name, run.state) == ("calm-owl", state)
-    assert run.said.startswith(said)
-    assert "\n" not in run.said
+    assert run.message.startswith(message)
+    assert "\n" not in run.message
     assert (ours.folder / "dvc.yaml").exists()
     assert f"kept for 7 days: {ours.folder}" in capsys.readouterr().out
     assert git(project, "status", "--porcelain") == ""
 
 
-def test_workspace_is_kept_when_asked_to(open_workspace: Open) -> None:
+def test_workspace_is_kept_on_request(open_workspace: Open) -> None:
     with open_workspace(keep=True) as ours:
         pass
-    assert [run.state for run in records.all_runs(ours.repository.home)] == ["finished"]
+    assert [run.state for run in records.all_runs(ours.job.repository.home)] == ["finished"]
     assert (ours.folder / "dvc.yaml").exists()
 
 
-def test_runs_of_one_name_get_workspaces_of_their_own(open_workspace: Open) -> None:
+def test_runs_with_the_same_name_get_different_workspaces(open_workspace: Open) -> None:
     with open_workspace("calm owl/3") as first, open_workspace("calm owl/3") as second:
         assert (first.name, second.name) == ("calm-owl-3", "calm-owl-3-2")
         assert first.folder != second.folder
         assert second.experiment == "calm-owl-3-2"
 
 
-def test_workspace_that_cannot_be_made_leaves_nothing(project: Path, open_workspace: Open) -> None:
+def test_failed_clone_leaves_nothing(project: Path, open_workspace: Open) -> None:
     ours = repository()
+    missing = Job(RunRequest(), ours, "0" * 40, "0" * 40)
     with (
         pytest.raises(FlowError, match="git checkout failed"),
-        workspace(RunRequest(), ours, "0" * 40, "calm-owl"),
+        workspace(missing, "calm-owl"),
     ):
         pass
     assert list((ours.home / "runs").iterdir()) == []
 
 
-def test_git_without_an_author_will_do(
+def test_git_needs_no_author(
     project: Path, open_workspace: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -268,12 +271,10 @@ def test_git_without_an_author_will_do(
         assert git(ours.folder, "config", "user.email") == "tester@example.com"
 
 
-def test_result_is_an_experiment_of_the_checkout_and_can_be_applied_there(
-    project: Path, open_workspace: Open
-) -> None:
+def test_result_is_an_experiment_that_can_be_applied(project: Path, open_workspace: Open) -> None:
     with open_workspace(overrides=("optimizer.lr=0.5",), experiment="lr=0.5") as ours:
         repro(ours)
-        assert bring_home(ours) == "lr=0.5"
+        assert export_result(ours) == "lr=0.5"
     assert git(project, "status", "--porcelain") == ""
     data = shown(project)["lr=0.5"]
     assert data["params"]["params.yaml"]["data"]["optimizer"]["lr"] == 0.5
@@ -283,16 +284,16 @@ def test_result_is_an_experiment_of_the_checkout_and_can_be_applied_there(
     assert not (project / ".dvc" / "tmp" / "repro.dat").exists()
 
 
-def test_result_of_an_experiment_is_its_sibling(project: Path, open_workspace: Open) -> None:
+def test_result_based_on_an_experiment_is_its_sibling(project: Path, open_workspace: Open) -> None:
     with open_workspace(overrides=("optimizer.lr=0.5",), experiment="first") as ours:
         repro(ours)
-        bring_home(ours)
+        export_result(ours)
     head = git(project, "rev-parse", "HEAD")
     with open_workspace(revision="first", overrides=("train.seed=9",)) as ours:
-        assert (ours.baseline, git(ours.folder, "rev-parse", "HEAD")) == (head, head)
-        assert ours.commit != head
+        assert (ours.job.baseline, git(ours.folder, "rev-parse", "HEAD")) == (head, head)
+        assert ours.job.commit != head
         repro(ours)
-        assert bring_home(ours) == "calm-owl"
+        assert export_result(ours) == "calm-owl"
     params = shown(project)["calm-owl"]["params"]["params.yaml"]["data"]
     assert (params["optimizer"]["lr"], params["train"]["seed"]) == (0.5, 9)
 
@@ -305,31 +306,29 @@ def done(project: Path) -> Path:
     return project
 
 
-def test_result_that_does_not_differ_is_the_commits_own(done: Path, open_workspace: Open) -> None:
+def test_unchanged_result_is_not_exported(done: Path, open_workspace: Open) -> None:
     with open_workspace() as ours:
         repro(ours)
-        assert bring_home(ours) is None
+        assert export_result(ours) is None
     assert git(done, "for-each-ref", "refs/exps") == ""
 
 
-def test_result_that_was_given_a_name_is_there_under_it_even_if_it_does_not_differ(
+def test_unchanged_result_is_exported_if_a_name_is_requested(
     done: Path, open_workspace: Open
 ) -> None:
     with open_workspace(experiment="same") as ours:
         repro(ours)
-        assert bring_home(ours) == "same"
+        assert export_result(ours) == "same"
     assert shown(done)["same"]["metrics"]["metrics.json"]["data"] == tiny_project.METRICS
 
 
-def test_result_whose_name_was_taken_meanwhile_is_not_lost(
-    done: Path, open_workspace: Open
-) -> None:
+def test_result_gets_a_number_if_its_name_is_taken_by_now(done: Path, open_workspace: Open) -> None:
     with open_workspace(experiment="x", overrides=("train.seed=2",)) as first:
         with open_workspace(experiment="x", overrides=("train.seed=3",)) as second:
             repro(second)
-            assert bring_home(second) == "x"
+            assert export_result(second) == "x"
         repro(first)
-        assert bring_home(first) == "x-2"
+        assert export_result(first) == "x-2"
     seeds = {
         name: data["params"]["params.yaml"]["data"]["train"]["seed"]
         for name, data in shown(done).items()
@@ -342,17 +341,17 @@ import subprocess, sys
 from flows.guards.child_processes import DVC
 from flows.runs.repository import repository
 from flows.runs.request import RunRequest, check
-from flows.runs.workspace import bring_home, environment, workspace
+from flows.runs.workspace import environment, export_result, workspace
 
 request, ours = RunRequest(overrides=(f"train.seed={sys.argv[1]}",)), repository()
-with workspace(request, ours, check(request, ours), "calm-owl") as made:
+with workspace(check(request, ours), "calm-owl") as made:
     subprocess.run([*DVC, "repro"], cwd=made.folder, env=environment(made.folder), check=True)
-    bring_home(made)
+    export_result(made)
 """
 
 
 @pytest.mark.slow
-def test_runs_at_the_same_moment_bring_home_an_experiment_each(project: Path) -> None:
+def test_concurrent_runs_export_one_experiment_each(project: Path) -> None:
     seeds = range(2, 6)
     processes = [subprocess.Popen([sys.executable, "-c", ONE_RUN, str(seed)]) for seed in seeds]
     assert [process.wait(timeout=300) for process in processes] == [0] * len(seeds)
@@ -362,7 +361,7 @@ def test_runs_at_the_same_moment_bring_home_an_experiment_each(project: Path) ->
     assert sorted(params) == list(seeds)
 
 
-def test_result_that_cannot_be_pushed_stays_in_the_workspace(
+def test_result_that_cannot_be_pushed_is_kept_in_the_workspace(
     project: Path, open_workspace: Open
 ) -> None:
     with (
@@ -371,64 +370,64 @@ def test_result_that_cannot_be_pushed_stays_in_the_workspace(
     ):
         repro(ours)
         git(ours.folder, "remote", "set-url", "origin", str(project / "none"))
-        bring_home(ours)
+        export_result(ours)
     assert (ours.folder / "model.txt").exists()
 
 
 @pytest.fixture
 def far(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Repository]:
-    """The project as a repository that has a URL."""
+    """The project as a repository with a URL."""
     git(tmp_path, "clone", "-q", "--bare", str(project), "far.git")
     monkeypatch.setenv("CATDOG_REPOSITORY", (tmp_path / "far.git").as_uri())
     monkeypatch.setenv("CATDOG_HOME", str(tmp_path / "home"))
     yield repository()
 
 
-def test_result_goes_to_the_url_that_the_run_came_from(
+def test_result_is_pushed_to_the_url_of_the_repository(
     far: Repository, project: Path, open_workspace: Open, tmp_path: Path
 ) -> None:
     with open_workspace(overrides=("train.seed=4",), experiment="x") as ours:
         assert git(ours.folder, "remote", "get-url", "origin") == far.source
         repro(ours)
         (ours.folder / ".catdog" / "checkpoints" / "state").touch()
-        bring_home(ours)
+        export_result(ours)
     assert git(tmp_path / "far.git", "for-each-ref", "refs/exps").endswith("/x")
     assert (tmp_path / "home" / "cache" / "files").is_dir()
     assert (tmp_path / "home" / "checkpoints" / "state").exists()
     assert not (project / ".dvc" / "cache").exists()
 
 
-def test_checkout_says_what_will_not_be_used(project: Path) -> None:
+def test_uncommitted_changes_are_listed(project: Path) -> None:
     ours, head = repository(), git(project, "rev-parse", "HEAD")
-    assert dirty(ours, head) == []
+    assert uncommitted_changes(ours, head) == []
     (project / "train.py").write_text("half an idea\n")
     (project / "prepare.py").unlink()
     (project / "neu ü.py").touch()
-    git(project, "mv", "evaluate.py", "judge.py")
-    assert sorted(dirty(ours, head)) == [
-        f"{what}, but not committed; this run does not use that"
+    git(project, "mv", "evaluate.py", "moved.py")
+    assert sorted(uncommitted_changes(ours, head)) == [
+        f"{what}, but not committed; this run does not use it"
         for what in (
             '"neu ü.py": new',
-            "evaluate.py -> judge.py: renamed",
+            "evaluate.py -> moved.py: renamed",
             "prepare.py: deleted",
             "train.py: changed",
         )
     ]
-    assert dirty(ours, "0" * 40) == []  # another revision was asked for
+    assert uncommitted_changes(ours, "0" * 40) == []  # another revision was requested
 
 
-def test_mirror_is_never_dirty(far: Repository) -> None:
-    assert dirty(far, git(far.folder, "rev-parse", "HEAD")) == []
+def test_mirror_has_no_uncommitted_changes(far: Repository) -> None:
+    assert uncommitted_changes(far, git(far.folder, "rev-parse", "HEAD")) == []
 
 
-def test_environment_adds_what_is_given(tmp_path: Path) -> None:
+def test_environment_has_additional_variables(tmp_path: Path) -> None:
     variables = environment(tmp_path, CUDA_VISIBLE_DEVICES="1")
     assert variables["CUDA_VISIBLE_DEVICES"] == "1"
     assert variables["PYTHONPATH"].split(os.pathsep)[0] == str(tmp_path)
     assert variables["DVC_NO_ANALYTICS"] == "1"
 
 
-def test_home_that_cannot_be_written_to_is_said(
+def test_home_that_is_not_writable_is_reported(
     project: Path, open_workspace: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -437,9 +436,9 @@ def test_home_that_cannot_be_written_to_is_said(
         pass
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a file system of its own")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a separate file system")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount one")
-def test_on_a_full_disk_the_reason_of_the_run_is_what_is_heard(
+def test_on_a_full_disk_the_error_of_the_run_is_reported(
     open_workspace: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = tmp_path / "disk"

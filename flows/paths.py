@@ -1,0 +1,19 @@
+"""Paths in a catdog repository. They are repeated here because flows import nothing of catdog."""
+
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]  # the repository that this file belongs to
+
+PARAMS = "params.yaml"
+LOCK = "dvc.lock"
+RAW = "data/raw"
+RAW_POINTER = f"{RAW}.dvc"
+METRICS = "metrics.json"
+PLOTS = ("reports/evaluate/confusion.png", "reports/evaluate/curves.png")
+STATE = Path(".catdog")  # ignored by git: what runs keep in a checkout
+CHECKPOINTS = STATE / "checkpoints"
+
+
+def recipe_file(name: str) -> str:
+    """Return the path of a recipe."""
+    return f"recipes/{name}.yaml"
