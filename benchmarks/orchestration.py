@@ -1,12 +1,12 @@
-"""What Prefect costs beside DVC, and how many runs a minute this machine gets through.
+"""The overhead of Prefect over DVC, and how many flow runs per minute this machine completes.
 
 python -m benchmarks.orchestration [--projects tiny sample] [--workers 1 4 16] [--runs 32]
 
-First the seconds of `dvc repro`, and of the flow that does the same, with nothing to do (no-op) and
-with all three stages to run (full). A flow does more: it copies the revision, brings the result
-home as an experiment and fills the run's page. Then pipelines of the tiny project, whose stages do
-next to nothing, through a server and process workers of one place each. The workers believe in a
-GPU each, so that no run waits for a device. --database URL puts the server on PostgreSQL.
+First the seconds of `dvc repro` and of the equivalent flow, with nothing to do (no-op) and with all
+three stages to run (full). The flow does more: it clones the revision, stores the result as an
+experiment and writes artifacts. Then the throughput of pipelines of the tiny project, whose stages
+do almost nothing, with a server and process workers that take one run at a time. Each worker sees
+one (non-existent) GPU, so no run waits for a device. --database URL selects PostgreSQL.
 """
 
 import os
@@ -28,10 +28,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
-from benchmarks import measure
 from catdog.errors import CatdogError
-from tests.helpers import tiny_project
-from tests.helpers.prefect_server import Agent, Server, running_server
+from tools import command_line, measure, tiny_project
+from tools.prefect_services import Agent, Server, running_server
 
 ROOT = Path(__file__).resolve().parents[1]
 DVC, NO_SERVER, WITH_SERVER = "dvc repro", "flow, no server", "flow, server"
@@ -40,14 +39,14 @@ QUIET = {"DVC_NO_ANALYTICS": "1", "PREFECT_LOGGING_LEVEL": "ERROR", "GIT_TERMINA
 
 
 class Project(NamedTuple):
-    """A repository to run, and a param on which all of its stages depend."""
+    """A repository to run, and a param on which all its stages depend."""
 
     folder: Path
     param: str
 
 
 def tiny(folder: Path) -> Project:
-    """Make the project of three stages that each write a line."""
+    """Create the project with three stages that each write a line."""
     tiny_project.create(folder)
     deps = "deps: [prepare.py]"
     text = tiny_project.DVC_YAML.replace(deps, f"{deps}\n    params: [optimizer]")
@@ -57,7 +56,7 @@ def tiny(folder: Path) -> Project:
 
 
 def sample(folder: Path) -> Project:
-    """Clone this repository, and bring the sample's photos."""
+    """Clone this repository and pull the photos of the sample."""
     for command in (
         ["git", "clone", "--quiet", str(ROOT), str(folder)],
         ["git", "-C", str(folder), "config", "user.name", "benchmark"],
@@ -72,7 +71,7 @@ PROJECTS: dict[str, Callable[[Path], Project]] = {"tiny": tiny, "sample": sample
 
 
 def _run(command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> None:
-    """Run a command; CatdogError with the end of what it printed if it fails."""
+    """Run a command; CatdogError with the last line of its output if it fails."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     done = subprocess.run(
@@ -85,17 +84,17 @@ def _run(command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> 
         check=False,
     )
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        reason = said[-1] if said else "it said nothing"
+        output = (done.stderr or done.stdout).strip().splitlines()
+        reason = output[-1] if output else "no output"
         raise CatdogError(f"{' '.join(command[:4])}: exit code {done.returncode}: {reason}")
 
 
 def contenders(
     project: Project, server: Server, home: Path
 ) -> dict[tuple[str, str], Callable[[], None]]:
-    """Return what is compared, by what there is to do and what does it.
+    """Return the commands to compare, by the work to do (no-op or full) and the method.
 
-    Each full run changes the param to a value that no run has had.
+    Each full run sets the param to a new value.
     """
     values = (f"{project.param}={0.15 + step / 1e6}" for step in count(1))
     flow = [sys.executable, "-m", "flows.pipeline"]
@@ -111,20 +110,20 @@ def contenders(
     def run_flow(url: str, full: bool) -> None:
         change = ["-S", next(values)] if full else []
         variables = {**common, "PREFECT_HOME": str(home)}
-        # Without a server the variable must not be there at all: Prefect takes "" for one.
+        # To start without a server the variable must be unset: Prefect takes "" for a URL.
         _run([*flow, *change], ROOT, {**variables, "PREFECT_API_URL": url} if url else variables)
 
-    ways: dict[tuple[str, str], Callable[[], None]] = {}
-    for what, full in ((NO_OP, False), (FULL, True)):
-        ways[what, DVC] = partial(repro, full)
+    commands: dict[tuple[str, str], Callable[[], None]] = {}
+    for work, full in ((NO_OP, False), (FULL, True)):
+        commands[work, DVC] = partial(repro, full)
         for name, url in servers.items():
-            ways[what, name] = partial(run_flow, url, full)
-    return ways
+            commands[work, name] = partial(run_flow, url, full)
+    return commands
 
 
 def compare(name: str, project: Project, server: Server, home: Path, trials: int) -> None:
-    """Print what `dvc repro` takes and what the flows take, in seconds and as a difference."""
-    # The flow runs what is committed: a no-op there is one in the checkout once it has results.
+    """Print the seconds of `dvc repro` and of the flows, and the difference."""
+    # The flow runs the commit, so a no-op requires the results to be committed.
     code = {"PYTHONPATH": str(project.folder)}
     _run([sys.executable, "-m", "dvc", "repro"], project.folder, code)
     _run(["git", "add", "--all"], project.folder, {})  # dvc.lock may be new
@@ -132,29 +131,29 @@ def compare(name: str, project: Project, server: Server, home: Path, trials: int
     _run(commit, project.folder, {})
     costs = measure.interleaved(contenders(project, server, home), trials)
     rows = []
-    for (what, way), values in costs.items():
-        beyond = measure.median_of(values).seconds - measure.median_of(costs[what, DVC]).seconds
+    for (work, method), values in costs.items():
+        beyond = measure.median_of(values).seconds - measure.median_of(costs[work, DVC]).seconds
         cpu = f"{measure.median_of(values).cpu_seconds:.1f}"
-        rows.append((what, way, measure.spread(values, 1), cpu, f"{beyond:+.1f}"))
-    columns = ("", "", "seconds min/median/max", "CPU seconds", "beyond dvc repro")
+        rows.append((work, method, measure.spread(values, 1), cpu, f"{beyond:+.1f}"))
+    columns = ("", "", "seconds min/median/max", "CPU seconds", "more than dvc repro")
     measure.show(f"{name} project, {trials} trials", columns, rows)
 
 
 class Throughput(NamedTuple):
-    """What a number of workers got through."""
+    """The throughput with a number of workers."""
 
-    runs_a_minute: float
+    runs_per_minute: float
     busy_cores: float
     server_seconds: float
-    """CPU seconds of the server for each run"""
+    """CPU seconds of the server per run"""
 
 
 def throughput(
     project: Project, server: Server, home: Path, workers: int, runs: int, values: Iterator[str]
 ) -> Throughput:
-    """Return how fast `workers` workers do `runs` runs that wait for them when they are all there.
+    """Return the throughput of `workers` workers for `runs` runs, created once all have started.
 
-    Raises CatdogError if one does not end well.
+    Raises CatdogError if a run fails.
     """
     with _workers(project, server, home, workers):
         started, busy, used = time.perf_counter(), _busy_seconds(), _seconds_of(server)
@@ -170,14 +169,14 @@ def throughput(
 
 @contextmanager
 def _workers(project: Project, server: Server, home: Path, number: int) -> Iterator[None]:
-    """Start workers, each for one run at a time, and wait until the server knows them all."""
+    """Start workers with limit 1, and wait until all are registered on the server."""
     with ExitStack() as stack, get_client(sync_client=True) as client:
         before = len(client.read_workers_for_work_pool("gpu"))
         devices = ",".join(str(device) for device in range(number))
         for _ in range(number):
-            place = home / f"worker{len(list(home.glob('worker*')))}"
+            folder = home / f"worker{len(list(home.glob('worker*')))}"
             agent = Agent(
-                server.url, "gpu", project.folder, place, limit=1, CUDA_VISIBLE_DEVICES=devices
+                server.url, "gpu", project.folder, folder, limit=1, CUDA_VISIBLE_DEVICES=devices
             )
             stack.callback(agent.kill)
             agent.start()
@@ -187,7 +186,7 @@ def _workers(project: Project, server: Server, home: Path, number: int) -> Itera
 
 
 def _wait_for(runs: Sequence[FlowRun]) -> None:
-    """Return when all runs have ended; CatdogError if one has not ended well."""
+    """Wait until all runs have ended; CatdogError if one of them did not complete."""
     with get_client(sync_client=True) as client:
         for run in runs:
             while not (state := client.read_flow_run(run.id).state) or not state.is_final():
@@ -197,7 +196,7 @@ def _wait_for(runs: Sequence[FlowRun]) -> None:
 
 
 def _busy_seconds() -> float:
-    """Return the CPU seconds that the cores of this machine have worked so far."""
+    """Return the CPU seconds of all processes on this machine since its start."""
     times = psutil.cpu_times()
     return float(sum(times) - times.idle - getattr(times, "iowait", 0))
 
@@ -209,13 +208,19 @@ def _seconds_of(server: Server) -> float:
 
 def main() -> None:
     """Parse the command line, measure and print."""
-    parser = measure.parser(__doc__)
+    parser = command_line.parser(__doc__)
     add = parser.add_argument
-    add("--projects", nargs="*", choices=PROJECTS, default=["tiny"], help="for the overhead")
-    add("--trials", type=int, default=3, help="of the overhead")
-    add("--workers", type=int, nargs="*", default=[1, 4, 16])
-    add("--runs", type=int, default=32, help="for each number of workers")
-    add("--database", metavar="URL", help="of PostgreSQL, as make server takes it; else SQLite")
+    add(
+        "--projects",
+        nargs="*",
+        choices=PROJECTS,
+        default=["tiny"],
+        help="to measure the overhead with",
+    )
+    add("--trials", type=int, default=3, help="trials of the overhead (default: 3)")
+    add("--workers", type=int, nargs="*", default=[1, 4, 16], help="numbers of workers")
+    add("--runs", type=int, default=32, help="runs per number of workers (default: 32)")
+    add("--database", metavar="URL", help="of PostgreSQL, as for make server (default: SQLite)")
     options = parser.parse_args()
     print(measure.hardware())
     with tempfile.TemporaryDirectory() as name:
@@ -229,9 +234,9 @@ def main() -> None:
 
 
 def show_throughput(server: Server, folder: Path, workers: Sequence[int], runs: int) -> None:
-    """Print the runs a minute for each number of workers.
+    """Print the runs per minute for each number of workers.
 
-    Raises CatdogError, after the other rows are printed, if some workers' runs did not end well.
+    Raises CatdogError if runs failed, after the other rows are printed.
     """
     project = tiny(folder / "throughput")
     values = (f"{project.param}={0.5 + step / 1e6}" for step in count(1))
@@ -239,25 +244,25 @@ def show_throughput(server: Server, folder: Path, workers: Sequence[int], runs: 
     for number in workers:
         try:
             found = throughput(project, server, folder, number, runs, values)
-        except (CatdogError, HTTPStatusError) as error:  # must not take the other figures with it
+        except (CatdogError, HTTPStatusError) as error:  # the other rows are still measured
             failed.append(f"with {number} workers: {str(error).partition(chr(10))[0]}")
             continue
         server_minute = 60 / found.server_seconds if found.server_seconds else float("inf")
         rows.append(
             (
                 str(number),
-                f"{found.runs_a_minute:.1f}",
+                f"{found.runs_per_minute:.1f}",
                 f"{found.busy_cores:.1f} of {psutil.cpu_count()}",
                 f"{found.server_seconds:.2f}",
                 f"{server_minute:.0f}",
             )
         )
-        print(*rows[-1], flush=True)  # a later row may take for ever
-    columns = ("workers", "runs/minute", "cores busy", "server's CPU s/run", "at most, one server")
-    measure.show(f"pipelines of empty stages, {runs} for each row", columns, rows)
+        print(*rows[-1], flush=True)  # a later row may take very long
+    columns = ("workers", "runs/minute", "busy cores", "server CPU s/run", "limit of one server")
+    measure.show(f"pipelines with trivial stages, {runs} runs per row", columns, rows)
     if failed:
         raise CatdogError("; ".join(failed))
 
 
 if __name__ == "__main__":
-    measure.start(main)
+    command_line.run(main)

@@ -108,9 +108,9 @@ def train(
         work_as_rank(_train)
         return
     _load_params()
-    from catdog.model.devices import how_many
+    from catdog.model.devices import device_count
 
-    if (count := how_many(devices)) > 1:
+    if (count := device_count(devices)) > 1:
         from catdog.training.launch import launch
 
         launch(count)

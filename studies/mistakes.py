@@ -1,14 +1,13 @@
-"""What the notebook's two mistakes of evaluation do to its figures.
+"""The effect of the two mistakes that the 2020 notebook made in its evaluation.
 
 python -m studies.mistakes [REVISION...] [--draws 10]
 
-It augmented the test photos as it did the training photos, and it evaluated with gradients on. For
-the model of each revision (a commit, branch, tag or experiment; HEAD if none is given): the
-accuracy on its test photos as they are, and as the training's augmentation shows them, each time
-drawn anew; then what autograd keeps and takes while it judges, for which nothing is ever asked.
+It augmented the test photos like the training photos, and it evaluated with gradients enabled. For
+the model of each revision (a commit, branch, tag or experiment; default: HEAD) this prints the
+accuracy on the unchanged test photos and on augmented ones, over several random draws; then, for
+the last revision, the time and memory that autograd takes during inference.
 """
 
-import argparse
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -21,7 +20,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from benchmarks import measure
 from catdog import params
 from catdog.dataset import splits
 from catdog.dataset.splits import Split
@@ -30,13 +28,16 @@ from catdog.model import inference, saved
 from catdog.model.inference import BATCH_SIZE, TrainedModel
 from catdog.model.inputs import to_inputs
 from catdog.params import Augmentation
-from catdog.training import augmentation, batches
+from catdog.training import augmentation
+from catdog.training.photo_store import PhotoStore
+from catdog.training.seeds import make_generator
+from tools import command_line, measure
 
-VIEWS = 7  # purpose of the seed, beside those of train.py: no training draws the same views
+AUGMENTED_TEST = 7  # purpose of the seed, not used in training: the transforms are new
 
 
 class Case(NamedTuple):
-    """A trained model, the photos that judge it, and how its training photos were augmented."""
+    """A trained model, its test photos, and the augmentation of its training photos."""
 
     model: TrainedModel
     split: Split
@@ -44,7 +45,7 @@ class Case(NamedTuple):
 
 
 def case_of(revision: str) -> Case:
-    """Return the case of a revision, fetched through DVC; CatdogError if it cannot be had."""
+    """Return the case of a revision, fetched through DVC; CatdogError if that fails."""
     commit = revisions.resolve(revision)
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "params.yaml"
@@ -55,67 +56,68 @@ def case_of(revision: str) -> Case:
 
 
 def accuracy(case: Case) -> float:
-    """Return the share of the test photos that the model judges right, as they are."""
+    """Return the accuracy on the unchanged test photos."""
     return float((case.model.logits(case.split.photos).argmax(1) == case.split.labels).mean())
 
 
 def accuracy_augmented(case: Case, draw: int) -> float:
-    """Return the share that it judges right of random views of the same photos."""
+    """Return the accuracy on the test photos with the random augmentation number `draw`."""
     card, split = case.model.card, case.split
-    photos = batches.Photos(split.photos, split.labels, case.model.device.torch_device)
+    photos = PhotoStore(split.photos, split.labels, case.model.device.torch_device)
     photos.set_size(card.image_size)
-    views = augmentation.draw(case.augmentation, len(photos), batches.generator_of(draw, VIEWS))
+    transforms = augmentation.draw_transforms(
+        case.augmentation, len(photos), make_generator(draw, AUGMENTED_TEST)
+    )
     parts = [slice(at, at + BATCH_SIZE) for at in range(0, len(photos), BATCH_SIZE)]
-    right = 0
+    correct = 0
     case.model.network.eval()
     with torch.inference_mode():
-        every = torch.arange(len(photos))
-        for part, pixels in zip(parts, photos.batches(every, parts), strict=True):
-            seen = views[part].to(pixels.device)
+        order = torch.arange(len(photos))
+        for part, pixels in zip(parts, photos.batches(order, parts), strict=True):
+            chosen = transforms[part].to(pixels.device)
             fill = case.augmentation.fill
-            inputs = augmentation.render(pixels, seen, card.image_size, fill, card.mean, card.std)
+            inputs = augmentation.apply_transforms(
+                pixels, chosen, card.image_size, fill, card.mean, card.std
+            )
             logits = inference.forward(case.model.network, inputs, card.flip, case.model.device)
-            right += int((logits.argmax(1) == photos.labels[part]).sum())
-    return right / len(photos)
+            correct += int((logits.argmax(1) == photos.labels[part]).sum())
+    return correct / len(photos)
 
 
 def forward(case: Case, gradients: bool, number: int) -> npt.NDArray[np.float32]:
-    """Return the logits of the first photos, with what autograd needs recorded or not."""
-    some = torch.from_numpy(np.array(case.split.photos[:number]))
+    """Return the logits of the first `number` test photos, with or without gradients enabled."""
+    photos = torch.from_numpy(np.array(case.split.photos[:number]))
     card = case.model.card
     with torch.set_grad_enabled(gradients):
         inputs = to_inputs(
-            some.to(case.model.device.torch_device), card.image_size, card.mean, card.std
+            photos.to(case.model.device.torch_device), card.image_size, card.mean, card.std
         )
         case.model.network.eval()
         logits = inference.forward(case.model.network, inputs, False, case.model.device)
     return logits.detach().cpu().numpy()
 
 
-def kept_bytes(work: Callable[[], object], model: TrainedModel) -> int:
-    """Return the bytes that autograd keeps for a backward pass while `work` runs.
+def saved_bytes(work: Callable[[], object], model: TrainedModel) -> int:
+    """Return the bytes that autograd saves for the backward pass during `work`, without weights."""
+    sizes: dict[int, int] = {}
 
-    Without the weights, which are there in any case.
-    """
-    kept: dict[int, int] = {}
-
-    def keep(value: Tensor) -> Tensor:
-        kept[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+    def save(value: Tensor) -> Tensor:
+        sizes[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
         return value
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda value: value):
         work()
     weights = {weight.untyped_storage().data_ptr() for weight in model.network.parameters()}
-    return sum(size for place, size in kept.items() if place not in weights)
+    return sum(size for address, size in sizes.items() if address not in weights)
 
 
 def show_augmented(revision: str, case: Case, draws: int) -> None:
-    """Print the accuracy as the photos are, and over a number of draws of views of them."""
+    """Print the accuracy on unchanged photos, and its mean and std on augmented ones."""
     plain = accuracy(case)
-    seen = [accuracy_augmented(case, draw) for draw in range(1, draws + 1)]
-    mean, spread = statistics.fmean(seen), statistics.stdev(seen) if draws > 1 else 0.0
+    augmented = [accuracy_augmented(case, draw) for draw in range(1, draws + 1)]
+    mean, spread = statistics.fmean(augmented), statistics.stdev(augmented) if draws > 1 else 0.0
     rows = [
-        ["as they are", f"{plain:.2%}", ""],
+        ["unchanged", f"{plain:.2%}", ""],
         ["augmented", f"{mean:.2%} ± {spread:.2%}", f"{100 * (mean - plain):+.2f} points"],
     ]
     title = f"{revision}: {len(case.split.labels):,} test photos, {draws} draws (mean ± std)"
@@ -123,31 +125,32 @@ def show_augmented(revision: str, case: Case, draws: int) -> None:
 
 
 def show_gradients(case: Case, number: int, trials: int) -> None:
-    """Print what recording for a backward pass costs, and whether the logits are the same."""
+    """Print time and saved memory with and without gradients, and whether the logits differ."""
     number = min(number, len(case.split.photos))
-    ways = {on: partial(forward, case, on, number) for on in (True, False)}
-    costs = measure.interleaved(ways, trials, case.model.device)
-    kept = {on: kept_bytes(work, case.model) for on, work in ways.items()}
-    same = np.array_equal(ways[True](), ways[False]())
+    runs = {on: partial(forward, case, on, number) for on in (True, False)}
+    costs = measure.interleaved(runs, trials, case.model.device)
+    memory = {on: saved_bytes(run, case.model) for on, run in runs.items()}
+    same = np.array_equal(runs[True](), runs[False]())
     rows = [
         [
             name,
             f"{1e3 * measure.median_of(costs[on]).seconds:.1f} ms",
-            f"{kept[on] / 2**20:.1f} MiB",
+            f"{memory[on] / 2**20:.1f} MiB",
         ]
-        for name, on in (("gradients on", True), ("gradients off", False))
+        for name, on in (("enabled", True), ("disabled", False))
     ]
-    title = f"{number} photos judged, {trials} trials; logits {'the same' if same else 'differ'}"
-    measure.show(title, ["evaluated with", "median", "kept beside the weights"], rows)
+    title = f"{number} photos, {trials} trials; logits {'are equal' if same else 'differ'}"
+    measure.show(title, ["gradients", "median", "saved by autograd"], rows)
 
 
 def main() -> None:
     """Parse the command line, measure and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("revisions", metavar="REVISION", nargs="*", default=["HEAD"])
-    parser.add_argument("--draws", type=int, default=10)
-    parser.add_argument("--number", type=int, default=BATCH_SIZE, help="photos of a forward pass")
-    parser.add_argument("--trials", type=int, default=11)
+    parser = command_line.parser(__doc__)
+    add = parser.add_argument
+    add("revisions", metavar="REVISION", nargs="*", default=["HEAD"], help="default: HEAD")
+    add("--draws", type=int, default=10, help="random augmentations (default: 10)")
+    add("--number", type=int, default=BATCH_SIZE, help="photos per timed forward pass")
+    add("--trials", type=int, default=11, help="timed forward passes (default: 11)")
     options = parser.parse_args()
     print(measure.hardware())
     for revision in options.revisions:
@@ -157,4 +160,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    measure.start(main)
+    command_line.run(main)

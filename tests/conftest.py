@@ -1,4 +1,4 @@
-"""What several test files share."""
+"""Fixtures for all tests."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest_plugins = ["tests.helpers.prefect_server", "tests.helpers.flow_commands"]
+pytest_plugins = ["tests.helpers.prefect_fixtures", "tests.helpers.flow_commands"]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def locks_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let no test, nor a process that it starts, wait for a real training on this machine."""
+def separate_locks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Use separate device locks, so that no test waits for a real training on this machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CATDOG_LOCKS", str(tmp_path_factory.mktemp("locks")))
         yield
@@ -20,7 +20,7 @@ def locks_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 @pytest.fixture(scope="session")
 def make_photos() -> Callable[[Path, int], Path]:
-    """Return a function that writes a number of different small JPEG photos into a folder."""
+    """Return a function that writes a number of small, different JPEG photos into a folder."""
     generator = np.random.default_rng(0)
 
     def make(folder: Path, count: int) -> Path:

@@ -1,6 +1,7 @@
 """Command lines of the scripts in benchmarks/, studies/ and tools/."""
 
 import argparse
+import sys
 from collections.abc import Callable
 
 from catdog.errors import CatdogError
@@ -8,8 +9,11 @@ from catdog.errors import CatdogError
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """Return a parser whose --help shows a module's docstring with its line breaks."""
+    spec = sys.modules["__main__"].__spec__  # None unless started with python -m
     return argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"python -m {spec.name.removesuffix('.__main__')}" if spec else None,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 

@@ -1,10 +1,11 @@
 """A model: its network, its inputs, its device, and its files.
 
-networks.py    the residual network and the seed's
-pretrained.py  torchvision's classifiers and their weights
-devices.py     which device, which precision, and why
-inputs.py      resize and normalize, the same in training, evaluation and predict
-inference.py   logits and probabilities of stored photos
-card.py        model.json: all that is needed beside the weights
-saved.py       save and load both
+networks.py       the residual network and the seed network
+pretrained.py     torchvision's classifiers, with pretrained weights if wanted
+weights_files.py  files of pretrained weights: read, download, fingerprint
+devices.py        which device and which precision to compute with
+inputs.py         resizing and normalization, the same in training, evaluation and predict
+inference.py      logits and probabilities of prepared photos
+card.py           model.json: everything except the weights that is needed to use a model
+saved.py          save and load both files of a model
 """

@@ -1,4 +1,4 @@
-"""model.json, the model card: everything beside the weights that is needed to use a model."""
+"""model.json, the model card: everything except the weights that is needed to use a model."""
 
 import platform
 
@@ -11,7 +11,7 @@ from catdog.params import Model, PerChannel, Section
 
 
 class ModelCard(Section):
-    """What model.json holds."""
+    """The contents of model.json."""
 
     model: Model
     classes: list[str]
@@ -28,7 +28,7 @@ class ModelCard(Section):
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the libraries that computed the weights."""
+    """Return the versions of Python, catdog, numpy and torch that train the model."""
     return {
         "catdog": __version__,
         "numpy": np.__version__,

@@ -1,4 +1,4 @@
-"""The one place that picks the device and the arithmetic, and says why."""
+"""The device and the precision to compute with, and the reason for the choice."""
 
 import ctypes
 import os
@@ -12,20 +12,21 @@ from catdog.errors import CatdogError
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
-# <malloc.h> of glibc
+# parameters of mallopt, from <malloc.h> of glibc
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where tensors live and in which type matrix products run."""
+    """The device of the tensors and the dtype of matrix products."""
 
     torch_device: torch.device
     dtype: torch.dtype
-    why: str
+    reason: str
+    """why this dtype"""
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Return the context in which a forward pass runs; it does nothing with float32."""
+        """Return the autocast context for a forward pass; with float32 it has no effect."""
         kind = self.torch_device.type
         return torch.autocast(kind, self.dtype, enabled=self.dtype != torch.float32)
 
@@ -35,11 +36,12 @@ def pick_device(
 ) -> Device:
     """Return the device to compute on.
 
-    `name`, or else the environment's CATDOG_DEVICE, asks for one (cpu, cuda, cuda:1, mps); without
-    it the CUDA device of number `local_rank` is taken, then Apple's, then the CPU. `auto` means
-    bfloat16 where the hardware multiplies it (on x86: avx512_bf16 or AMX; CUDA from compute
-    capability 8.0), since there it is about twice as fast and the weights stay float32. Raises
-    CatdogError for a device that this machine lacks.
+    `name`, or else the environment variable CATDOG_DEVICE, selects it (cpu, cuda, cuda:1, mps). The
+    default is CUDA device number `local_rank`, then MPS, then the CPU. Precision `auto` means
+    bfloat16 where the hardware supports it (x86: avx512_bf16 or AMX; CUDA: compute capability 8.0
+    and higher), where it is about twice as fast, and float32 elsewhere, where bfloat16 can be
+    slower (pytorch/pytorch#86550). The weights are always float32. Raises CatdogError for a device
+    that is not available.
     """
     wanted = name or os.environ.get("CATDOG_DEVICE") or best_device()
     if wanted == "cuda":
@@ -48,35 +50,37 @@ def pick_device(
         device = torch.device(wanted)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        raise CatdogError(f"device {wanted}: not on this machine ({reason})") from None
+        cause = str(error).splitlines()[0]
+        raise CatdogError(f"device {wanted}: not available on this machine ({cause})") from None
     if device.type == "cpu":
         keep_freed_memory()
     if precision == "auto":
-        native = _multiplies_bfloat16(device)
+        native = _supports_bfloat16(device)
         dtype = torch.bfloat16 if native else torch.float32
-        why = f"the hardware {'multiplies' if native else 'does not multiply'} bfloat16"
+        reason = f"the hardware {'supports' if native else 'does not support'} bfloat16"
     else:
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        why = f"train.precision is {precision}"
-    return Device(device, dtype, why)
+        reason = f"train.precision is {precision}"
+    return Device(device, dtype, reason)
 
 
 def compute_deterministically() -> None:
-    """Let this process compute the same bits from the same inputs, where torch knows a way.
+    """Use deterministic algorithms in this process, and warn of operations that have none.
 
-    Where it knows none it warns (https://pytorch.org/docs/stable/notes/randomness.html).
+    See https://pytorch.org/docs/stable/notes/randomness.html.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # With that, torch fills memory that is about to be written anyway: a step in twenty's time.
+    # By default torch then also fills all new memory, which takes 5 % of a step's time and is only
+    # of use to code that reads uninitialized memory (pytorch/pytorch#117081, #109802).
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, where its C library can.
+    """Keep freed memory in this process, if its C library is glibc.
 
-    glibc hands large blocks back to the kernel at once, so that each step of a training would
-    take its activations anew, zeroed and page by page (man 3 mallopt).
+    By default glibc returns large blocks to the kernel when they are freed, so that each training
+    step gets its activations page by page from the kernel, which fills them with zeros. See
+    mallopt(3) for the parameters, and benchmarks/freed_memory.py for the effect.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is None:  # macOS, Windows, musl
@@ -86,7 +90,7 @@ def keep_freed_memory() -> None:
 
 
 def describe(device: Device, count: int = 1) -> str:
-    """Return the one line of log that says what computes, in what type, and why."""
+    """Return the log line with the device, its precision and the reason for it."""
     kind = device.torch_device.type
     name = (
         torch.cuda.get_device_name(device.torch_device)
@@ -97,40 +101,41 @@ def describe(device: Device, count: int = 1) -> str:
     )
     dtype = str(device.dtype).removeprefix("torch.")
     others = f" and {count - 1} more" if count > 1 else ""
-    return f"device {device.torch_device} ({name}){others}, {dtype}: {device.why}"
+    return f"device {device.torch_device} ({name}){others}, {dtype}: {device.reason}"
 
 
-def how_many(asked: int | None = None) -> int:
-    """Return on how many devices to train: as many as are `asked` for, or else all CUDA devices.
+def device_count(requested: int | None = None) -> int:
+    """Return the number of devices to train on: the requested number, or all CUDA devices.
 
-    CUDA_VISIBLE_DEVICES hides some; CATDOG_DEVICE may name another kind, or one of them. A CPU is
-    one, but can be shared by more processes. Raises CatdogError for more than there are.
+    CUDA_VISIBLE_DEVICES limits the CUDA devices; CATDOG_DEVICE selects another type of device, or
+    one device. The CPU counts as one device, which several processes can share. Raises CatdogError
+    if fewer devices are available than requested.
     """
     wanted = os.environ.get("CATDOG_DEVICE") or best_device()
-    here = torch.cuda.device_count() if wanted == "cuda" else 1
-    if asked is None:
-        return max(1, here)
-    if asked > here and wanted != "cpu":
+    available = torch.cuda.device_count() if wanted == "cuda" else 1
+    if requested is None:
+        return max(1, available)
+    if requested > available and wanted != "cpu":
         raise CatdogError(
-            f"--devices {asked}: device {wanted} can be had {here} times only; ask for fewer, or "
-            "look at CUDA_VISIBLE_DEVICES and CATDOG_DEVICE"
+            f"--devices {requested}: only {available} available (device {wanted}); use fewer, or "
+            "check CUDA_VISIBLE_DEVICES and CATDOG_DEVICE"
         )
-    return asked
+    return requested
 
 
 def best_device() -> str:
-    """Return the name of the fastest kind of device that is here."""
+    """Return the type of the fastest available device: cuda, mps or cpu."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _multiplies_bfloat16(device: torch.device) -> bool:
+def _supports_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        # torch.backends.cpu names the instruction set at large, not bfloat16, hence cpuinfo's flags
-        # through torch.cpu; both are private but for their names, so a missing one means no.
+        # torch.backends.cpu.get_cpu_capability does not mention bfloat16. These functions do, but
+        # are private, and missing in some versions of torch: then the answer is no.
         checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
     return False

@@ -1,4 +1,4 @@
-"""A network applied to stored photos: logits and probabilities, in batches, without gradients."""
+"""Inference on prepared photos: logits and probabilities, in batches, without gradients."""
 
 from dataclasses import dataclass
 
@@ -16,17 +16,17 @@ BATCH_SIZE = 256  # photos per forward pass: enough to keep a device busy
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A network on its device, with the card that says how to prepare its inputs."""
+    """A network on its device, and the model card with the settings of its inputs."""
 
     card: ModelCard
     network: nn.Module
     device: Device
 
     def logits(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Return logits (N, classes) of photos (N, H, W, 3), in batches, without gradients.
+        """Return float32 logits (N, classes) of uint8 photos (N, H, W, 3).
 
-        H and W are the card's stored_image_size. With the card's `flip` a photo's logits are the
-        mean over itself and its mirror image.
+        H and W are the card's stored_image_size. If the card has `flip`, the logits are the mean
+        over a photo and its mirror image.
         """
         card = self.card
         return predict_logits(
@@ -40,7 +40,7 @@ class TrainedModel:
         )
 
     def probabilities(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Return probabilities (N, classes) of photos (N, H, W, 3); each row sums to 1."""
+        """Return probabilities (N, classes) of uint8 photos (N, H, W, 3); each row sums to 1."""
         return torch.softmax(torch.from_numpy(self.logits(photos)), dim=1).numpy()
 
 
@@ -55,7 +55,7 @@ def predict_logits(
     classes: int,
     device: Device,
 ) -> npt.NDArray[np.float32]:
-    """Return logits (N, classes) of stored photos (N, H, W, 3), in batches.
+    """Return float32 logits (N, classes) of uint8 photos (N, H, W, 3), in batches.
 
     The network is put into evaluation mode.
     """

@@ -1,4 +1,4 @@
-"""The networks: the seed's, a small residual one, and (from pretrained.py) torchvision's."""
+"""The networks: the seed network, a small residual network, and torchvision's (pretrained.py)."""
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +9,11 @@ from catdog.params import Model, ResidualNetwork, SeedNetwork
 
 
 def build(settings: Model, classes: int, image_size: int) -> nn.Module:
-    """Return the network that `settings` names, with fresh weights from torch's global generator.
+    """Return the network selected by `settings`, with random weights from torch's global generator.
 
-    It takes float photos (N, 3, H, W) and returns logits (N, classes). The seed's network takes
-    H = W = image_size only, the residual one any size from 16; torchvision's differ. Nothing is
-    downloaded. Raises CatdogError for a size that the network cannot be built for.
+    It maps float photos (N, 3, H, W) to logits (N, classes). The seed network requires H = W =
+    image_size, the residual network takes any size from 16, torchvision's networks differ. Nothing
+    is downloaded. Raises CatdogError if torchvision's network cannot be built for `image_size`.
     """
     if settings.name == "seed":
         return build_seed(settings.seed, classes, image_size)
@@ -23,11 +23,12 @@ def build(settings: Model, classes: int, image_size: int) -> nn.Module:
 
 
 def build_seed(settings: SeedNetwork, classes: int, image_size: int) -> nn.Sequential:
-    """Return the seed's network: conv layers of doubling width, each with ReLU and 2×2 max-pool.
+    """Return the network of the 2020 notebook.
 
-    Then dropout, linear, ReLU, dropout, linear. The notebook ends in a log-softmax, which belongs
-    to the loss here (cross entropy of the logits is the same number). With the seed's own settings
-    at 128 px: 268.6 million weights, nearly all in the first linear layer (32,768 × 8,192).
+    Conv layers of doubling width, each with ReLU and 2×2 max-pool, then dropout, linear, ReLU,
+    dropout, linear. The notebook ends in a log-softmax, which is part of the loss here (cross
+    entropy of the logits has the same value). With the notebook's settings at 128 px it has 268.6
+    million weights, nearly all in the first linear layer (32,768 × 8,192).
     """
     layers: list[nn.Module] = []
     channels = 3
@@ -51,18 +52,19 @@ def build_seed(settings: SeedNetwork, classes: int, image_size: int) -> nn.Seque
     )
 
 
-# The maxima of 8 × width channels make large logits from the first step on. Scaled down, as in
-# Page's network, a learning rate of 0.15 trains where it would otherwise stall.
+# The maxima of 8 × width channels give large logits from the first step on. Scaled down, as in
+# Page's network, it trains with a learning rate of 0.15, at which it would otherwise not learn.
 LOGIT_SCALE = 0.125
 
 
 class Residual(nn.Module):
-    """A ResNet-9 after David Page's (https://myrtle.ai/learn/how-to-train-your-resnet/).
+    """A variant of David Page's ResNet-9 (https://myrtle.ai/learn/how-to-train-your-resnet/).
 
-    A strided stem makes every later layer four times cheaper. Four stages of doubling width follow,
-    each halving the side with a max-pool; the last two hold residual blocks, whose last norm starts
-    at zero so that each block starts as the identity (Goyal et al. 2017, arXiv:1706.02677, 5.1).
-    The classifier sees the mean and the maximum of each channel over the photo, so any size fits.
+    A strided stem makes every later layer four times cheaper. Three stages follow, each doubling
+    the width and halving the side with a max-pool; the last two have residual blocks. The last norm
+    of a block is initialized to zero, so that the block starts as the identity (Goyal et al. 2017,
+    arXiv:1706.02677, section 5.1). The classifier gets the mean and the maximum of each channel
+    over the photo, so the network takes photos of any size.
     """
 
     def __init__(self, settings: ResidualNetwork, classes: int) -> None:
@@ -88,7 +90,7 @@ class Residual(nn.Module):
 
 
 class Block(nn.Module):
-    """Two 3×3 conv layers beside an identity."""
+    """A residual block: two 3×3 conv layers and a skip connection, then GELU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -98,17 +100,17 @@ class Block(nn.Module):
         nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features of the same shape."""
+        """Return features of the shape of `x`, (N, channels, H, W)."""
         return F.gelu(x + self.norm(self.second(self.first(x))))
 
 
 def conv_norm_gelu(
     channels_in: int, channels_out: int, *, stride: int = 1, pool: bool = False
 ) -> nn.Sequential:
-    """Return a 3×3 conv without bias (the norm has one), 2×2 max-pool if asked, norm and GELU.
+    """Return a 3×3 conv without bias (the norm has one), a 2×2 max-pool (`pool`), norm and GELU.
 
-    The pool comes before the norm, as in airbench (https://github.com/KellerJordan/cifar10-airbench):
-    norm and GELU then run on a quarter of the pixels, and accuracy rose too.
+    The pool precedes the norm, as in airbench (https://github.com/KellerJordan/cifar10-airbench):
+    norm and GELU then process a quarter of the pixels, and accuracy is higher too.
     """
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False),
@@ -118,6 +120,6 @@ def conv_norm_gelu(
     )
 
 
-def count_weights(network: nn.Module) -> int:
-    """Return how many numbers training may change."""
+def count_parameters(network: nn.Module) -> int:
+    """Return the number of trainable parameters."""
     return sum(weight.numel() for weight in network.parameters() if weight.requires_grad)

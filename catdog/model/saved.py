@@ -1,4 +1,4 @@
-"""A trained model on disk: model.safetensors, and model.json with all that is needed to use it."""
+"""A trained model on disk: its weights in model.safetensors, its model card in model.json."""
 
 from pathlib import Path
 
@@ -18,30 +18,30 @@ from catdog.support.atomic_files import replacing, write_text
 
 
 def save(folder: Path, network: nn.Module, card: ModelCard) -> None:
-    """Write model.safetensors and model.json into `folder`, each whole or not at all."""
+    """Write model.safetensors and model.json into `folder`, each atomically."""
     state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
     with replacing(folder / "model.safetensors") as temporary:
-        # Not save_file: safetensors 0.8 makes files that only their owner can read.
+        # Not save_file, whose files only their owner can read (safetensors/safetensors#782).
         temporary.write_bytes(serialize(state))
     write_text(folder / "model.json", card.model_dump_json(indent=2) + "\n")
 
 
 def load(folder: Path, device_name: str | None = None) -> TrainedModel:
-    """Return the trained model in `folder`, ready to predict.
+    """Return the trained model in `folder`, on its device and in evaluation mode.
 
-    Raises CatdogError if there is none, or if its two files do not belong together.
+    Raises CatdogError if a file is missing or invalid, or if the two do not match.
     """
     card_file, weights_file = folder / "model.json", folder / "model.safetensors"
     for file in (card_file, weights_file):
         if not file.is_file():
-            raise CatdogError(f"{file}: no trained model here; run `dvc repro`, or name its folder")
+            raise CatdogError(f"{file}: not found; run `dvc repro`, or name the folder of a model")
     try:
         card = ModelCard.model_validate_json(card_file.read_text(encoding="utf-8"))
         network = networks.build(card.model, len(card.classes), card.image_size)
         network.load_state_dict(load_file(weights_file))
     except (ValidationError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         reason = str(error).splitlines()[0]
-        raise CatdogError(f"{folder}: not a model of this version of catdog ({reason})") from None
+        raise CatdogError(f"{folder}: not a valid model of this version ({reason})") from None
     device = pick_device(card.precision, device_name)
     network.to(device.torch_device).to(memory_format=torch.channels_last)
     return TrainedModel(card, network.eval(), device)

@@ -27,7 +27,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from catdog.errors import CatdogError, Stopped
 from catdog.support.process_pool import usable_cores
-from catdog.support.stop_signals import SIGNALS
+from catdog.support.stop_signals import handled_by
 from catdog.training.distributed import LostContactError
 
 LAUNCHER = (
@@ -138,12 +138,8 @@ def _forward_signals() -> Iterator[list[int]]:
             with suppress(psutil.NoSuchProcess):
                 child.send_signal(signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
 
-    before = {number: signal.signal(number, forward) for number in SIGNALS}
-    try:
+    with handled_by(forward):
         yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _explain(failures: Mapping[int, ProcessFailure], count: int, signals: list[int]) -> CatdogError:

@@ -36,7 +36,7 @@ def model_card(
         std=normalization.std,
         precision=settings.precision,
         epoch=len(state.history) if last else max(best, default=0),
-        weights=networks.count_weights(state.network),
+        weights=networks.count_parameters(state.network),
         pflop=history.total_pflop(state.history),
         versions=versions(),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from catdog.model import pretrained
+from catdog.model import weights_files
 from catdog.model.devices import Device
 from catdog.params import Params
 from catdog.paths import CHECKPOINTS
@@ -62,7 +62,7 @@ def checkpoint_path(params: Params, prepared: Path, device: Device, group: Group
     settings = params.model_dump_json(exclude={"evaluate"})
     photos = (prepared / "photos.csv").read_bytes() + (prepared / "stats.json").read_bytes()
     model = params.model
-    weights = pretrained.fingerprint(model.torchvision.weights) if model.from_torchvision else ""
+    weights = weights_files.fingerprint(model.torchvision.weights) if model.from_torchvision else ""
     kind = device.torch_device.type
     machine = f"{kind} {device.dtype} {torch.__version__} {group.size}"
     if kind == "cpu":  # the number of threads decides in which order sums are added

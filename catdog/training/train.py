@@ -191,7 +191,7 @@ class Trainer:
 
     def describe(self) -> str:
         """Return one line about the network and the photos."""
-        count = networks.count_weights(self.state.network)
+        count = networks.count_parameters(self.state.network)
         return (
             f"{self.params.model.name} network, {count:,} parameters; {len(self.photos):,} "
             f"training photos, {len(self.validation):,} validation photos"
@@ -266,14 +266,14 @@ def build_network(params: Params, classes: int, device: Device, group: Group) ->
     network = networks.build(model, classes, settings.eval_image_size)
     if model.from_torchvision:
         sizes = [settings.start_image_size, settings.image_size, settings.eval_image_size]
-        pretrained.start(network, model.name, model.torchvision.weights, sizes)
+        pretrained.initialize(network, model.name, model.torchvision.weights, sizes)
     network = with_sync_batch_norm(network, group, device.torch_device)
     return network.to(device.torch_device).to(memory_format=torch.channels_last)
 
 
 def build_optimizers(params: Params, network: nn.Module) -> list[torch.optim.Optimizer]:
     """Return the optimizers; of a torchvision network all but the head have a lower rate."""
-    head = {id(weight) for weight in pretrained.head_of(network)}
+    head = {id(weight) for weight in pretrained.head_parameters(network)}
     backbone = [weight for weight in network.parameters() if id(weight) not in head]
     slow = backbone if params.model.from_torchvision else []
     factor = params.model.torchvision.backbone_lr

@@ -114,7 +114,7 @@ def save_model(folder: Path, classes: list[str], side: int = SIDE) -> None:
         std=[0.5, 0.5, 0.5],
         precision="float32",
         epoch=2,
-        weights=networks.count_weights(network),
+        weights=networks.count_parameters(network),
         pflop=0.5,
         versions=versions(),
     )

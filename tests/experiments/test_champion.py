@@ -14,8 +14,8 @@ from catdog.errors import CatdogError
 from catdog.experiments import champion, compare, comparison_report, registry, revisions
 from catdog.model import networks, saved
 from catdog.model.card import ModelCard, versions
-from tests.helpers import tiny_project
-from tests.helpers.tiny_project import git
+from tools import tiny_project
+from tools.tiny_project import git
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 32
@@ -68,7 +68,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
             std=[0.5] * 3,
             precision="float32",
             epoch=1,
-            weights=networks.count_weights(network),
+            weights=networks.count_parameters(network),
             pflop=0.0,
             versions=versions(),
         )

@@ -18,8 +18,8 @@ from catdog.errors import CatdogError
 from catdog.experiments import compare, comparison_report, revisions
 from catdog.experiments.run_results import NotCachedError
 from studies import table
-from tests.helpers import tiny_project
-from tests.helpers.tiny_project import git
+from tools import tiny_project
+from tools.tiny_project import git
 
 ROOT = Path(__file__).resolve().parents[2]
 DVC_YAML = """\
@@ -554,9 +554,9 @@ def test_the_steps_of_the_ci_workflow_compare_a_branch_with_its_base(
         "HEAD": head,
         "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
     }
-    workflow = yaml.safe_load((ROOT / "docs/compare.yml").read_text(encoding="utf-8"))
+    workflow = yaml.safe_load((ROOT / ".github/workflows/compare.yml").read_text(encoding="utf-8"))
     steps = {step.get("name"): step for step in workflow["jobs"]["compare"]["steps"]}
-    for name in ("Bring the predictions of both", "Compare"):
+    for name in ("Download the predictions of both commits", "Compare"):
         command = ["bash", "-e", "-c", steps[name]["run"]]
         subprocess.run(command, cwd=tmp_path / "clone", env=environment, check=True)
     summary = (tmp_path / "summary.md").read_text(encoding="utf-8")

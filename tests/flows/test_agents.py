@@ -20,17 +20,9 @@ from prefect.states import Cancelling
 
 from flows.deploy import BEAT_SECONDS, MISSED_BEATS, automations
 from flows.guards.device_slots import Device
-from tests.helpers.prefect_server import (
-    REPOSITORY,
-    Agent,
-    Server,
-    log_of,
-    run_deployment_now,
-    state_of,
-    wait_for,
-    wait_for_end,
-)
-from tests.helpers.tiny_project import commit, create
+from tests.helpers.prefect_runs import log_of, run_deployment_now, state_of, wait_for_end
+from tools.prefect_services import REPOSITORY, Agent, Server, wait_for
+from tools.tiny_project import commit, create
 
 # Trains until the test allows it to end, or stops it; then saving takes a second. With a checkpoint
 # of an earlier training it ends at once.

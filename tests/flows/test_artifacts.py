@@ -18,8 +18,8 @@ from flows.pipeline import pipeline
 from flows.runs import artifacts, training_progress
 from flows.runs.artifacts import Difference, as_text
 from flows.runs.training_progress import EpochProgress
-from tests.helpers import tiny_project
-from tests.helpers.prefect_server import wait_for
+from tools import tiny_project
+from tools.prefect_services import wait_for
 
 # A picture of one pixel
 PIXEL = base64.b64decode(

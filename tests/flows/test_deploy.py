@@ -26,14 +26,9 @@ from flows.on_new_photos import VARIABLE, on_new_photos
 from flows.paths import RAW_POINTER
 from flows.runs import artifacts
 from tests.helpers.flow_commands import ROOT
-from tests.helpers.prefect_server import (
-    Server,
-    deploy,
-    pause_schedules,
-    run_deployment_now,
-    wait_for,
-)
-from tests.helpers.tiny_project import commit, create
+from tests.helpers.prefect_runs import run_deployment_now
+from tools.prefect_services import Server, deploy, pause_schedules, wait_for
+from tools.tiny_project import commit, create
 
 PLACES = {
     "pipeline/pipeline": "gpu",

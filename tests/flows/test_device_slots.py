@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 
 from flows.guards import device_slots
 from flows.guards.device_slots import Device, device_slot, devices
-from tests.helpers.prefect_server import Server, Service, wait_for
+from tools.prefect_services import Server, Service, wait_for
 
 # Output of `nvidia-smi -L`: two GPUs, the second with two MIG instances.
 LISTED = """\

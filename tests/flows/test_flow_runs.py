@@ -14,9 +14,9 @@ import catdog.paths
 from flows import paths
 from flows.pipeline import pipeline
 from flows.runs.stages import dvc_commands, outcome_in, run_stage
-from tests.helpers import tiny_project
 from tests.helpers.flow_commands import ROOT, FlowCommand, experiments, log_of_ended, workspaces
-from tests.helpers.tiny_project import METRICS, dvc, dvc_says, git
+from tools import tiny_project
+from tools.tiny_project import METRICS, dvc, dvc_says, git
 
 
 class Finished(NamedTuple):

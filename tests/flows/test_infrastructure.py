@@ -16,7 +16,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
 from prefect.utilities.templating import apply_values
 
-from tests.helpers.prefect_server import REPOSITORY, Server
+from tools.prefect_services import REPOSITORY, Server
 
 FOLDER = REPOSITORY / "flows" / "infrastructure"
 KINDS = ("docker", "kubernetes")

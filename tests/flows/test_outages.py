@@ -4,7 +4,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.guards.outages import is_unreachable, wait_for_server
-from tests.helpers.prefect_server import Server, Service
+from tools.prefect_services import Server, Service
 
 
 def test_wait_ends_when_the_server_answers_again(prefect_server: Server) -> None:

@@ -15,15 +15,9 @@ from uuid import UUID
 import asyncpg  # type: ignore[import-untyped]
 import pytest
 
-from tests.helpers import tiny_project
-from tests.helpers.prefect_server import (
-    Agent,
-    Server,
-    log_of,
-    run_deployment_now,
-    running_server,
-    wait_for_end,
-)
+from tests.helpers.prefect_runs import log_of, run_deployment_now, wait_for_end
+from tools import tiny_project
+from tools.prefect_services import Agent, Server, running_server
 
 OWNER = "postgres"  # PostgreSQL refuses to run as root; its package creates this user
 AS_ROOT = os.geteuid() == 0

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from flows.runs.stages import PUSH_UNCACHED
-from tests.helpers import tiny_project
 from tests.helpers.small_disk import on_a_small_disk, small_disks_can_be_made
+from tools import tiny_project
 
 
 @pytest.fixture

@@ -17,17 +17,12 @@ from prefect.states import Cancelling
 
 from flows.errors import FlowError
 from flows.remote_stage import check_pools
-from tests.helpers import ssh_server, tiny_project
-from tests.helpers.prefect_server import (
-    Agent,
-    Server,
-    log_of,
-    run_deployment_now,
-    wait_for,
-    wait_for_end,
-)
+from tests.helpers import ssh_server
+from tests.helpers.prefect_runs import log_of, run_deployment_now, wait_for_end
 from tests.helpers.ssh_server import SshServer
-from tests.helpers.tiny_project import dvc_says, git
+from tools import tiny_project
+from tools.prefect_services import Agent, Server, wait_for
+from tools.tiny_project import dvc_says, git
 
 LONG_TRAIN = """\
 import signal, sys, time

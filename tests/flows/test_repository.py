@@ -8,7 +8,7 @@ import pytest
 from flows.errors import FlowError
 from flows.paths import CHECKOUT
 from flows.runs.repository import Repository, git, home, repository
-from tests.helpers import tiny_project
+from tools import tiny_project
 
 
 @pytest.fixture(scope="module")

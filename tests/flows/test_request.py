@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from flows.errors import FlowError
 from flows.runs.repository import Repository, repository
 from flows.runs.request import RunRequest, baseline_of, check, experiments, make_request
-from tests.helpers import tiny_project
-from tests.helpers.tiny_project import git
+from tools import tiny_project
+from tools.tiny_project import git
 
 
 @pytest.fixture(scope="module")

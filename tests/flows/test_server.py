@@ -9,7 +9,8 @@ from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL, temporary_s
 
 from flows import server
 from flows.server import disable_late_runs_on_sqlite
-from tests.helpers.prefect_server import run_deployment_now, running_server, state_of
+from tests.helpers.prefect_runs import run_deployment_now, state_of
+from tools.prefect_services import running_server
 
 SETTING = "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED"
 SQLITE, POSTGRESQL = "sqlite+aiosqlite:////nowhere.db", "postgresql+asyncpg://a:b@host/c"

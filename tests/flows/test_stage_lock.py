@@ -14,8 +14,8 @@ from flows.runs.repository import Repository
 from flows.runs.request import Job, RunRequest
 from flows.runs.stage_lock import stage_lock, tree_of
 from flows.runs.workspace import Workspace
-from tests.helpers import tiny_project
-from tests.helpers.tiny_project import git
+from tools import tiny_project
+from tools.tiny_project import git
 
 HOLDER = """
 import sys, time

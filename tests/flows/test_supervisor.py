@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from flows.guards import supervisor
-from tests.helpers.prefect_server import kill_marked
+from tools.prefect_services import kill_marked
 
 SUPERVISE = [sys.executable, str(supervisor.__file__)]
 

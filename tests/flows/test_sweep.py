@@ -34,16 +34,9 @@ from flows.sweeps.plan import make_plan
 from flows.sweeps.results import Result, results
 from flows.sweeps.study import Point
 from tests.helpers.flow_commands import ROOT
-from tests.helpers.prefect_server import (
-    Agent,
-    Server,
-    Service,
-    run_deployment_now,
-    state_of,
-    wait_for,
-    wait_for_end,
-)
-from tests.helpers.tiny_project import commit, create, dvc_says, git
+from tests.helpers.prefect_runs import run_deployment_now, state_of, wait_for_end
+from tools.prefect_services import Agent, Server, Service, wait_for
+from tools.tiny_project import commit, create, dvc_says, git
 
 # Accuracy falls with the learning rate and differs between seeds; a rate above 1 fails.
 EVALUATE = """

@@ -18,11 +18,11 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import State
 
 from flows.pipeline import pipeline
-from tests.helpers import tiny_project
 from tests.helpers.flow_commands import FlowCommand, Run, experiments, workspaces
-from tests.helpers.prefect_server import wait_for
 from tests.helpers.small_disk import on_a_small_disk, small_disks_can_be_made
-from tests.helpers.tiny_project import dvc
+from tools import tiny_project
+from tools.prefect_services import wait_for
+from tools.tiny_project import dvc
 
 NOWHERE = "http://127.0.0.1:9/api"
 TRAIN = """

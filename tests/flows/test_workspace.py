@@ -24,8 +24,8 @@ from flows.runs.workspace import (
     uncommitted_changes,
     workspace,
 )
-from tests.helpers import tiny_project
-from tests.helpers.tiny_project import dvc, dvc_says, git
+from tools import tiny_project
+from tools.tiny_project import dvc, dvc_says, git
 
 
 @pytest.fixture(scope="module")

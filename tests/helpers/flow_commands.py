@@ -1,4 +1,4 @@
-"""Flows as commands in terminals of their own, with every process that comes of them."""
+"""Flows as commands: started like in a terminal, with all their descendant processes."""
 
 import os
 import shutil
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.helpers import tiny_project
-from tests.helpers.prefect_server import Server, kill_marked, log_of, marked, wait_for
-from tests.helpers.tiny_project import dvc_says
+from tests.helpers.prefect_runs import log_of
+from tools import tiny_project
+from tools.prefect_services import Server, kill_marked, marked, wait_for
+from tools.tiny_project import dvc_says
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -32,7 +33,7 @@ class Run(NamedTuple):
 
 
 class FlowCommand:
-    """`python -m flows.pipeline` for the repository `project`, in a session of its own."""
+    """`python -m flows.pipeline` on the repository `project`, in its own session."""
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class FlowCommand:
             "MARK": self.mark,
             **variables,
         }
-        if not environment.get("PREFECT_API_URL"):  # an empty one is a server that is not there
+        if not environment.get("PREFECT_API_URL"):  # Prefect takes an empty one for a URL
             environment.pop("PREFECT_API_URL", None)
         with self.files[0].open("w") as out, self.files[1].open("w") as err:
             self.process = subprocess.Popen(
@@ -65,38 +66,38 @@ class FlowCommand:
             )
 
     def finish(self, seconds: float = 300) -> Run:
-        """Wait for the command; return its exit code and what it printed."""
+        """Wait for the command; return its exit code and output."""
         return Run(self.process.wait(timeout=seconds), *self.said())
 
     def said(self) -> list[str]:
-        """Return what has come on standard output and standard error so far."""
+        """Return standard output and standard error so far."""
         return [file.read_text(encoding="utf-8") for file in self.files]
 
     def processes(self) -> list[Any]:
-        """Return the living processes that descend from the command."""
+        """Return the running processes that descend from the command."""
         return marked(self.mark)
 
     def end(self) -> None:
-        """Kill whatever is left."""
+        """Kill the command and all its descendants."""
         kill_marked(self.mark)
         self.process.wait()
 
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose three stages have never run."""
+    """A project whose three stages have not run yet."""
     return tiny_project.create(tmp_path_factory.mktemp("template") / "project")
 
 
 @pytest.fixture(scope="module")
 def server(prefect_server: Server) -> str:
-    """The address of the tests' Prefect server, which flows of this module talk to."""
+    """The URL of the Prefect server that the flows of this module use."""
     return prefect_server.url
 
 
 @pytest.fixture
 def database(prefect_server: Server, tmp_path: Path) -> str:
-    """A copy of the server's database: to create one takes Prefect ten seconds."""
+    """A copy of the server's database, since creating one takes Prefect ten seconds."""
     source = sqlite3.connect(prefect_server.home / "prefect" / "prefect.db")
     with closing(source), closing(sqlite3.connect(tmp_path / "prefect.db")) as target:
         source.backup(target)
@@ -105,7 +106,7 @@ def database(prefect_server: Server, tmp_path: Path) -> str:
 
 @pytest.fixture
 def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fresh copy of the template, as the repository that flows run."""
+    """A copy of the template, as the repository of the flows."""
     monkeypatch.setenv("RUNS_LOG", str(tmp_path / "runs.log"))
     copy = shutil.copytree(template, tmp_path / "project")
     monkeypatch.setenv("CATDOG_REPOSITORY", str(copy))
@@ -114,7 +115,7 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def start(server: str, tmp_path: Path) -> Iterator[Callable[..., FlowCommand]]:
-    """Start a flow as a command on the tests' server; nothing of it is left after the test."""
+    """Return a function that starts a flow as a command; all are killed after the test."""
     flows: list[FlowCommand] = []
 
     def start_one(project: Path, *arguments: str, **settings: Any) -> FlowCommand:
@@ -128,14 +129,14 @@ def start(server: str, tmp_path: Path) -> Iterator[Callable[..., FlowCommand]]:
 
 
 def log_of_ended(state: "State[Any]") -> list[str]:
-    """Return the lines of a finished flow's log, once the server has the last of them."""
+    """Return the log lines of a finished flow run, once the server has all of them."""
     run = state.state_details.flow_run_id
     assert run is not None
 
     def lines() -> list[str]:
         return log_of(run)
 
-    # The lines of a run come in batches: that of its tasks' ends may be there without its own.
+    # Log lines arrive in batches: those of the tasks may arrive before the last one of the run.
     wait_for(lambda: any(line == f"Finished in state {state}" for line in lines()))
     return lines()
 
@@ -146,6 +147,6 @@ def experiments(project: Path) -> list[str]:
 
 
 def workspaces(project: Path) -> list[str]:
-    """Return the clones that are there."""
+    """Return the names of the clones in which flows run."""
     runs = project / ".catdog" / "flows" / "runs"
     return [path.name for path in runs.glob("*") if path.is_dir()]

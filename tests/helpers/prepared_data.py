@@ -14,7 +14,7 @@ SIDE = 32  # of the photos that `write_prepared` writes, in pixels
 
 
 def settings(**changes: object) -> params.Params:
-    """Return the params of params.yaml, reduced to train within a second; keys: `section__key`."""
+    """Return params.yaml, reduced to train within a second, with changes (`section__key`)."""
     values = params.read_yaml(ROOT / "params.yaml")
     small: dict[str, object] = {
         "prepare__image_size": SIDE,

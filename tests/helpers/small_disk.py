@@ -1,4 +1,4 @@
-"""A file system of 64 KB for one command, which needs no rights: in a user namespace of its own."""
+"""A file system of 64 KB for one command, mounted without root in a user namespace."""
 
 import shutil
 import subprocess
@@ -6,13 +6,13 @@ from pathlib import Path
 
 
 def on_a_small_disk(folder: Path) -> list[str]:
-    """Return the start of a command that runs the rest of it with a disk of 64 KB at `folder`."""
+    """Return a prefix for a command, which then runs with a file system of 64 KB at `folder`."""
     mount = 'mount -t tmpfs -o size=64k tmpfs "$0" && exec "$@"'
     return ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, str(folder)]
 
 
 def small_disks_can_be_made() -> bool:
-    """Return whether this machine lets us."""
+    """Return whether this machine allows it."""
     folder = Path("/mnt")
     if not (shutil.which("unshare") and folder.is_dir()):
         return False

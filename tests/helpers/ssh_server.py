@@ -1,11 +1,11 @@
 """An SSH server with SFTP on the loopback address: OpenSSH's if it is installed, else asyncssh's.
 
-Both are real servers. asyncssh comes with DVC, so that the tests run on any machine; OpenSSH is
-what people have: `apt-get install openssh-server` (it need not be started).
+Both are real servers. asyncssh is a dependency of dvc[ssh], so the tests run on any machine;
+OpenSSH is what users have (`apt-get install openssh-server`; the service need not run).
 
     python tests/helpers/ssh_server.py PORT FOLDER
 
-is asyncssh's, with the host's and the user's key in FOLDER.
+runs the server of asyncssh, with the keys of host and user in FOLDER.
 """
 
 import asyncio
@@ -39,25 +39,25 @@ Subsystem sftp internal-sftp
 
 
 class SshServer(NamedTuple):
-    """Where a running server is to be reached, and with what key."""
+    """Port, user key and log of a running server."""
 
     port: int
     key: Path
     log: Path
 
     def url(self, path: Path) -> str:
-        """Return the address of a folder, as DVC and git take it."""
+        """Return the URL of a folder, for DVC and git."""
         return f"ssh://{getpass.getuser()}@{HOST}:{self.port}{path}"
 
 
 def openssh() -> str | None:
-    """Return the path of OpenSSH's server, or None where it is not installed."""
+    """Return the path of OpenSSH's server, or None if it is not installed."""
     return shutil.which("sshd", path=os.pathsep.join([os.environ["PATH"], "/usr/sbin"]))
 
 
 @contextlib.contextmanager
 def serve(folder: Path, sshd: str | None) -> Iterator[SshServer]:
-    """Run a server for the block: the program `sshd`, or asyncssh's. Its files are in `folder`."""
+    """Run a server during the block: `sshd`, or asyncssh's if None. Its files are in `folder`."""
     for name in ("host", "user"):
         key = asyncssh.generate_private_key("ssh-ed25519")
         key.write_private_key(folder / name)
@@ -72,25 +72,25 @@ def serve(folder: Path, sshd: str | None) -> Iterator[SshServer]:
         config = folder / "sshd_config"
         config.write_text(SSHD_CONFIG.format(port=port, host=HOST, folder=folder), encoding="utf-8")
         command = [sshd, "-D", "-e", "-f", str(config)]
-        if os.geteuid() == 0:  # which its service would make
+        if os.geteuid() == 0:  # which the system service would create
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     server = SshServer(port, folder / "user", folder / "log.txt")
     with server.log.open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
-            _wait_until_it_answers(server, process)
+            _wait_for_connection(server, process)
             yield server
         finally:
             process.terminate()
 
 
-def _wait_until_it_answers(server: SshServer, process: "subprocess.Popen[bytes]") -> None:
+def _wait_for_connection(server: SshServer, process: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert process.poll() is None, server.log.read_text()
         with contextlib.suppress(OSError), socket.create_connection((HOST, server.port), 5):
             return
         time.sleep(0.1)
-    raise AssertionError(f"no answer: {server.log.read_text()}")
+    raise AssertionError(f"no connection: {server.log.read_text()}")
 
 
 async def _serve_with_asyncssh(port: int, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The networks: the seed's layer by layer, and what the residual one promises."""
+"""The networks: the layers of the seed network, and the properties of the residual network."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ SMALL = ResidualNetwork(width=8, blocks=1, dropout=0.0)
 
 
 def seed_recipe() -> nn.Sequential:
-    """The network of recipes/seed.yaml, without memory behind its weights."""
+    """Return the network of recipes/seed.yaml on the meta device: its weights take no memory."""
     settings = params.load(ROOT / "recipes/seed.yaml")
     with torch.device("meta"):
         network = networks.build(settings.model, 2, settings.train.image_size)
@@ -25,7 +25,7 @@ def seed_recipe() -> nn.Sequential:
     return network
 
 
-def test_the_seed_recipe_is_the_seeds_network_layer_by_layer() -> None:
+def test_the_seed_network_has_the_layers_of_the_notebook() -> None:
     layers = list(seed_recipe())
     assert [type(layer) for layer in layers] == [
         *[nn.Conv2d, nn.ReLU, nn.MaxPool2d] * 3,
@@ -48,12 +48,12 @@ def test_the_seed_recipe_is_the_seeds_network_layer_by_layer() -> None:
     ]
 
 
-def test_the_seed_recipe_has_the_seeds_number_of_weights() -> None:
-    assert networks.count_weights(seed_recipe()) == 268_553_282
+def test_the_seed_network_has_as_many_parameters_as_the_notebook() -> None:
+    assert networks.count_parameters(seed_recipe()) == 268_553_282
 
 
 def sides(network: nn.Sequential, image_size: int) -> list[tuple[str, int, int]]:
-    """Type, channels and side of what each layer before the flattening gives."""
+    """Return type, output channels and output side of each layer before the flattening."""
     x = torch.empty(1, 3, image_size, image_size, device="meta")
     shapes = []
     for layer in network:
@@ -64,7 +64,7 @@ def sides(network: nn.Sequential, image_size: int) -> list[tuple[str, int, int]]
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3, 5, 7, 9])
-def test_filters_of_every_size_keep_the_side(kernel_size: int) -> None:
+def test_conv_layers_of_every_kernel_size_keep_the_side(kernel_size: int) -> None:
     settings = SEED.model_copy(update={"kernel_size": kernel_size, "hidden_width": 8})
     with torch.device("meta"):
         network = networks.build_seed(settings, 2, 128)
@@ -73,7 +73,7 @@ def test_filters_of_every_size_keep_the_side(kernel_size: int) -> None:
     assert network[0].kernel_size == (kernel_size, kernel_size)
 
 
-def test_five_conv_layers_double_their_channels_and_halve_the_side() -> None:
+def test_each_conv_layer_doubles_the_channels_and_halves_the_side() -> None:
     settings = SEED.model_copy(update={"conv_layers": 5, "hidden_width": 8})
     with torch.device("meta"):
         network = networks.build_seed(settings, 2, 128)
@@ -84,14 +84,14 @@ def test_five_conv_layers_double_their_channels_and_halve_the_side() -> None:
 
 @pytest.mark.parametrize("image_size", [16, 17, 31, 33, 64, 100])
 @pytest.mark.parametrize("blocks", [0, 2])
-def test_the_residual_network_takes_any_size_from_16(image_size: int, blocks: int) -> None:
+def test_the_residual_network_supports_any_size_from_16(image_size: int, blocks: int) -> None:
     network = networks.Residual(SMALL.model_copy(update={"blocks": blocks}), 2)
     logits = network(torch.rand(2, 3, image_size, image_size))
     assert logits.shape == (2, 2)
     assert logits.isfinite().all()
 
 
-def test_residual_blocks_start_as_the_identity_but_for_their_gelu() -> None:
+def test_residual_blocks_start_as_the_identity_before_gelu() -> None:
     network = networks.Residual(SMALL.model_copy(update={"blocks": 2}), 2)
     blocks = [module for module in network.modules() if isinstance(module, networks.Block)]
     assert len(blocks) == 4
@@ -102,7 +102,7 @@ def test_residual_blocks_start_as_the_identity_but_for_their_gelu() -> None:
 
 
 @pytest.mark.parametrize("pool", [False, True])
-def test_a_layer_is_conv_then_pool_then_norm_then_gelu(pool: bool) -> None:
+def test_a_layer_is_conv_pool_norm_gelu(pool: bool) -> None:
     torch.manual_seed(0)
     layer, photos = networks.conv_norm_gelu(3, 8, stride=2, pool=pool), torch.rand(2, 3, 16, 16)
     conv = layer[0]
@@ -116,7 +116,7 @@ def test_a_layer_is_conv_then_pool_then_norm_then_gelu(pool: bool) -> None:
     torch.testing.assert_close(layer(photos), F.gelu((expected - mean) / spread))
 
 
-def test_the_side_is_halved_by_the_stem_and_by_each_stage() -> None:
+def test_the_stem_and_each_stage_halve_the_side() -> None:
     network = networks.Residual(SMALL, 2)
     x, shapes = torch.rand(2, 3, 64, 64), []
     for layer in network.features:
@@ -132,7 +132,7 @@ def test_the_side_is_halved_by_the_stem_and_by_each_stage() -> None:
     ]
 
 
-def test_a_residual_block_learns_to_be_more_than_the_identity() -> None:
+def test_a_residual_block_gets_gradients_at_the_start() -> None:
     block = networks.Block(8)
     block(torch.rand(2, 8, 4, 4)).pow(2).sum().backward()
     scale = block.norm.weight.grad
@@ -142,7 +142,7 @@ def test_a_residual_block_learns_to_be_more_than_the_identity() -> None:
 
 @pytest.mark.parametrize("name", ["seed", "residual"])
 @pytest.mark.parametrize("classes", [2, 3, 7])
-def test_there_are_as_many_logits_as_classes(name: str, classes: int) -> None:
+def test_there_is_one_logit_per_class(name: str, classes: int) -> None:
     settings = params.load(ROOT / "recipes/seed.yaml").model
     small = settings.model_copy(
         update={

@@ -1,4 +1,4 @@
-"""torchvision's classifiers: heads, weights that are loaded or refused, what freezing keeps."""
+"""torchvision's classifiers: heads, sizes, loading of weights, freezing."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from torchvision import models
 from catdog import params
 from catdog.dataset import splits
 from catdog.errors import CatdogError
-from catdog.model import networks, pretrained, saved
+from catdog.model import networks, pretrained, saved, weights_files
 from catdog.model.card import ModelCard, versions
 from catdog.model.inference import TrainedModel
 from catdog.model.inputs import pick_normalization
@@ -27,30 +27,30 @@ from catdog.training import train as stage
 from tests.helpers.prepared_data import write_prepared
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = "shufflenet_v2_x0_5"  # the one of fewest weights that has norms
+SMALL = "shufflenet_v2_x0_5"  # the network with the fewest weights that has norms
 
 State = dict[str, Tensor]
 
 
 def complete(values: dict[str, Any]) -> params.Params:
-    """The settings as a stage gets them."""
+    """Return the params as a stage gets them."""
     return pretrained.complete(params.parse(values, "params.yaml"))
 
 
 def recipe(**changes: object) -> dict[str, Any]:
-    """The values of recipes/transfer.yaml, with changes by `section__key`."""
+    """Return the values of recipes/transfer.yaml with changes; keys: `section__key`."""
     found: dict[str, Any] = params.read_yaml(ROOT / "recipes/transfer.yaml")
     for name, value in changes.items():
         *sections, key = name.split("__")
-        place = found
+        mapping = found
         for section in sections:
-            place = place[section]
-        place[key] = value
+            mapping = mapping[section]
+        mapping[key] = value
     return found
 
 
-def refusal(**changes: object) -> str:
-    """The one line that refuses the recipe with changes."""
+def error_of(**changes: object) -> str:
+    """Return the error of the recipe with changes, which must be one line."""
     with pytest.raises(CatdogError) as refused:
         complete(recipe(**changes))
     assert "\n" not in str(refused.value)
@@ -63,7 +63,7 @@ def small(classes: int = 2, seed: int = 0) -> nn.Module:
 
 
 def imagenet_state(seed: int = 1) -> State:
-    """What a download would hold: 1000 classes, and statistics of norms that are not fresh."""
+    """Return weights as in a download: 1000 classes, and non-trivial norm statistics."""
     state = small(1000, seed).state_dict()
     for name, value in state.items():
         if name.endswith(("running_mean", "running_var")):
@@ -73,7 +73,7 @@ def imagenet_state(seed: int = 1) -> State:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The empty folder of downloads of a machine that reaches no server."""
+    """The (missing) download folder of a machine without network access."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -82,7 +82,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "torch/hub/checkpoints"
 
 
-# One of each family, at the smallest size that its layers take; two for those with quirks.
+# One network of each family, at the smallest size that its layers support.
 @pytest.mark.parametrize(
     ("name", "image_size"),
     [
@@ -105,24 +105,24 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 @pytest.mark.parametrize("training", [True, False])
-def test_a_network_of_each_family_has_a_head_for_our_classes(
+def test_a_network_of_each_family_has_one_output_per_class(
     name: str, image_size: int, training: bool
 ) -> None:
-    with torch.device("meta"):  # shapes without numbers
+    with torch.device("meta"):  # shapes only, no values
         network = pretrained.build(name, 3, image_size).train(training)
         logits = network(torch.empty(2, 3, image_size, image_size))
     assert logits.shape == (2, 3)
-    assert {weight.shape[0] for weight in pretrained.head_of(network)} == {3}
+    assert {weight.shape[0] for weight in pretrained.head_parameters(network)} == {3}
 
 
-def test_all_of_torchvisions_classifiers_are_known_and_nothing_else_is() -> None:
-    names = pretrained.names()
+def test_the_names_are_those_of_torchvisions_classifiers_only() -> None:
+    names = pretrained.network_names()
     assert {"resnet18", "vit_b_16", "mobilenet_v3_small"} <= set(names)
     assert not {"fcn_resnet50", "fasterrcnn_resnet50_fpn", "quantized_resnet18"} & set(names)
 
 
-def test_the_own_networks_do_without_torchvision() -> None:
-    """It takes seconds to import, which every command would wait for."""
+def test_our_networks_do_not_import_torchvision() -> None:
+    """Importing it takes seconds, in every command."""
     code = (
         "import sys; from pathlib import Path; from catdog import params;"
         "from catdog.model import networks; from catdog.training import train;"
@@ -133,16 +133,16 @@ def test_the_own_networks_do_without_torchvision() -> None:
     assert subprocess.check_output(command, cwd=ROOT, text=True) == "False\n"
 
 
-def test_an_unknown_network_is_one_line_with_the_nearest_names() -> None:
-    line = refusal(model__name="resnet81")
+def test_the_error_of_an_unknown_network_has_the_closest_names() -> None:
+    line = error_of(model__name="resnet81")
     assert line.startswith("params.yaml: model.name: unknown network 'resnet81'")
     assert "residual, seed" in line
     assert "nearest: resnet18" in line
-    assert "such as resnet18" in refusal(model__name="@")
+    assert "such as resnet18" in error_of(model__name="@")
 
 
-def test_weights_are_none_default_or_a_file() -> None:
-    line = refusal(model__torchvision__weights="defualt")
+def test_weights_must_be_none_default_or_a_file() -> None:
+    line = error_of(model__torchvision__weights="defualt")
     assert "model.torchvision.weights: must be none, default, or a file" in line
     assert "'defualt'" in line
 
@@ -158,7 +158,7 @@ def test_weights_are_none_default_or_a_file() -> None:
         ("efficientnet_v2_l", 480, [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
     ],
 )
-def test_size_and_normalization_are_those_of_the_weights_unless_given(
+def test_size_and_normalization_default_to_those_of_the_weights(
     name: str, image_size: int, mean: list[float], std: list[float], tmp_path: Path
 ) -> None:
     settings = complete(recipe(model__name=name, prepare__image_size=512))
@@ -168,7 +168,7 @@ def test_size_and_normalization_are_those_of_the_weights_unless_given(
     assert (normalization.mean, normalization.std) == (mean, std)
 
 
-def test_sizes_and_normalization_that_are_given_win() -> None:
+def test_given_sizes_and_normalization_are_kept() -> None:
     given = recipe(
         train__start_image_size=64,
         train__eval_image_size=200,
@@ -180,13 +180,13 @@ def test_sizes_and_normalization_that_are_given_win() -> None:
     assert settings.normalization.source == "half"
 
 
-def test_params_with_all_filled_in_stay_as_they_are() -> None:
+def test_complete_params_do_not_change() -> None:
     settings = complete(recipe())
     assert complete(settings.model_dump()) == settings
 
 
-def test_stored_photos_must_be_as_large_as_the_weights_want() -> None:
-    line = refusal(prepare__image_size=128)
+def test_prepared_photos_must_have_the_size_of_the_weights() -> None:
+    line = error_of(prepare__image_size=128)
     assert "prepare.image_size (128)" in line
     assert "224" in line
 
@@ -195,39 +195,41 @@ def test_stored_photos_must_be_as_large_as_the_weights_want() -> None:
     "changes",
     [{}, {"train__start_image_size": 32, "train__image_size": 32, "train__eval_image_size": 32}],
 )
-def test_the_own_networks_have_no_weights_to_ask(changes: dict[str, object]) -> None:
-    line = refusal(model__name="residual", **changes)
+def test_our_networks_have_no_pretrained_weights(changes: dict[str, object]) -> None:
+    line = error_of(model__name="residual", **changes)
     assert "requires a network of torchvision, but model.name is residual" in line
     assert ("normalization.source: weights" if changes else "train.start_image_size: 0") in line
 
 
 @pytest.mark.parametrize("name", ["vit_b_16", "maxvit_t"])
-def test_a_network_of_one_size_cannot_grow(name: str) -> None:
-    line = refusal(model__name=name, train__start_image_size=96)
+def test_a_network_with_a_fixed_size_cannot_train_on_growing_photos(name: str) -> None:
+    line = error_of(model__name=name, train__start_image_size=96)
     assert f"model.name: {name} requires train.start_image_size (96)" in line
     assert "to be equal" in line
 
 
-def test_a_batch_of_one_is_refused() -> None:
-    assert "train.batch_size is 1, but model.name: resnet18" in refusal(train__batch_size=1)
+def test_a_batch_size_of_1_is_refused() -> None:
+    assert "train.batch_size is 1, but model.name: resnet18" in error_of(train__batch_size=1)
 
 
 @pytest.mark.parametrize(
     ("name", "image_size"), [("vit_b_16", 50), ("maxvit_t", 100), ("vit_b_32", 16)]
 )
-def test_a_size_that_a_network_cannot_be_built_for_is_one_line(name: str, image_size: int) -> None:
+def test_the_error_of_an_unsupported_size_is_one_line(name: str, image_size: int) -> None:
     with torch.device("meta"), pytest.raises(CatdogError) as refused:
         pretrained.build(name, 2, image_size)
-    assert f"{name} cannot take photos of {image_size} pixels (" in str(refused.value)
-    assert "own 224" in str(refused.value)
+    assert f"{name} does not support photos of {image_size} pixels (" in str(refused.value)
+    assert "to 224, the size of its weights" in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-def test_each_size_of_a_training_is_tried_before_it_begins() -> None:
+def test_all_sizes_are_checked_before_training() -> None:
     network = pretrained.build("squeezenet1_1", 2, 64)
-    pretrained.start(network, "squeezenet1_1", "none", [32, 64])
-    with pytest.raises(CatdogError, match=r"squeezenet1_1 cannot take photos of 16 pixels") as line:
-        pretrained.start(network, "squeezenet1_1", "none", [64, 16])
+    pretrained.initialize(network, "squeezenet1_1", "none", [32, 64])
+    with pytest.raises(
+        CatdogError, match=r"squeezenet1_1 does not support photos of 16 pixels"
+    ) as line:
+        pretrained.initialize(network, "squeezenet1_1", "none", [64, 16])
     assert "\n" not in str(line.value)
     assert network.training
 
@@ -246,19 +248,19 @@ def write_pth(state: State, folder: Path) -> Path:
 
 
 def old_pth(state: State, folder: Path) -> Path:
-    """As the oldest of torchvision's files are: not a zip, and no counters of batches."""
+    """Write the format of torchvision's oldest files: not a zip, and no num_batches_tracked."""
     kept = {name: value for name, value in state.items() if "num_batches" not in name}
     torch.save(kept, folder / "weights.pth", _use_new_zipfile_serialization=False)
     return folder / "weights.pth"
 
 
 @pytest.mark.parametrize("write", [write_safetensors, write_pth, old_pth])
-def test_a_file_gives_the_backbone_and_the_head_stays_fresh(
+def test_a_file_sets_the_backbone_and_the_head_stays_random(
     write: Callable[[State, Path], Path], tmp_path: Path
 ) -> None:
     state, network = imagenet_state(), small()
     head = {name: v.clone() for name, v in network.state_dict().items() if name.startswith("fc.")}
-    pretrained.start(network, SMALL, str(write(state, tmp_path)), [32])
+    pretrained.initialize(network, SMALL, str(write(state, tmp_path)), [32])
     loaded = network.state_dict()
     for name, value in loaded.items():
         expected = head[name] if name in head else state[name]
@@ -266,43 +268,43 @@ def test_a_file_gives_the_backbone_and_the_head_stays_fresh(
     assert loaded["fc.weight"].shape == (2, 1024)
 
 
-def test_a_head_that_would_fit_is_not_taken_over(tmp_path: Path) -> None:
+def test_a_head_of_the_same_shape_is_not_loaded(tmp_path: Path) -> None:
     network, other = small(seed=0), small(seed=1)
     before = network.state_dict()["fc.weight"].clone()
-    pretrained.start(network, SMALL, str(write_pth(other.state_dict(), tmp_path)), [32])
+    pretrained.initialize(network, SMALL, str(write_pth(other.state_dict(), tmp_path)), [32])
     assert torch.equal(network.state_dict()["fc.weight"], before)
 
 
-def test_none_leaves_the_random_weights(hub: Path) -> None:
+def test_none_keeps_the_random_weights(hub: Path) -> None:
     network = small()
-    pretrained.start(network, SMALL, "none", [32])
+    pretrained.initialize(network, SMALL, "none", [32])
     expected = small().state_dict()
     assert all(torch.equal(value, expected[k]) for k, value in network.state_dict().items())
 
 
-def test_without_a_network_one_line_says_which_file_to_put_where(hub: Path) -> None:
+def test_the_error_of_a_failed_download_says_which_file_to_put_where(hub: Path) -> None:
     with pytest.raises(CatdogError) as refused:
-        pretrained.start(small(), SMALL, "default", [32])
+        pretrained.initialize(small(), SMALL, "default", [32])
     line = str(refused.value)
     assert "\n" not in line
-    assert f"weights of {SMALL}: cannot be downloaded (" in line
+    assert f"weights of {SMALL}: download failed (" in line
     assert "https://download.pytorch.org/models/shufflenetv2_x0.5-f707e7126e.pth" in line
     assert f"put it at {hub}/shufflenetv2_x0.5-f707e7126e.pth" in line
     assert "model.torchvision.weights" in line
     assert not list(hub.rglob("*.pth"))
 
 
-def test_the_file_put_there_is_what_default_loads(hub: Path) -> None:
+def test_default_loads_a_file_that_was_put_there(hub: Path) -> None:
     hub.mkdir(parents=True)
     state, network = imagenet_state(), small()
     torch.save(state, hub / "shufflenetv2_x0.5-f707e7126e.pth")
-    pretrained.start(network, SMALL, "default", [32])
+    pretrained.initialize(network, SMALL, "default", [32])
     loaded = network.state_dict()
     assert all(torch.equal(value, state[k]) for k, value in loaded.items() if "fc." not in k)
 
 
 class Bomb:
-    """What a pickle of it runs when it is loaded: it makes a folder."""
+    """An object whose pickle creates a folder when it is loaded."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -312,12 +314,12 @@ class Bomb:
 
 
 @pytest.mark.parametrize("weights", ["default", "file"])
-def test_no_pickle_is_run(weights: str, hub: Path, tmp_path: Path) -> None:
+def test_no_pickled_code_is_run(weights: str, hub: Path, tmp_path: Path) -> None:
     hub.mkdir(parents=True)
     file = hub / "shufflenetv2_x0.5-f707e7126e.pth"
     torch.save({"bomb": Bomb(tmp_path / "burst")}, file)
-    with pytest.raises(CatdogError, match="not a file of plain weights") as refused:
-        pretrained.start(small(), SMALL, weights if weights == "default" else str(file), [32])
+    with pytest.raises(CatdogError, match="not a valid file of weights") as refused:
+        pretrained.initialize(small(), SMALL, weights if weights == "default" else str(file), [32])
     assert not (tmp_path / "burst").exists()
     assert "\n" not in str(refused.value)
     assert str(file) in str(refused.value)
@@ -338,17 +340,17 @@ def with_wrong_shapes(state: State) -> State:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (without_a_layer, r"lacks stage2\.0\.\S+ and \d+ more"),
-        (with_more_layers, r"has also stage5\.bias and 1 more"),
+        (without_a_layer, r"missing: stage2\.0\.\S+ and \d+ more"),
+        (with_more_layers, r"unexpected: stage5\.bias and 1 more"),
         (with_wrong_shapes, r"size mismatch for conv1\.0\.weight"),
     ],
 )
-def test_weights_of_another_network_are_one_line(
+def test_the_error_of_weights_of_another_network_is_one_line(
     damage: Callable[[State], State], reason: str, tmp_path: Path
 ) -> None:
     file = write_safetensors(damage(imagenet_state()), tmp_path)
     with pytest.raises(CatdogError) as refused:
-        pretrained.start(small(), SMALL, str(file), [32])
+        pretrained.initialize(small(), SMALL, str(file), [32])
     line = str(refused.value)
     assert "\n" not in line
     assert line.startswith(f"{file}: not weights of {SMALL} (")
@@ -357,69 +359,83 @@ def test_weights_of_another_network_are_one_line(
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("content", [None, b"", b"<html>not found</html>", b"PK\x03\x04 cut off"])
-def test_a_file_that_cannot_be_read_is_one_line(
+def test_the_error_of_an_invalid_file_is_one_line(
     suffix: str, content: bytes | None, tmp_path: Path
 ) -> None:
     file = tmp_path / f"weights{suffix}"
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(CatdogError) as refused:
-        pretrained.read_state(file)
+        weights_files.read_state(file)
     assert "\n" not in str(refused.value)
     assert str(refused.value).startswith(f"{file}: ")
 
 
-def test_a_checkpoint_that_is_no_state_dict_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", [write_pth, old_pth])
+def test_the_error_of_a_truncated_file_is_one_line(
+    write: Callable[[State, Path], Path], tmp_path: Path
+) -> None:
+    """torch raises many types of exceptions for one, IndexError and struct.error among them."""
+    file = write({"weight": torch.zeros(3)}, tmp_path)
+    content = file.read_bytes()
+    for length in range(0, len(content) - 1, 7):
+        file.write_bytes(content[:length])
+        with pytest.raises(CatdogError, match="not a valid file of weights") as refused:
+            weights_files.read_state(file)
+        assert "\n" not in str(refused.value)
+
+
+def test_a_checkpoint_with_other_contents_is_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "model": imagenet_state()}, tmp_path / "w.pth")
-    with pytest.raises(CatdogError, match="holds no state dict"):
-        pretrained.read_state(tmp_path / "w.pth")
+    with pytest.raises(CatdogError, match="not a state dict"):
+        weights_files.read_state(tmp_path / "w.pth")
 
 
-def test_the_second_heads_of_googlenet_are_left_behind(tmp_path: Path) -> None:
+def test_the_auxiliary_classifiers_of_googlenet_are_ignored(tmp_path: Path) -> None:
     whole = models.get_model("googlenet", init_weights=False)
     file = write_safetensors(whole.state_dict(), tmp_path)
     network = pretrained.build("googlenet", 2, 32)
-    pretrained.start(network, "googlenet", str(file), [32])
+    pretrained.initialize(network, "googlenet", str(file), [32])
     assert torch.equal(network.get_parameter("conv1.conv.weight"), whole.conv1.conv.weight)
 
 
-def test_the_old_names_in_torchvisions_densenet_files_are_understood(tmp_path: Path) -> None:
+def test_module_names_with_dots_in_densenet_files_are_renamed(tmp_path: Path) -> None:
     whole, fresh = (models.DenseNet(8, (1, 1), 8, 2, num_classes=classes) for classes in (9, 2))
     old = {
         re.sub(r"(denselayer1\.(?:norm|relu|conv))([12])", r"\1.\2", name): value
         for name, value in whole.state_dict().items()
     }
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
-    pretrained.start(fresh, "densenet121", str(write_pth(old, tmp_path)), [32])
+    pretrained.initialize(fresh, "densenet121", str(write_pth(old, tmp_path)), [32])
     weight = "features.denseblock1.denselayer1.conv1.weight"
     assert torch.equal(fresh.get_parameter(weight), whole.get_parameter(weight))
 
 
-def test_a_vision_transformers_positions_are_resampled_to_the_size_in_use(tmp_path: Path) -> None:
+def test_the_position_embedding_is_resampled_to_the_image_size(tmp_path: Path) -> None:
     whole, fresh = (models.VisionTransformer(side, 16, 1, 2, 8, 8) for side in (64, 48))
     nn.init.constant_(whole.encoder.pos_embedding, 0.25)
-    pretrained.start(fresh, "vit_b_16", str(write_pth(whole.state_dict(), tmp_path)), [48])
+    pretrained.initialize(fresh, "vit_b_16", str(write_pth(whole.state_dict(), tmp_path)), [48])
     positions = fresh.encoder.pos_embedding
     assert positions.shape == (1, 10, 8)
     torch.testing.assert_close(positions, torch.full_like(positions, 0.25))
 
 
-def test_the_fingerprint_is_that_of_what_is_in_the_file(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_the_contents_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "w.pth"
     file.write_bytes(b"a")
-    before = pretrained.fingerprint(str(file))
+    before = weights_files.fingerprint(str(file))
     file.write_bytes(b"b")
-    assert pretrained.fingerprint(str(file)) != before
-    assert pretrained.fingerprint("none") != pretrained.fingerprint("default")
+    assert weights_files.fingerprint(str(file)) != before
+    assert weights_files.fingerprint("none") != weights_files.fingerprint("default")
     with pytest.raises(CatdogError, match="cannot be read"):
-        pretrained.fingerprint(str(tmp_path / "nothing.pth"))
+        weights_files.fingerprint(str(tmp_path / "nothing.pth"))
 
 
 # Freezing
 
 
 def step(network: nn.Module) -> tuple[State, State]:
-    """Take a step of SGD with weight decay; return the state before and after it."""
+    """Take one SGD step with weight decay; return the state before and after."""
     before = {name: value.clone() for name, value in network.state_dict().items()}
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, weight_decay=0.1)
     torch.manual_seed(0)
@@ -436,20 +452,20 @@ def test_a_frozen_backbone_keeps_its_weights_and_norm_statistics() -> None:
     assert changed == {"fc.weight", "fc.bias"}
 
 
-def test_a_thawed_backbone_learns_again() -> None:
+def test_an_unfrozen_backbone_is_trained_again() -> None:
     network = small()
     pretrained.freeze(network, True)
-    network.eval()  # as validation leaves it
+    network.eval()  # as after validation
     pretrained.freeze(network, False)
     before, after = step(network)
     same = {name for name, value in after.items() if torch.equal(value, before[name])}
     assert same == set()
 
 
-# In the pipeline
+# Training and saved models
 
 
-def test_a_trained_model_comes_back_without_a_download(hub: Path, tmp_path: Path) -> None:
+def test_a_saved_model_is_loaded_without_a_download(hub: Path, tmp_path: Path) -> None:
     settings = complete(recipe(model__name=SMALL)).model
     assert settings.torchvision.weights == "default"
     network = networks.build(settings, 2, 32)
@@ -463,21 +479,21 @@ def test_a_trained_model_comes_back_without_a_download(hub: Path, tmp_path: Path
         std=[0.5] * 3,
         precision="float32",
         epoch=1,
-        weights=networks.count_weights(network),
+        weights=networks.count_parameters(network),
         pflop=0.0,
         versions=versions(),
     )
     saved.save(tmp_path / "models", network, card)
     photos = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    back = saved.load(tmp_path / "models", "cpu")
-    expected = TrainedModel(card, network, back.device).logits(photos)
-    assert np.array_equal(back.logits(photos), expected)
+    loaded = saved.load(tmp_path / "models", "cpu")
+    expected = TrainedModel(card, network, loaded.device).logits(photos)
+    assert np.array_equal(loaded.logits(photos), expected)
 
 
-def test_mnasnet_can_be_loaded_from_a_file_without_versions(tmp_path: Path) -> None:
+def test_mnasnet_is_loaded_from_a_file_without_version(tmp_path: Path) -> None:
     whole, network = (pretrained.build("mnasnet0_5", 2, 32) for _ in range(2))
     file = write_safetensors(whole.state_dict(), tmp_path)
-    network.load_state_dict(pretrained.read_state(file))
+    network.load_state_dict(weights_files.read_state(file))
     assert torch.equal(network.get_parameter("layers.0.weight"), whole.layers[0].weight)  # type: ignore[index,union-attr]
 
 
@@ -502,18 +518,18 @@ def test_the_transfer_recipe_trains_with_random_weights(
     assert rows[-1].train_loss < rows[0].train_loss
     model = saved.load(tmp_path / "models")
     assert json.loads((tmp_path / "models/model.json").read_text())["model"]["name"] == "resnet18"
-    assert model.card.weights == networks.count_weights(model.network)
+    assert model.card.weights == networks.count_parameters(model.network)
     assert model.logits(splits.read_split(prepared, "test").photos).shape == (16, 2)
 
 
-def test_in_frozen_epochs_only_the_head_learns(
+def test_in_frozen_epochs_only_the_head_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     prepared = write_prepared(tmp_path / "prepared", ["cat", "dog"])
     file = write_safetensors(imagenet_state(), tmp_path)
 
-    def kept(freeze_epochs: int) -> State:
+    def trained(freeze_epochs: int) -> State:
         changed = recipe(
             prepare__image_size=32,
             model__name=SMALL,
@@ -529,9 +545,9 @@ def test_in_frozen_epochs_only_the_head_learns(
             train__eval_image_size=32,
         )
         stage.train(complete(changed), prepared, Path("models"), Path("history.csv"))
-        return pretrained.read_state(Path("models/model.safetensors"))
+        return weights_files.read_state(Path("models/model.safetensors"))
 
-    state, frozen, thawed = imagenet_state(), kept(1), kept(0)
+    state, frozen, unfrozen = imagenet_state(), trained(1), trained(0)
     backbone = [name for name in state if not name.startswith("fc.")]
     assert all(torch.equal(frozen[name], state[name]) for name in backbone)
-    assert not torch.equal(thawed["conv1.0.weight"], state["conv1.0.weight"])
+    assert not torch.equal(unfrozen["conv1.0.weight"], state["conv1.0.weight"])

@@ -1,69 +1,19 @@
-"""A trained model on disk: what is written, what comes back, and how photos are judged."""
+"""A trained model on disk: saving, loading and inference."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from catdog import params
 from catdog.errors import CatdogError
-from catdog.model import inference, inputs, networks, saved
-from catdog.model.card import ModelCard, versions
-from catdog.model.devices import pick_device
-from catdog.model.inference import TrainedModel
+from catdog.model import inference, inputs, saved
+from tests.helpers.small_model import card, model, network, noise
 
 ROOT = Path(__file__).resolve().parents[2]
-CPU = pick_device("float32", "cpu")
-Photos = npt.NDArray[np.uint8]
-
-
-def card(**changes: object) -> ModelCard:
-    """A card of a small residual network that judges 24 px photos at 16 px."""
-    model = params.load(ROOT / "recipes/seed.yaml").model.model_dump()
-    model["name"] = "residual"
-    model["residual"] |= {"width": 8, "blocks": 1}
-    model["seed"] |= {"width": 4, "hidden_width": 8}
-    values: dict[str, object] = {
-        "model": model,
-        "classes": ["cat", "dog"],
-        "stored_image_size": 24,
-        "image_size": 16,
-        "flip": False,
-        "mean": [0.4, 0.5, 0.6],
-        "std": [0.2, 0.25, 0.3],
-        "precision": "float32",
-        "epoch": 3,
-        "weights": 7,
-        "pflop": 0.5,
-        "versions": versions(),
-    }
-    return ModelCard.model_validate({**values, **changes})
-
-
-def network(of: ModelCard) -> nn.Module:
-    """A network as after some training: norms have learnt scales and statistics."""
-    torch.manual_seed(0)
-    net = networks.build(of.model, len(of.classes), of.image_size)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in module.state_dict().values():
-                if tensor.is_floating_point():
-                    tensor.uniform_(0.5, 1.5)
-    return net.to(memory_format=torch.channels_last)
-
-
-def model(**changes: object) -> TrainedModel:
-    return TrainedModel(card(**changes), network(card(**changes)).eval(), CPU)
-
-
-def noise(photos: int, side: int = 24) -> Photos:
-    return np.random.default_rng(0).integers(0, 256, (photos, side, side, 3), dtype=np.uint8)
 
 
 def seed_model_values() -> dict[str, object]:
@@ -71,7 +21,7 @@ def seed_model_values() -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", ["residual", "seed"])
-def test_what_is_saved_gives_the_same_logits_when_loaded(name: str, tmp_path: Path) -> None:
+def test_a_loaded_model_gives_the_same_logits(name: str, tmp_path: Path) -> None:
     before = model(model={**card().model.model_dump(), "name": name})
     saved.save(tmp_path, before.network, before.card)
     after = saved.load(tmp_path, "cpu")
@@ -79,7 +29,7 @@ def test_what_is_saved_gives_the_same_logits_when_loaded(name: str, tmp_path: Pa
     assert np.array_equal(after.logits(noise(5)), before.logits(noise(5)))
 
 
-def test_the_files_are_two_and_none_is_a_pickle(tmp_path: Path) -> None:
+def test_a_model_is_two_files_without_pickle(tmp_path: Path) -> None:
     saved.save(tmp_path, network(card()), card())
     assert {file.name for file in tmp_path.iterdir()} == {"model.safetensors", "model.json"}
     json.loads((tmp_path / "model.json").read_text())
@@ -104,10 +54,10 @@ def remove_card(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("remove", [remove_weights, remove_card])
-def test_a_missing_model_is_one_sentence(remove: Callable[[Path], None], tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(remove: Callable[[Path], None], tmp_path: Path) -> None:
     saved.save(tmp_path, network(card()), card())
     remove(tmp_path)
-    with pytest.raises(CatdogError, match=r"no trained model here; run `dvc repro`"):
+    with pytest.raises(CatdogError, match="not found; run `dvc repro`"):
         saved.load(tmp_path)
 
 
@@ -164,31 +114,31 @@ def change_card(folder: Path, **changes: object) -> None:
         card_of_more_classes,
     ],
 )
-def test_files_that_are_no_model_are_one_sentence(
+def test_the_error_of_invalid_files_is_one_line(
     damage: Callable[[Path], None], tmp_path: Path
 ) -> None:
     saved.save(tmp_path, network(card()), card())
     damage(tmp_path)
-    with pytest.raises(CatdogError, match=r"not a model of this version of catdog") as refused:
+    with pytest.raises(CatdogError, match="not a valid model of this version") as refused:
         saved.load(tmp_path)
     assert "\n" not in str(refused.value)
     assert str(tmp_path) in str(refused.value)
 
 
-def test_logits_are_those_of_the_normalized_photos_at_the_cards_size() -> None:
-    judged, photos = model(), noise(4)
+def test_photos_are_resized_and_normalized_as_the_card_says() -> None:
+    loaded, photos = model(), noise(4)
     small = F.interpolate(
         torch.from_numpy(photos).permute(0, 3, 1, 2).float(),
         (16, 16),
         mode="bilinear",
         antialias=True,
     )
-    mean, std = torch.tensor(judged.card.mean), torch.tensor(judged.card.std)
+    mean, std = torch.tensor(loaded.card.mean), torch.tensor(loaded.card.std)
     inputs = (small.round() / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
     with torch.inference_mode():
-        expected = judged.network(inputs).numpy()
-    # A pixel may be rounded to the other side, by 1 of 255.
-    np.testing.assert_allclose(judged.logits(photos), expected, rtol=5e-3)
+        expected = loaded.network(inputs).numpy()
+    # Rounding of the resized pixels may differ by 1 of 255.
+    np.testing.assert_allclose(loaded.logits(photos), expected, rtol=5e-3)
 
 
 def test_flip_averages_the_photo_and_its_mirror_image() -> None:
@@ -201,7 +151,9 @@ def test_flip_averages_the_photo_and_its_mirror_image() -> None:
 
 
 @pytest.mark.parametrize("photos", [1, 4, 10, 12])
-def test_batches_change_no_judgement(photos: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_do_not_depend_on_the_batch_size(
+    photos: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = model().logits(noise(photos))
     monkeypatch.setattr(inference, "BATCH_SIZE", 4)
     batched = model().logits(noise(photos))
@@ -209,7 +161,7 @@ def test_batches_change_no_judgement(photos: int, monkeypatch: pytest.MonkeyPatc
     np.testing.assert_allclose(batched, whole, rtol=1e-5)
 
 
-def test_no_photos_have_no_logits() -> None:
+def test_no_photos_give_no_logits() -> None:
     assert model().logits(noise(0)).shape == (0, 2)
 
 
@@ -219,17 +171,17 @@ def test_probabilities_are_positive_and_sum_to_one() -> None:
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-6)
 
 
-def test_judging_leaves_the_network_as_it_was() -> None:
-    judged = model()
-    judged.network.train()
-    before = {name: tensor.clone() for name, tensor in judged.network.state_dict().items()}
-    judged.logits(noise(5))
-    after = judged.network.state_dict()
+def test_inference_does_not_change_the_network() -> None:
+    loaded = model()
+    loaded.network.train()
+    before = {name: tensor.clone() for name, tensor in loaded.network.state_dict().items()}
+    loaded.logits(noise(5))
+    after = loaded.network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize("image_size", [16, 17, 32, 50, 60])
-def test_uint8_photos_are_resized_as_float_ones(image_size: int) -> None:
+def test_uint8_and_float_photos_are_resized_alike(image_size: int) -> None:
     photos = torch.from_numpy(noise(3, 50)).permute(0, 3, 1, 2)
     resized = inputs.resize(photos, image_size)
     size = (image_size, image_size)
@@ -238,7 +190,7 @@ def test_uint8_photos_are_resized_as_float_ones(image_size: int) -> None:
     assert (resized.float() - expected).abs().max() <= 1
 
 
-def test_photos_of_the_right_size_are_not_touched() -> None:
+def test_photos_of_the_right_size_are_not_changed() -> None:
     photos = torch.from_numpy(noise(2)).permute(0, 3, 1, 2)
     assert torch.equal(inputs.resize(photos, 24), photos)
 

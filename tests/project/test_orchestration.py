@@ -1,4 +1,4 @@
-"""What benchmarks/orchestration.py promises: it runs, and its figures are of what it says."""
+"""benchmarks/orchestration.py: its commands, its tables and its errors."""
 
 import subprocess
 import sys
@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks import orchestration
 from catdog.errors import CatdogError
-from tests.helpers.prefect_server import Server
-from tests.helpers.tiny_project import dvc, git
+from tools.prefect_services import Server
+from tools.tiny_project import dvc, git
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,7 +21,7 @@ def project(tmp_path: Path) -> orchestration.Project:
 
 
 @pytest.mark.slow
-def test_it_prints_what_flows_cost_and_what_workers_get_through() -> None:
+def test_it_prints_the_overhead_and_the_throughput() -> None:
     command = [sys.executable, "-m", "benchmarks.orchestration"]
     settings = ["--trials", "1", "--workers", "2", "--runs", "3"]
     done = subprocess.run(
@@ -30,26 +30,26 @@ def test_it_prints_what_flows_cost_and_what_workers_get_through() -> None:
     assert done.returncode == 0, done.stderr
     assert "cores; torch" in done.stdout.splitlines()[0]
     words = ("tiny project, 1 trials", "flow, no server", "flow, server", "full", "no-op")
-    more = ("pipelines of empty stages, 3 for each row", "runs/minute", "server's CPU s/run")
+    more = ("pipelines with trivial stages, 3 runs per row", "runs/minute", "server CPU s/run")
     assert [word for word in (*words, *more) if word not in done.stdout] == []
 
 
-def test_every_full_run_runs_all_three_stages_and_a_no_op_none(
+def test_a_full_run_runs_all_three_stages_and_a_no_op_none(
     project: orchestration.Project, tmp_path: Path
 ) -> None:
-    server = Server(tmp_path / "server")  # not started: bare dvc needs none
-    ways = orchestration.contenders(project, server, tmp_path / "home")
+    server = Server(tmp_path / "server")  # not started: `dvc repro` does not need it
+    commands = orchestration.contenders(project, server, tmp_path / "home")
     log = project.folder / "runs.log"
     for _ in range(2):
         log.unlink(missing_ok=True)
-        ways[orchestration.FULL, orchestration.DVC]()
+        commands[orchestration.FULL, orchestration.DVC]()
         assert log.read_text().split() == ["prepare", "train", "evaluate"]
     log.unlink()
-    ways[orchestration.NO_OP, orchestration.DVC]()
+    commands[orchestration.NO_OP, orchestration.DVC]()
     assert not log.exists()
 
 
-def test_a_command_that_fails_is_one_line(tmp_path: Path) -> None:
+def test_the_error_of_a_failed_command_is_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "print('first'); raise SystemExit('no photos')"]
     with pytest.raises(CatdogError, match=r"^[^\n]*exit code 1: no photos$"):
         orchestration._run(command, tmp_path, {})
@@ -62,7 +62,7 @@ def test_the_sample_is_a_clone_with_its_photos(tmp_path: Path) -> None:
     assert dvc(project.folder, "status", "--quiet", "data/raw.dvc") == 0
 
 
-def test_workers_whose_runs_fail_fail_the_benchmark_and_take_no_other_figure_with_them(
+def test_failed_runs_are_an_error_after_the_other_rows_are_printed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def throughput(project: Any, server: Any, home: Any, workers: int, *more: Any) -> Any:

@@ -1,6 +1,6 @@
-"""The whole walk, with real git and real DVC: a fresh clone, reruns, experiments, diffs.
+"""The pipeline with real git and DVC: a fresh clone, reruns, experiments, diffs.
 
-The clone is a copy of the files that git knows here, with a training that takes seconds.
+The clone has the tracked files of this repository, with params that train within seconds.
 """
 
 import csv
@@ -22,13 +22,13 @@ pytestmark = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the 
 
 
 class Project:
-    """A working copy in which commands run with this environment's dvc and catdog."""
+    """A working copy in which commands run with the dvc and catdog of this environment."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def run(self, *command: str, code: int = 0) -> str:
-        """Run a command; return what it printed; fail unless it exits with `code`."""
+        """Run a command and return its output; fail unless it exits with `code`."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = {
             **os.environ,
@@ -52,7 +52,7 @@ class Project:
         return done.stdout
 
     def set(self, **changes: object) -> None:
-        """Change params.yaml; keys are `section__key`."""
+        """Change params.yaml; keys: `section__key`."""
         file = self.folder / "params.yaml"
         values = yaml.safe_load(file.read_text())
         for name, value in changes.items():
@@ -76,7 +76,7 @@ def ran(output: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """What a stranger would clone: the files that git knows here, with a tiny training."""
+    """The repository to clone: the tracked files of this one, with a tiny training."""
     folder = tmp_path_factory.mktemp("origin") / "catdog"
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -97,14 +97,14 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Project:
         train__epochs=2,
         train__precision="float32",
     )
-    project.run("git", "add", "--all", "--force")  # data/store keeps new files out of git
+    project.run("git", "add", "--all", "--force")  # git ignores new files in data/store
     project.commit("sample")
     return project
 
 
 @pytest.fixture(scope="module")
 def project(origin: Project) -> Project:
-    """A fresh clone in which `dvc repro --pull` ran once, its results committed."""
+    """A clone in which `dvc repro --pull` has run once, with its results committed."""
     clone = origin.clone("clone")
     output = clone.run("dvc", "repro", "--pull")
     assert ran(output) == list(STAGES)
@@ -112,7 +112,7 @@ def project(origin: Project) -> Project:
     return clone
 
 
-def test_a_fresh_clone_brings_its_photos_and_gives_metrics(project: Project) -> None:
+def test_a_fresh_clone_pulls_its_photos_and_writes_metrics(project: Project) -> None:
     metrics = json.loads((project.folder / "metrics.json").read_text())
     assert 0 <= metrics["accuracy_low"] <= metrics["accuracy"] <= metrics["accuracy_high"] <= 1
     with (project.folder / "reports/evaluate/predictions.csv").open() as stream:
@@ -120,7 +120,7 @@ def test_a_fresh_clone_brings_its_photos_and_gives_metrics(project: Project) -> 
     assert (project.folder / "reports/evaluate/report.html").is_file()
 
 
-def test_of_what_the_stages_make_git_sees_the_lock_and_the_metrics_alone(project: Project) -> None:
+def test_the_lock_and_the_metrics_are_the_only_results_in_git(project: Project) -> None:
     added = project.run("git", "show", "--format=", "--name-only").split()
     assert added == ["dvc.lock", "metrics.json"]
 
@@ -131,7 +131,7 @@ def test_a_second_repro_runs_nothing(project: Project) -> None:
     assert "Data and pipelines are up to date" in output
 
 
-def test_training_again_changes_no_byte_of_the_lock(project: Project) -> None:
+def test_a_forced_repro_does_not_change_the_lock(project: Project) -> None:
     before = (project.folder / "dvc.lock").read_bytes()
     project.run("dvc", "repro", "--force")
     assert (project.folder / "dvc.lock").read_bytes() == before
@@ -178,14 +178,14 @@ def experiment(project: Project) -> Project:
     return project
 
 
-def test_params_diff_shows_just_the_changed_param(experiment: Project) -> None:
+def test_params_diff_shows_only_the_changed_param(experiment: Project) -> None:
     changed = json.loads(experiment.run("dvc", "params", "diff", "--json"))
     assert list(changed) == ["params.yaml"]
     assert list(changed["params.yaml"]) == ["optimizer.lr"]
     assert changed["params.yaml"]["optimizer.lr"]["new"] == 1e-05
 
 
-def test_metrics_diff_shows_the_accuracy_before_and_after(experiment: Project) -> None:
+def test_metrics_diff_shows_the_old_and_the_new_accuracy(experiment: Project) -> None:
     difference = json.loads(experiment.run("dvc", "metrics", "diff", "--json", "--all"))
     loss = difference["metrics.json"]["loss"]
     assert loss["diff"] == pytest.approx(loss["new"] - loss["old"])
@@ -199,7 +199,7 @@ def test_exp_show_lists_the_experiment_with_its_params(experiment: Project) -> N
     assert row["accuracy"]
 
 
-def test_plots_diff_lays_both_revisions_over_each_other(experiment: Project) -> None:
+def test_plots_diff_overlays_both_revisions(experiment: Project) -> None:
     experiment.run("dvc", "plots", "diff", "HEAD", "--out", "plots")
     page = (experiment.folder / "plots/index.html").read_text()
     shutil.rmtree(experiment.folder / "plots")
@@ -210,7 +210,7 @@ def test_plots_diff_lays_both_revisions_over_each_other(experiment: Project) -> 
     assert '"rev": "workspace"' in page
 
 
-def test_a_clone_without_any_cache_still_shows_and_compares_metrics(experiment: Project) -> None:
+def test_a_clone_without_a_cache_shows_and_compares_metrics(experiment: Project) -> None:
     experiment.run("git", "branch", "--force", "second")
     fresh = experiment.clone("fresh")
     shown = json.loads(fresh.run("dvc", "metrics", "show", "--json"))
@@ -218,11 +218,11 @@ def test_a_clone_without_any_cache_still_shows_and_compares_metrics(experiment: 
     fresh.set(optimizer__lr=0.3)
     assert "optimizer.lr" in fresh.run("dvc", "params", "diff")
     assert "optimizer.lr" in fresh.run("dvc", "exp", "show", "--csv")
-    assert fresh.run("dvc", "metrics", "diff") == ""  # nothing was run, so nothing differs
+    assert fresh.run("dvc", "metrics", "diff") == ""  # no stage ran, so the metrics are the same
 
 
-def test_a_setting_changed_back_is_taken_from_the_cache(experiment: Project) -> None:
-    """By make's commands: with --pull, and no default remote, DVC would fail here."""
+def test_results_of_an_earlier_setting_come_from_the_cache(experiment: Project) -> None:
+    """With the commands of make: --pull without a default remote would fail here."""
     experiment.run("git", "checkout", "--quiet", "params.yaml", "dvc.lock", "metrics.json")
     experiment.run("dvc", "repro")
     output = experiment.run("dvc", "exp", "run", "-S", "optimizer.lr=0.00001")
@@ -230,13 +230,13 @@ def test_a_setting_changed_back_is_taken_from_the_cache(experiment: Project) -> 
     assert "Stage 'train' is cached" in output
 
 
-def test_pull_of_the_photos_alone_works_on_a_fresh_clone(origin: Project) -> None:
+def test_a_fresh_clone_can_pull_only_the_photos(origin: Project) -> None:
     fresh = origin.clone("pulled")
     fresh.run("dvc", "pull", "data/raw.dvc")
     assert len(list((fresh.folder / "data/raw").glob("*/*.jpg"))) >= 600
 
 
-def test_own_photos_never_go_into_the_store_of_the_sample(
+def test_imported_photos_are_not_pushed_to_the_store_of_the_sample(
     origin: Project, tmp_path: Path, make_photos: Callable[[Path, int], Path]
 ) -> None:
     fresh = origin.clone("own")
@@ -252,10 +252,10 @@ def test_own_photos_never_go_into_the_store_of_the_sample(
     assert "prepare" in ran(fresh.run("dvc", "repro", "--pull", "prepare"))
 
 
-def test_own_photos_added_by_hand_do_not_reach_git(
+def test_photos_added_with_dvc_add_do_not_reach_git(
     origin: Project, make_photos: Callable[[Path, int], Path]
 ) -> None:
-    """`dvc add` by hand keeps the sample's remote, but git ignores what comes new into it."""
+    """`dvc add` keeps the remote of the sample, but git ignores new files in it."""
     fresh = origin.clone("by_hand")
     fresh.run("dvc", "pull", "data/raw.dvc")
     make_photos(fresh.folder / "data/raw/cat", 2)

@@ -54,7 +54,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         std=[0.5, 0.5, 0.5],
         precision="float32",
         epoch=1,
-        weights=networks.count_weights(network),
+        weights=networks.count_parameters(network),
         pflop=0.0,
         versions=versions(),
     )
@@ -196,7 +196,7 @@ def test_without_photos_nothing_is_written(tmp_path: Path, models: Path) -> None
 
 def test_without_a_model_nothing_is_written(photos: Path, tmp_path: Path) -> None:
     stream = io.StringIO()
-    with pytest.raises(CatdogError, match="no trained model here"):
+    with pytest.raises(CatdogError, match="not found; run `dvc repro`"):
         run_predict([photos], tmp_path / "models", "csv", stream)
     assert stream.getvalue() == ""
 

@@ -1,6 +1,6 @@
-"""The main job on real photos, which are not in the repository: tested where they are found.
+"""Import, training and evaluation on real photos, which are not in the repository.
 
-They are looked for in the folder that CATDOG_PHOTOS names, or else in ../shared/photos.
+CATDOG_PHOTOS names their folder (default: ../shared/photos). Without them the tests are skipped.
 """
 
 import json
@@ -22,39 +22,42 @@ PHOTOS = Path(os.environ.get("CATDOG_PHOTOS", ROOT.parent / "shared" / "photos")
 
 
 def archive(name: str) -> Path:
-    """Return an archive of real photos, or skip the test where there is none."""
+    """Return the path of an archive of real photos; skip the test if it does not exist."""
     if not (PHOTOS / name).is_file():
-        pytest.skip(f"{name} is not here; CATDOG_PHOTOS names the folder")
+        pytest.skip(f"{name} not found; set CATDOG_PHOTOS to its folder")
     return PHOTOS / name
 
 
-def bring_in(name: str, folder: Path) -> dict[str, int]:
-    """Import an archive into folder/raw; return the photos by class."""
-    found = archive(name)
+def import_archive(name: str, folder: Path) -> dict[str, int]:
+    """Import an archive into folder/raw; return the number of photos per class."""
     quarantine = folder / "quarantine.csv"
-    return import_photos(found, folder / "raw", replace=False, quarantine=quarantine).imported
+    return import_photos(
+        archive(name), folder / "raw", replace=False, quarantine=quarantine
+    ).imported
 
 
-def test_kaggles_photos_at_full_size_come_in_and_can_be_prepared(tmp_path: Path) -> None:
-    assert bring_in("train_fullsize.zip", tmp_path) == {"cat": 250, "dog": 250}
+def test_kaggles_photos_at_full_size_are_imported_and_prepared(tmp_path: Path) -> None:
+    assert import_archive("train_fullsize.zip", tmp_path) == {"cat": 250, "dog": 250}
     settings = params.load(ROOT / "recipes" / "real.yaml").prepare
     counts = prepare.prepare(settings, tmp_path / "raw", tmp_path / "prepared")
     assert sum(counts["refused"].values()) == 0
     rows = splits.read_split(tmp_path / "prepared", "train").rows
-    assert max(int(row["width"]) for row in rows) > 400  # the photo's own size, not the draft's
+    assert (
+        max(int(row["width"]) for row in rows) > 400
+    )  # the original size, not that of the JPEG draft
 
 
 @pytest.mark.slow
-def test_the_quick_recipe_is_right_about_88_of_100_unseen_photos(
+def test_the_quick_recipe_reaches_a_test_accuracy_of_88_percent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From an archive of 19,999 photos to metrics; 88 is what the seed says after 60 epochs.
+    """From an archive of 19,999 photos to metrics; the 2020 notebook reports 88 % after 60 epochs.
 
-    Two minutes of training on two idle cores. The real recipe's figure is in benchmarks/README.md.
+    Training takes two minutes on two idle cores. See benchmarks/README.md for the real recipe.
     """
-    taken = bring_in("kagglecatsanddogs_180px.zip", tmp_path)
+    taken = import_archive("kagglecatsanddogs_180px.zip", tmp_path)
     assert taken == {"cat": 9999, "dog": 10000}
-    monkeypatch.chdir(tmp_path)  # checkpoints are written below the working folder
+    monkeypatch.chdir(tmp_path)  # checkpoints are written below the working directory
     settings = params.load(ROOT / "recipes" / "quick.yaml")
     prepared, models, history = Path("prepared"), Path("models"), Path("history.csv")
     prepare.prepare(settings.prepare, Path("raw"), prepared)

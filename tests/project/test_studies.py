@@ -1,4 +1,4 @@
-"""What the study of the notebook's questions rests on: its file, its table, its two mistakes."""
+"""The study of the notebook's questions: its file, its table, its two mistakes in evaluation."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from flows.sweeps.study import parse, points
 from studies import mistakes
 from studies.mistakes import Case
 from studies.table import Line, markdown, with_verdicts
-from tests.model.test_saved import model, noise
+from tests.helpers.small_model import model, noise
 
 ROOT = Path(__file__).resolve().parents[2]
 UNCHANGED = {
@@ -31,21 +31,21 @@ UNCHANGED = {
 
 
 def case(**augmentation: float) -> Case:
-    """A model that judges 16 px photos as they are stored, 40 of them."""
+    """Return a model with inputs of 16 px and 40 test photos of that size; its accuracy is 75 %."""
     values = params.load(ROOT / "recipes/seed.yaml").augmentation.model_dump()
     settings = Augmentation.model_validate({**values, **UNCHANGED, **augmentation})
-    judge = model(stored_image_size=16, image_size=16)
+    classifier = model(stored_image_size=16, image_size=16)
     photos = noise(40, 16)
-    labels = judge.logits(photos).argmax(1).astype(np.int64)
-    labels[:10] = 1 - labels[:10]  # it judges three quarters right
-    return Case(judge, Split(photos, labels, ["cat", "dog"], []), settings)
+    labels = classifier.logits(photos).argmax(1).astype(np.int64)
+    labels[:10] = 1 - labels[:10]  # wrong labels for a quarter of the photos
+    return Case(classifier, Split(photos, labels, ["cat", "dog"], []), settings)
 
 
 def difference(share: float, p: float) -> Difference:
     return Difference("no difference", share, share - 0.01, share + 0.01, p, 100, "a test")
 
 
-def test_each_question_of_the_notebook_has_three_seeds_of_settings_that_fit() -> None:
+def test_each_point_of_the_study_has_valid_params_and_three_seeds() -> None:
     file = ROOT / "studies/seed.yaml"
     found = points(parse(file.read_text(encoding="utf-8"), str(file)))
     seeds: dict[str, int] = {}
@@ -65,46 +65,46 @@ def test_each_question_of_the_notebook_has_three_seeds_of_settings_that_fit() ->
     assert next(iter(seeds)) == "base"
 
 
-def test_photos_that_are_augmented_by_nothing_are_judged_as_they_are() -> None:
+def test_augmentation_without_effect_gives_the_plain_accuracy() -> None:
     assert mistakes.accuracy(case()) == 0.75
     assert mistakes.accuracy_augmented(case(), 1) == 0.75
 
 
-def test_augmented_photos_are_drawn_anew_and_the_same_draw_repeats() -> None:
+def test_draws_differ_and_are_reproducible() -> None:
     turned = case(rotation=90.0, crop_scale_min=0.2)
     draws = [mistakes.accuracy_augmented(turned, draw) for draw in range(1, 6)]
     assert len(set(draws)) > 1
     assert draws == [mistakes.accuracy_augmented(turned, draw) for draw in range(1, 6)]
 
 
-def test_gradients_change_no_logit_and_only_they_keep_memory() -> None:
-    judged = case()
-    with_them = mistakes.forward(judged, True, 8)
-    assert np.array_equal(with_them, mistakes.forward(judged, False, 8))
-    assert mistakes.kept_bytes(lambda: mistakes.forward(judged, True, 8), judged.model) > 0
-    assert mistakes.kept_bytes(lambda: mistakes.forward(judged, False, 8), judged.model) == 0
+def test_gradients_change_no_logits_but_save_memory() -> None:
+    example = case()
+    with_them = mistakes.forward(example, True, 8)
+    assert np.array_equal(with_them, mistakes.forward(example, False, 8))
+    assert mistakes.saved_bytes(lambda: mistakes.forward(example, True, 8), example.model) > 0
+    assert mistakes.saved_bytes(lambda: mistakes.forward(example, False, 8), example.model) == 0
 
 
-def test_weights_are_not_counted_as_kept() -> None:
-    judge = model()
-    weight = next(judge.network.parameters())
+def test_weights_do_not_count_as_saved() -> None:
+    classifier = model()
+    weight = next(classifier.network.parameters())
     other = torch.ones(weight.shape, requires_grad=True)
-    assert mistakes.kept_bytes(lambda: other * weight, judge) == other.nbytes
+    assert mistakes.saved_bytes(lambda: other * weight, classifier) == other.nbytes
 
 
-def test_a_verdict_is_corrected_for_the_number_of_settings() -> None:
+def test_verdicts_are_corrected_for_the_number_of_settings() -> None:
     first = Line("base", [0.7, 0.8], 0.1)
     one = with_verdicts([first, Line("a", [0.8, 0.9], 0.1, difference(0.1, 0.03))])
     assert [line.verdict for line in one] == ["", "better"]
     two = with_verdicts([*one, Line("b", [0.6, 0.7], 0.1, difference(-0.1, 0.04))])
-    assert [line.verdict for line in two] == ["", "better, alone", "worse, alone"]
+    assert [line.verdict for line in two] == ["", "better (uncorrected)", "worse (uncorrected)"]
     none = with_verdicts([first, Line("d", [0.7, 0.7], 0.1, difference(-0.05, 0.06))])
     assert none[1].verdict == "no difference shown"
     sure = with_verdicts([first, Line("c", [0.5, 0.6], 0.1, difference(-0.2, 1e-6))])
     assert sure[1].verdict == "worse"
 
 
-def test_the_table_has_mean_spread_and_interval_of_each_setting() -> None:
+def test_the_table_has_mean_std_and_interval_of_each_setting() -> None:
     lines = with_verdicts(
         [
             Line("base", [0.70, 0.72, 0.74], 0.004),
@@ -118,7 +118,7 @@ def test_the_table_has_mean_spread_and_interval_of_each_setting() -> None:
 
 
 @pytest.mark.parametrize("draws", [1, 3])
-def test_the_table_of_augmented_photos_says_how_many_draws(
+def test_the_table_of_augmented_photos_has_the_number_of_draws(
     draws: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mistakes.show_augmented("HEAD", case(), draws)

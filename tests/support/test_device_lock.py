@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from catdog.support import device_lock
-from tests.helpers.small_training import LONG, end, place, read_until, run_in, start
+from tests.helpers.small_training import LONG, create_project, finish, read_until, run_in, start
 
 CPU = torch.device("cpu")
 HOLD = """
@@ -31,16 +31,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_second_training_names_the_holder_and_starts_when_the_holder_is_killed(
     tmp_path: Path,
 ) -> None:
-    first = start(place(tmp_path / "first", train__epochs=LONG))
+    first = start(create_project(tmp_path / "first", train__epochs=LONG))
     read_until(first, "epoch")
-    second = start(place(tmp_path / "second", train__epochs=1))
+    second = start(create_project(tmp_path / "second", train__epochs=1))
     line = read_until(second, "cpu")
     assert f"cpu: in use by process {first.pid} of {getpass.getuser()} in" in line
     assert f"{tmp_path / 'first'} since 20" in line
     assert "waiting until it is free" in line
     assert second.poll() is None
     first.kill()
-    code, out, err = end(second)
+    code, out, err = finish(second)
     first.communicate()
     assert code == 0, err
     assert "epoch 1/1" in out
@@ -58,7 +58,7 @@ def test_a_free_device_is_locked_without_a_message_and_released(folder: Path) ->
 def test_an_error_releases_the_device(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), device_lock.hold([CPU], print):
         raise ZeroDivisionError
-    code, out, err = end(run_in(tmp_path, "-c", HOLD))
+    code, out, err = finish(run_in(tmp_path, "-c", HOLD))
     assert (code, out) == (0, "held\n"), err
 
 

@@ -16,7 +16,7 @@ from catdog.training import train as stage
 from catdog.training.distributed import SINGLE, Group
 from catdog.training.photo_store import PhotoStore
 from tests.helpers.prepared_data import settings
-from tests.helpers.small_training import end, losses, place, run_in, train
+from tests.helpers.small_training import create_project, finish, losses, run_in, train
 
 
 def epoch(group: Group, augmentation: params.Augmentation) -> list[batches.Batch]:
@@ -61,7 +61,9 @@ def test_shards_are_complete_and_differ_by_one_at_most(count: int, size: int) ->
 def test_two_processes_have_the_losses_of_one_and_rank_0_writes(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone, together = (place(tmp_path / end, name, train__epochs=1) for end in ("one", "two"))
+    alone, together = (
+        create_project(tmp_path / end, name, train__epochs=1) for end in ("one", "two")
+    )
     monkeypatch.chdir(alone)
     stage.train(params.load(), PREPARED, MODELS, HISTORY)
     log = train(together, "--devices", "2")
@@ -111,7 +113,7 @@ def test_sync_batch_norm_and_its_gradients_match_the_whole_batch(tmp_path: Path)
     torch.save([photos.detach(), weights], tmp_path / "inputs.pt")
     (tmp_path / "work.py").write_text(SHARED_NORM)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "work.py"]
-    code, _, err = end(run_in(tmp_path, *launcher))
+    code, _, err = finish(run_in(tmp_path, *launcher))
     assert code == 0, err
     parts, grads, state = torch.load(tmp_path / "results.pt")
     close = functools.partial(torch.testing.assert_close, rtol=1e-5, atol=1e-5)

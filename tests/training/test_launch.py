@@ -16,9 +16,9 @@ from catdog.support.process_pool import usable_cores
 from tests.helpers.small_training import (
     LONG,
     checkpoints,
-    end,
+    create_project,
+    finish,
     outs,
-    place,
     ranks,
     read_until,
     run_in,
@@ -36,7 +36,7 @@ TORCHRUN = ("-m", "torch.distributed.run")
 @pytest.fixture
 def long(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     """Two processes in the midst of a training that would not end soon, with a checkpoint."""
-    launcher = start(place(tmp_path / "long", train__epochs=LONG), *TWO)
+    launcher = start(create_project(tmp_path / "long", train__epochs=LONG), *TWO)
     wait_for_checkpoint(tmp_path / "long")
     yield launcher
     if launcher.poll() is None:
@@ -57,7 +57,7 @@ def test_a_killed_process_ends_the_others_with_one_line(
 ) -> None:
     first, second = ranks(long)
     second.kill()
-    code, _, err = end(long)
+    code, _, err = finish(long)
     assert code == 1
     line = one_line(err)
     assert line.startswith(f"catdog: process 2 of 2 (pid {second.pid}) was killed by SIGKILL")
@@ -73,7 +73,7 @@ def test_a_signal_to_the_process_group_saves_once_and_exits_with_75(
     for process in both:  # a supervisor that signals all of them, and the launcher does it again
         process.terminate()
     os.killpg(long.pid, signal.SIGTERM)
-    code, _, err = end(long)
+    code, _, err = finish(long)
     assert code == 75
     line = one_line(err)
     assert line.startswith("catdog: stopped after epoch")
@@ -94,7 +94,7 @@ def test_processes_whose_launcher_is_killed_save_and_end(
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where two processes have trained, and nothing stopped them."""
-    folder = place(tmp_path_factory.mktemp("whole") / "a", **WHOLE)  # type: ignore[arg-type]
+    folder = create_project(tmp_path_factory.mktemp("whole") / "a", **WHOLE)  # type: ignore[arg-type]
     train(folder, *TWO)
     return folder
 
@@ -104,7 +104,7 @@ def stop_and_go_on(folder: Path, count: str) -> None:
     launcher = start(folder, "--devices", count)
     read_until(launcher, "epoch 1/3")
     launcher.send_signal(signal.SIGINT)
-    code, _, err = end(launcher)
+    code, _, err = finish(launcher)
     assert code == 75, err
     assert "state saved" in one_line(err)
     assert "resuming after epoch" in train(folder, "--devices", count)
@@ -114,7 +114,7 @@ def stop_and_go_on(folder: Path, count: str) -> None:
 def test_a_stopped_training_ends_with_the_bytes_of_one_that_was_not(
     whole: Path, tmp_path: Path
 ) -> None:
-    stopped = place(tmp_path / "stopped", **WHOLE)  # type: ignore[arg-type]
+    stopped = create_project(tmp_path / "stopped", **WHOLE)  # type: ignore[arg-type]
     stop_and_go_on(stopped, "2")
     assert outs(stopped) == outs(whole)
 
@@ -122,7 +122,7 @@ def test_a_stopped_training_ends_with_the_bytes_of_one_that_was_not(
 @pytest.mark.slow
 def test_the_bytes_are_the_same_when_the_order_of_summation_matters(tmp_path: Path) -> None:
     """A sum of three numbers depends on their order, a sum of two does not."""
-    whole, stopped = (place(tmp_path / name, **WHOLE) for name in ("whole", "stopped"))  # type: ignore[arg-type]
+    whole, stopped = (create_project(tmp_path / name, **WHOLE) for name in ("whole", "stopped"))  # type: ignore[arg-type]
     train(whole, "--devices", "3")
     stop_and_go_on(stopped, "3")
     assert outs(stopped) == outs(whole)
@@ -130,9 +130,9 @@ def test_the_bytes_are_the_same_when_the_order_of_summation_matters(tmp_path: Pa
 
 def test_torchrun_gives_the_result_of_devices(whole: Path, tmp_path: Path) -> None:
     """And --devices starts nothing more in its processes."""
-    folder = place(tmp_path / "a", **WHOLE)  # type: ignore[arg-type]
+    folder = create_project(tmp_path / "a", **WHOLE)  # type: ignore[arg-type]
     words = ("--standalone", "--nproc-per-node", "2", "-m", "catdog", "train", *TWO)
-    code, out, err = end(run_in(folder, *TORCHRUN, *words))
+    code, out, err = finish(run_in(folder, *TORCHRUN, *words))
     assert code == 0, err
     assert out.count("epoch 1/3") == 1
     assert outs(folder) == outs(whole)
@@ -141,7 +141,7 @@ def test_torchrun_gives_the_result_of_devices(whole: Path, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_two_machines_give_the_result_of_two_devices(whole: Path, tmp_path: Path) -> None:
     """Two torchruns that meet at an address, as on two machines; each has locks of its own."""
-    folder = place(tmp_path / "a", **WHOLE)  # type: ignore[arg-type]
+    folder = create_project(tmp_path / "a", **WHOLE)  # type: ignore[arg-type]
     address = ("--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(free_port()))
     machines = [
         run_in(
@@ -152,7 +152,7 @@ def test_two_machines_give_the_result_of_two_devices(whole: Path, tmp_path: Path
         )
         for rank in ("0", "1")
     ]
-    for code, _, err in map(end, machines):
+    for code, _, err in map(finish, machines):
         assert code == 0, err
     assert outs(folder) == outs(whole)
 
@@ -167,8 +167,8 @@ def free_port() -> int:
 def diverged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str, str]:
     """Where both processes fail alike, on all cores: folder, exit code, output, errors."""
     changes = {"optimizer__lr": 100.0, "schedule__name": "constant", "train__batch_size": 4}
-    folder = place(tmp_path_factory.mktemp("diverged") / "a", "seed", **changes)  # type: ignore[arg-type]
-    return folder, *end(start(folder, *TWO, OMP_NUM_THREADS=None))
+    folder = create_project(tmp_path_factory.mktemp("diverged") / "a", "seed", **changes)  # type: ignore[arg-type]
+    return folder, *finish(start(folder, *TWO, OMP_NUM_THREADS=None))
 
 
 def test_an_error_in_all_processes_is_reported_once(diverged: tuple[Path, int, str, str]) -> None:
@@ -186,23 +186,23 @@ def test_the_processes_share_the_cores(diverged: tuple[Path, int, str, str]) -> 
 def test_all_cuda_devices_are_used_by_default_and_not_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CATDOG_DEVICE", "cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert devices.how_many() == 4
-    assert devices.how_many(3) == 3
-    with pytest.raises(CatdogError, match=r"--devices 5: device cuda can be had 4 times"):
-        devices.how_many(5)
+    assert devices.device_count() == 4
+    assert devices.device_count(3) == 3
+    with pytest.raises(CatdogError, match=r"--devices 5: only 4 available \(device cuda\)"):
+        devices.device_count(5)
 
 
 def test_a_named_device_is_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setenv("CATDOG_DEVICE", "cuda:1")
-    assert devices.how_many() == 1
-    with pytest.raises(CatdogError, match="--devices 2: device cuda:1 can be had 1 time"):
-        devices.how_many(2)
+    assert devices.device_count() == 1
+    with pytest.raises(CatdogError, match=r"--devices 2: only 1 available \(device cuda:1\)"):
+        devices.device_count(2)
 
 
 def test_several_processes_can_share_a_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CATDOG_DEVICE", "cpu")
-    assert devices.how_many() == 1
-    assert devices.how_many(2) == 2
+    assert devices.device_count() == 1
+    assert devices.device_count(2) == 2

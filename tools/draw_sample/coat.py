@@ -64,7 +64,7 @@ def dress(pen: Pen, rng: random.Random) -> Coat:
 def _paint_pattern(
     pen: Pen, pattern: str, base: Colour, second: Colour, rng: random.Random
 ) -> None:
-    """Draw stripes, patches or a second colour below over the whole frame."""
+    """Draw stripes, patches or an underside in the second colour, over the whole frame."""
     if pattern == "tabby":
         stripe = blend(base, (0, 0, 0) if sum(base) > 300 else second, rng.uniform(0.3, 0.55))
         gap, width = rng.uniform(0.07, 0.12), rng.uniform(0.02, 0.035)

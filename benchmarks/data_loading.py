@@ -1,19 +1,19 @@
-"""Photos a second and core: this project's batches beside ImageFolder + DataLoader(num_workers=2).
+"""Photos per second and core: this project's batches and ImageFolder + DataLoader(num_workers=2).
 
-python -m benchmarks.loader [--photos FOLDER] [--number 400] [--sizes 64 96 128] [--trials 5]
+python -m benchmarks.data_loading [--photos FOLDER] [--number 400] [--sizes 64 96 128] [--trials 5]
 
-Three ways from the same photos to the same kind of batches, with the recipe's augmentation:
+Three pipelines make the same kind of batches from the same photos, with the recipe's augmentation:
 
-1. torchvision: ImageFolder decodes, its transforms augment photo by photo, in two worker processes;
-2. packed: the same workers and transforms, but over photos decoded and shrunk ahead of time;
-3. catdog: `batches.epoch` over the same packed photos, which augments in batches.
+1. torchvision: ImageFolder decodes and its transforms augment each photo, in two worker processes;
+2. packed: the same workers and transforms, on photos that are already decoded and resized;
+3. catdog: `batches.epoch_batches` on the same packed photos, which augments whole batches.
 
-From 1 to 2 is the gain of decoding ahead of time, from 2 to 3 that of augmenting in batches. The
-two multiply, so their shares are shares of the logarithm. Each way is divided by the cores it uses:
-1 and 2 by their workers, 3 by the one helper thread that makes batches (who collects from them is
-not counted). The CPU time of all processes is the second yardstick, and the one to go by where
-something else keeps the machine busy. Decoding ahead of time is paid once, by the prepare stage;
-its price is printed too.
+The gain from 1 to 2 is that of decoding in advance, from 2 to 3 that of augmenting in batches. The
+two factors multiply, so their shares are shares of the logarithm. Each rate is divided by the
+number of cores: the workers of 1 and 2, the one thread that makes batches in 3 (the consumer of the
+batches is not counted). The rate per CPU second of all processes is printed too; prefer it on a
+machine that is busy with other work. Decoding in advance happens once, in the prepare stage; its
+rate is printed as well.
 """
 
 import math
@@ -32,7 +32,6 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from benchmarks import measure
 from catdog import params
 from catdog.model.devices import pick_device
 from catdog.model.inputs import IMAGENET
@@ -40,6 +39,9 @@ from catdog.params import Augmentation
 from catdog.preparation.photos import list_classes, open_photo, resize_to_square
 from catdog.support.process_pool import usable_cores
 from catdog.training import batches
+from catdog.training.photo_store import PhotoStore
+from tools import command_line, measure
+from tools.photo_folder import photo_folder
 
 WORKERS = 2
 TORCHVISION, PACKED = "ImageFolder, 2 workers", "packed, 2 workers"
@@ -47,11 +49,11 @@ CATDOG = "catdog, 1 thread"
 
 
 def torchvision_transforms(settings: Augmentation, image_size: int) -> list[Callable[[Any], Any]]:
-    """Return torchvision's transforms that do to a PIL photo what `settings` asks for.
+    """Return torchvision transforms for PIL photos that are equivalent to `settings`.
 
-    They come in the seed's order (rotation, crop, mirror, colours) and end in a tensor normalized
-    by ImageNet's mean and std. Beyond the edges of a rotated photo is black, whatever
-    `settings.fill` says: torchvision can do no other.
+    They are in the order of the 2020 notebook (rotation, crop, flip, colours) and end with a tensor
+    normalized by ImageNet's mean and std. The corners of a rotated photo are black, whatever
+    `settings.fill` is: torchvision can only fill with a colour (pytorch/vision#400).
     """
     colours = (settings.brightness, settings.contrast, settings.saturation)
     return [
@@ -71,22 +73,22 @@ def torchvision_transforms(settings: Augmentation, image_size: int) -> list[Call
 
 
 def pack(folder: Path, image_size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Return the photos (N, S, S, 3) of a folder of class folders, and their labels (N,)."""
+    """Return the photos (N, S, S, 3) of a folder with a folder per class, and their labels (N,)."""
     classes = list_classes(folder).values()
     photos = [resize_to_square(open_photo(file), image_size) for files in classes for file in files]
     labels = [label for label, files in enumerate(classes) for _ in files]
     return np.stack(photos), np.array(labels)
 
 
-def resident(photos: batches.Photos, image_size: int) -> npt.NDArray[np.uint8]:
-    """Return all photos (N, S, S, 3) at the side that `photos` keeps for views of this size."""
+def resident(photos: PhotoStore, image_size: int) -> npt.NDArray[np.uint8]:
+    """Return all photos (N, S, S, 3), S being the size that `photos` keeps for this image size."""
     photos.set_size(image_size)
     (pixels,) = photos.batches(torch.arange(len(photos)), [slice(None)])
     return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy())
 
 
 class PackedDataset(Dataset[tuple[Any, int]]):
-    """Packed photos, each taken out, transformed by itself and given its label."""
+    """Packed photos, transformed one at a time, and their labels."""
 
     def __init__(
         self,
@@ -107,7 +109,7 @@ class PackedDataset(Dataset[tuple[Any, int]]):
 
 @dataclass(frozen=True)
 class Setting:
-    """What all ways have in common: the recipe's augmentation, its fill black, and the sizes."""
+    """What all pipelines share: the recipe's augmentation with black fill, and the sizes."""
 
     augmentation: Augmentation
     image_size: int
@@ -115,11 +117,11 @@ class Setting:
 
 
 def contenders(
-    folder: Path, photos: batches.Photos, setting: Setting
+    folder: Path, photos: PhotoStore, setting: Setting
 ) -> dict[str, Callable[[], Iterable[Any]]]:
-    """Return by name what starts an epoch of batches of the photos, in each way.
+    """Return, by the name of the pipeline, a function that starts an epoch of batches.
 
-    All ways shrink a photo to the side that `photos` keeps for this size, and draw views from that.
+    All of them augment photos of the size that `photos` keeps for this image size.
     """
     shrunk = resident(photos, setting.image_size)
     steps = torchvision_transforms(setting.augmentation, setting.image_size)
@@ -128,14 +130,14 @@ def contenders(
     packed = PackedDataset(shrunk, photos.labels.numpy(), transforms.Compose(steps))
 
     def catdog() -> Iterable[batches.Batch]:
-        return batches.epoch(
+        return batches.epoch_batches(
             photos,
             setting.augmentation,
             IMAGENET,
             image_size=setting.image_size,
             batch_size=setting.batch_size,
             seed=1,
-            number=0,
+            epoch=0,
         )
 
     return {
@@ -146,29 +148,29 @@ def contenders(
 
 
 def _loader(dataset: Dataset[Any], batch_size: int) -> DataLoader[Any]:
-    # Workers that stay: their start is no part of what is measured.
+    # Persistent workers: starting them is not part of the measurement.
     return DataLoader(
         dataset, batch_size, shuffle=True, num_workers=WORKERS, persistent_workers=True
     )
 
 
 def exhaust(epoch: Callable[[], Iterable[Any]]) -> None:
-    """Run through the batches of an epoch."""
+    """Iterate over the batches of an epoch."""
     for _ in epoch():
         pass
 
 
 def shares_of_gain(slow: float, middle: float, fast: float) -> tuple[float, float]:
-    """Return which share of the way from `slow` to `fast` lies before and after `middle`.
+    """Return the shares of the gain from `slow` to `fast` before and after `middle`.
 
-    Measured in logarithms, since gains multiply: the shares sum to 1.
+    They are shares of the logarithm, since gains multiply, and sum to 1.
     """
     first = math.log(middle / slow) / math.log(fast / slow)
     return first, 1 - first
 
 
-def compare(folder: Path, photos: batches.Photos, setting: Setting, trials: int) -> None:
-    """Print the table of one size, and the two ratios that its gain consists of."""
+def compare(folder: Path, photos: PhotoStore, setting: Setting, trials: int) -> None:
+    """Print the table of one image size, and the two factors of its gain."""
     workers = min(WORKERS, usable_cores())
     used = {TORCHVISION: workers, PACKED: workers, CATDOG: 1}
     epochs = contenders(folder, photos, setting)
@@ -181,7 +183,7 @@ def compare(folder: Path, photos: batches.Photos, setting: Setting, trials: int)
     measure.show(
         f"{setting.image_size} px, batches of {setting.batch_size}",
         (
-            "way",
+            "pipeline",
             "seconds min/median/max",
             "photos/s",
             "cores",
@@ -204,44 +206,45 @@ def compare(folder: Path, photos: batches.Photos, setting: Setting, trials: int)
             for name in runs
         ],
     )
-    print(gain_in_words("core", *(per_core[name] for name in (TORCHVISION, PACKED, CATDOG))))
-    print(gain_in_words("CPU second", *(per_cpu[name] for name in (TORCHVISION, PACKED, CATDOG))))
+    print(gain_line("core", *(per_core[name] for name in (TORCHVISION, PACKED, CATDOG))))
+    print(gain_line("CPU second", *(per_cpu[name] for name in (TORCHVISION, PACKED, CATDOG))))
 
 
-def gain_in_words(unit: str, slow: float, middle: float, fast: float) -> str:
-    """Return one line on the two parts of a gain, from the photos per `unit` of each way."""
-    ahead, batched = shares_of_gain(slow, middle, fast)
+def gain_line(unit: str, slow: float, middle: float, fast: float) -> str:
+    """Return a line with the two factors of a gain; the rates are photos per `unit`."""
+    decoded, batched = shares_of_gain(slow, middle, fast)
     return (
-        f"{fast / slow:.1f} × per {unit} = {middle / slow:.1f} × by decoding ahead of time "
-        f"({ahead:.0%} of the gain) times {fast / middle:.1f} × by augmenting in batches "
+        f"{fast / slow:.1f} × per {unit} = {middle / slow:.1f} × by decoding in advance "
+        f"({decoded:.0%} of the gain) times {fast / middle:.1f} × by augmenting in batches "
         f"({batched:.0%})"
     )
 
 
 def main() -> None:
-    """Measure on the photos given, else on drawn ones."""
-    parser = measure.parser(__doc__)
-    parser.add_argument("--photos", type=Path, help="a folder of class folders (default: drawn)")
-    parser.add_argument("--number", type=int, default=400, help="photos")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96, 128], help="in pixels")
-    parser.add_argument("--batch-size", type=int, default=64, help="photos a batch")
-    parser.add_argument("--trials", type=int, default=5, help="epochs in each way")
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/real.yaml"))
+    """Measure with the given photos, or else with drawn ones."""
+    parser = command_line.parser(__doc__)
+    add = parser.add_argument
+    add("--photos", type=Path, help="folder with a folder per class (default: drawn photos)")
+    add("--number", type=int, default=400, help="number of photos (default: 400)")
+    add("--sizes", type=int, nargs="+", default=[64, 96, 128], help="image sizes in pixels")
+    add("--batch-size", type=int, default=64, help="photos per batch (default: 64)")
+    add("--trials", type=int, default=5, help="epochs per pipeline (default: 5)")
+    add("--recipe", type=Path, default=Path("recipes/real.yaml"))
     arguments = parser.parse_args()
     recipe = params.load(arguments.recipe)
     augmentation = recipe.augmentation.model_copy(update={"fill": "black"})
-    cpu = pick_device("float32", "cpu")  # augmentation runs in float32
+    cpu = pick_device("float32", "cpu")  # the precision of augmentation
     print(measure.hardware(cpu))
-    with measure.photo_folder(arguments.photos, arguments.number) as folder:
+    with photo_folder(arguments.photos, arguments.number) as folder:
         start = time.perf_counter()
         side = max(recipe.prepare.image_size, *arguments.sizes)
-        photos = batches.Photos(*pack(folder, side), cpu.torch_device)
+        photos = PhotoStore(*pack(folder, side), cpu.torch_device)
         took = time.perf_counter() - start
-        print(f"decoded and shrunk to {side} px on one core: {len(photos) / took:,.0f} photos/s")
+        print(f"decoding and resizing to {side} px on one core: {len(photos) / took:,.0f} photos/s")
         for size in arguments.sizes:
             setting = Setting(augmentation, size, arguments.batch_size)
             compare(folder, photos, setting, arguments.trials)
 
 
 if __name__ == "__main__":
-    measure.start(main)
+    command_line.run(main)

@@ -1,11 +1,12 @@
-"""The training step's share of the peak: what plain matrix products reach on the same machine.
+"""The FLOP/s of the training step, as a share of what plain matrix products reach.
 
-python -m benchmarks.step [--widths 32 64] [--sizes 64 96 128] [--batch-size 64] [--seed-network]
+python -m benchmarks.training_step [--widths 32 64] [--sizes 64 96 128] [--batch-size 64]
+                                   [--seed-network]
 
-A step is forward, loss, backward and optimizer by the recipe, in the arithmetic that train picks.
-Its FLOPs are those that train counts: convolutions and matrix products, Muon's too, nothing else.
-The peak is the best of square matrix products of a few sizes in the same type, measured in turns
-with the steps.
+A step is forward, loss, backward and optimizer of the recipe, in the precision that train chooses.
+Its FLOPs are counted as train does: only convolutions and matrix products, including those of Muon.
+The peak is the fastest of a few square matrix products of the same dtype, measured in turns with
+the steps.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,20 +18,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks import measure
 from catdog import params
 from catdog.model import networks
 from catdog.model.devices import Device, pick_device
 from catdog.params import Params
 from catdog.training import optimizers
-from catdog.training.flops import StepCost
+from catdog.training.flops import StepFlops
+from tools import command_line, measure
 
 CLASSES = 2
 SEED_RECIPE = Path("recipes/seed.yaml")
 
 
 class Learner:
-    """A network, its optimizers, and the step that train takes with them."""
+    """A network and its optimizers, with the same step as train."""
 
     def __init__(self, recipe: Params, image_size: int, device: Device) -> None:
         self.device, self.settings = device, recipe.train
@@ -41,7 +42,7 @@ class Learner:
         self.forward = cast(nn.Module, torch.compile(network)) if compiles else network
 
     def step(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Train on one batch (N, 3, S, S) of labels (N,); return its mean loss."""
+        """Train on one batch (N, 3, S, S) with labels (N,); return its mean loss."""
         self.network.zero_grad(set_to_none=True)
         with self.device.autocast():
             logits: Tensor = self.forward(inputs)
@@ -63,16 +64,16 @@ def with_width(recipe: Params, width: int) -> Params:
 def prepare_step(
     recipe: Params, image_size: int, batch_size: int, device: Device
 ) -> tuple[int, Callable[[], object]]:
-    """Return a step's FLOPs, and the step itself on a batch of random pixels."""
+    """Return the FLOPs of a step, and a function that runs it on a batch of random pixels."""
     inputs = torch.randn(batch_size, 3, image_size, image_size, device=device.torch_device)
     inputs = inputs.contiguous(memory_format=torch.channels_last)
     labels = torch.arange(batch_size, device=device.torch_device) % CLASSES
-    flops = StepCost(recipe, CLASSES).of(batch_size, image_size)
+    flops = StepFlops(recipe, CLASSES).count(batch_size, image_size)
     return flops, partial(Learner(recipe, image_size, device).step, inputs, labels)
 
 
 def prepare_matmul(side: int, device: Device) -> tuple[int, Callable[[], object]]:
-    """Return the FLOPs of a product of two square matrices, and what computes it."""
+    """Return the FLOPs of a product of two square matrices, and a function that computes it."""
     a, b = (torch.randn(side, side, device=device.torch_device, dtype=device.dtype) for _ in "ab")
     return 2 * side**3, partial(torch.matmul, a, b)
 
@@ -83,14 +84,14 @@ def compare(
     trials: int,
     device: Device,
 ) -> None:
-    """Print FLOPs, seconds, rate and share of the peak of each step and each matrix product."""
+    """Print FLOPs, seconds, FLOP/s and share of the peak of each step and matrix product."""
     work = {**matmuls, **steps}
     costs = measure.interleaved({name: run for name, (_, run) in work.items()}, trials, device)
     rate = {n: work[n][0] / measure.median_of(values).seconds for n, values in costs.items()}
     peak = max(rate[name] for name in matmuls)
     measure.show(
-        f"of the peak, {peak / 1e9:,.0f} GFLOP/s; median of {trials} trials",
-        ("what", "GFLOP", "seconds min/median/max", "GFLOP/s", "share of the peak"),
+        f"shares of the peak, {peak / 1e9:,.0f} GFLOP/s; medians of {trials} trials",
+        ("work", "GFLOP", "seconds min/median/max", "GFLOP/s", "share of the peak"),
         [
             (
                 name,
@@ -107,7 +108,7 @@ def compare(
 def residual_steps(
     recipe: Params, widths: Iterable[int], sizes: Sequence[int], batch_size: int, device: Device
 ) -> dict[str, tuple[int, Callable[[], object]]]:
-    """Return FLOPs and step by name, for each width and size."""
+    """Return the FLOPs and the step for each width and size, by name."""
     return {
         f"residual, width {width}, {size} px, batch {batch_size}": prepare_step(
             with_width(recipe, width), size, batch_size, device
@@ -118,7 +119,7 @@ def residual_steps(
 
 
 def seed_step(device: Device) -> dict[str, tuple[int, Callable[[], object]]]:
-    """Return FLOPs and step of the seed's network, as its recipe has them."""
+    """Return the FLOPs and the step of the seed network with its own recipe, by name."""
     recipe = params.load(SEED_RECIPE)
     size, batch_size = recipe.train.image_size, recipe.train.batch_size
     name = f"seed, {size} px, batch {batch_size}"
@@ -126,16 +127,21 @@ def seed_step(device: Device) -> dict[str, tuple[int, Callable[[], object]]]:
 
 
 def main() -> None:
-    """Measure the networks and sizes that are asked for."""
-    parser = measure.parser(__doc__)
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/real.yaml"))
-    parser.add_argument("--widths", type=int, nargs="+", default=[32, 64], help="of the residual")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96, 128], help="in pixels")
-    parser.add_argument("--batch-size", type=int, default=64, help="photos a step")
-    parser.add_argument("--seed-network", action="store_true", help="268 million weights more")
-    parser.add_argument("--matmuls", type=int, nargs="+", default=[1024, 2048, 4096], help="sides")
-    parser.add_argument("--trials", type=int, default=3, help="steps of each kind")
-    parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
+    """Parse the command line, measure and print."""
+    parser = command_line.parser(__doc__)
+    add = parser.add_argument
+    add("--recipe", type=Path, default=Path("recipes/real.yaml"))
+    add("--widths", type=int, nargs="+", default=[32, 64], help="widths of the residual network")
+    add("--sizes", type=int, nargs="+", default=[64, 96, 128], help="image sizes in pixels")
+    add("--batch-size", type=int, default=64, help="photos per step (default: 64)")
+    add(
+        "--seed-network",
+        action="store_true",
+        help="also the seed network (268 million weights)",
+    )
+    add("--matmuls", type=int, nargs="+", default=[1024, 2048, 4096], help="sides of the matrices")
+    add("--trials", type=int, default=3, help="trials of each step and product (default: 3)")
+    add("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
     arguments = parser.parse_args()
     device = pick_device(arguments.precision)
     print(f"{measure.hardware(device)}, {torch.get_num_threads()} threads")
@@ -148,4 +154,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    measure.start(main)
+    command_line.run(main)

@@ -1,9 +1,10 @@
-"""The training step with memory that is kept, beside memory that goes back to the kernel.
+"""The training step with freed memory kept in the process, and with memory returned to the kernel.
 
-python -m benchmarks.memory [--sizes 48 96] [--batch-size 128] [--steps 5] [--trials 3]
+python -m benchmarks.freed_memory [--sizes 48 96] [--batch-size 128] [--steps 5] [--trials 3]
 
-`devices.keep_freed_memory` lasts for the life of a process, so each trial is a process of its own,
-of each kind in turns. A step is what `benchmarks/step.py` times: the real recipe's, without data.
+The effect of `devices.keep_freed_memory` lasts until the process ends, so each trial is a new
+process, with both settings in turns. The step is that of `benchmarks/training_step.py`: the real
+recipe's, without data loading.
 """
 
 import argparse
@@ -16,18 +17,18 @@ from statistics import median
 import psutil
 import torch
 
-from benchmarks import measure
-from benchmarks.step import prepare_step
+from benchmarks.training_step import prepare_step
 from catdog import params
 from catdog.model import devices
+from tools import command_line, measure
 
-KINDS = {"handed back": False, "kept": True}
+SETTINGS = {"returned": False, "kept": True}
 
 
 def step_in_this_process(options: argparse.Namespace) -> dict[str, float]:
-    """Return the median seconds of a step, and the most MiB of memory that were resident."""
+    """Return the median seconds of a step, and the resident memory in MiB after the steps."""
     if not options.keep:
-        # Only here: what is compared with is no setting of the product.
+        # Patched here because catdog has no option to turn it off.
         devices.keep_freed_memory = lambda: None
     device = devices.pick_device("auto", "cpu")
     recipe = params.load(options.recipe)
@@ -38,8 +39,8 @@ def step_in_this_process(options: argparse.Namespace) -> dict[str, float]:
 
 
 def step_in_a_process(size: int, keep: bool, options: argparse.Namespace) -> dict[str, float]:
-    """Return what `step_in_this_process` finds in a new process."""
-    command = [sys.executable, "-m", "benchmarks.memory", "--child", str(size)]
+    """Return the result of `step_in_this_process` in a new process."""
+    command = [sys.executable, "-m", "benchmarks.freed_memory", "--child", str(size)]
     command += ["--keep"] if keep else []
     for name in ("recipe", "batch_size", "steps"):
         command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
@@ -50,15 +51,15 @@ def step_in_a_process(size: int, keep: bool, options: argparse.Namespace) -> dic
 
 def compare(size: int, options: argparse.Namespace) -> None:
     """Print the table of one image size."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in KINDS}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in SETTINGS}
     for _ in range(options.trials):
-        for name, keep in KINDS.items():
+        for name, keep in SETTINGS.items():
             found[name].append(step_in_a_process(size, keep, options))
     seconds = {name: sorted(run["seconds"] for run in runs) for name, runs in found.items()}
-    slow = median(seconds["handed back"])
+    slow = median(seconds["returned"])
     measure.show(
-        f"a step of {options.batch_size} photos at {size} px; {options.trials} processes of each",
-        ("memory", "seconds min/median/max", "as fast", "resident, MiB"),
+        f"steps of {options.batch_size} photos at {size} px, {options.trials} processes each",
+        ("freed memory", "seconds min/median/max", "speed-up", "resident, MiB"),
         [
             (
                 name,
@@ -73,14 +74,15 @@ def compare(size: int, options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Parse the command line, measure and print."""
-    parser = measure.parser(__doc__)
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/real.yaml"))
-    parser.add_argument("--sizes", type=int, nargs="+", default=[48, 96], help="in pixels")
-    parser.add_argument("--batch-size", type=int, default=128, help="photos a step")
-    parser.add_argument("--steps", type=int, default=5, help="of each process")
-    parser.add_argument("--trials", type=int, default=3, help="processes of each kind")
-    parser.add_argument("--child", type=int, metavar="SIZE", help=argparse.SUPPRESS)
-    parser.add_argument("--keep", action="store_true", help=argparse.SUPPRESS)
+    parser = command_line.parser(__doc__)
+    add = parser.add_argument
+    add("--recipe", type=Path, default=Path("recipes/real.yaml"))
+    add("--sizes", type=int, nargs="+", default=[48, 96], help="image sizes in pixels")
+    add("--batch-size", type=int, default=128, help="photos per step (default: 128)")
+    add("--steps", type=int, default=5, help="steps per process (default: 5)")
+    add("--trials", type=int, default=3, help="processes per setting (default: 3)")
+    add("--child", type=int, metavar="SIZE", help=argparse.SUPPRESS)
+    add("--keep", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         print(json.dumps(step_in_this_process(options)))
@@ -91,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    measure.start(main)
+    command_line.run(main)

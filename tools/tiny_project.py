@@ -1,7 +1,7 @@
-"""A git and DVC project of three tiny stages, for tests with the real commands.
+"""A git and DVC project with three tiny stages, to run the real commands on.
 
-Its model depends on params.yaml, and each stage that runs adds its name to a file outside: so tests
-see what ran, whichever copy of the project it ran in.
+Its model depends on params.yaml. Each stage that runs appends its name to the file RUNS_LOG, which
+shows what has run in any copy of the project.
 """
 
 import json
@@ -53,18 +53,18 @@ with Path(os.environ.get("RUNS_LOG", "runs.log")).open("a") as log:
     log.write("{name} ")
 """
 
-# .catdog/ is not in it: a project need not know of the flows.
+# Without .catdog/: a project need not ignore the files of the flows.
 IGNORED = "/arrays.txt\n/model.txt\n/runs.log\n/saved\n/training\n"
 
 
 def create(folder: Path) -> Path:
-    """Make `folder` a project whose files are committed and whose stages have never run."""
+    """Create a project in `folder`, with its files committed and no stage run; return `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     start_git(folder)
     assert dvc(folder, "init", "-q") == 0
     settings = "[core]\n    analytics = false\n    check_update = false\n"
     (folder / ".dvc" / "config").write_text(settings, encoding="utf-8")
-    # An absolute path: DVC takes a relative one from the folder it is started in.
+    # An absolute path, since DVC resolves a relative one from the current directory.
     site = f"[core]\n    site_cache_dir = {folder / '.dvc' / 'tmp' / 'site'}\n"
     (folder / ".dvc" / "config.local").write_text(site, encoding="utf-8")
     (folder / ".gitignore").write_text(IGNORED, encoding="utf-8")
@@ -81,14 +81,14 @@ def create(folder: Path) -> Path:
 
 
 def start_git(folder: Path) -> None:
-    """Make `folder` an empty git repository that has an author."""
+    """Make `folder` an empty git repository with a configured author."""
     git(folder, "init", "-q", "-b", "main")
     git(folder, "config", "user.name", "A Tester")
     git(folder, "config", "user.email", "tester@example.com")
 
 
 def write_stage(project: Path, name: str, out: str, text: str) -> None:
-    """Write the script of a stage that puts the value of the expression `text` into `out`."""
+    """Write the script of a stage that writes the value of the expression `text` to `out`."""
     source = STAGE.format(name=name, out=out, text=text)
     (project / f"{name}.py").write_text(source, encoding="utf-8")
 
@@ -101,7 +101,7 @@ def commit(project: Path, message: str) -> str:
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """Return what a git command prints; it must succeed."""
+    """Return the output of a git command; it must succeed."""
     done = subprocess.run(
         ["git", *arguments], cwd=folder, check=True, stdout=subprocess.PIPE, text=True
     )
@@ -114,7 +114,7 @@ def dvc(folder: Path, *arguments: str) -> int:
 
 
 def dvc_says(folder: Path, *arguments: str) -> str:
-    """Return what a dvc command prints; it must succeed."""
+    """Return the output of a dvc command; it must succeed."""
     done = _dvc(folder, *arguments, stdout=subprocess.PIPE)
     assert done.returncode == 0, done.stdout
     return done.stdout

@@ -1,8 +1,8 @@
-"""How many photos a second an import takes in, and what all cores gain over one worker.
+"""Imported photos per second, with one worker process and with one per core.
 
-python -m benchmarks.imports [--archive FILE] [--trials 3]
+python -m benchmarks.photo_import [--archive FILE] [--trials 3]
 
-The process that reads the archive comes on top of the workers: one worker means two processes.
+One more process reads the archive: one worker means two processes.
 """
 
 import tempfile
@@ -10,16 +10,16 @@ import zipfile
 from functools import partial
 from pathlib import Path
 
-from benchmarks import measure
 from catdog.ingest.photo_import import import_photos
 from catdog.preparation.photos import list_classes
 from catdog.support.process_pool import usable_cores
+from tools import command_line, measure
 
 SAMPLE = Path("data/raw")
 
 
 def zip_sample(target: Path) -> Path:
-    """Return a new zip archive of the photos in data/raw, stored as Microsoft's is."""
+    """Write the photos in data/raw to a zip archive without compression; return its path."""
     with zipfile.ZipFile(target, "w") as archive:
         for files in list_classes(SAMPLE).values():
             for file in files:
@@ -28,7 +28,7 @@ def zip_sample(target: Path) -> Path:
 
 
 def import_once(archive: Path, workers: int) -> int:
-    """Return how many photos one import took in."""
+    """Import an archive into a temporary folder; return the number of imported photos."""
     with tempfile.TemporaryDirectory() as folder:
         raw, quarantine = Path(folder) / "raw", Path(folder) / "quarantine.csv"
         report = import_photos(archive, raw, replace=False, quarantine=quarantine, workers=workers)
@@ -36,7 +36,7 @@ def import_once(archive: Path, workers: int) -> int:
 
 
 def compare(archive: Path, trials: int) -> None:
-    """Print what all cores take and what one worker takes."""
+    """Print the time of an import with one worker and with one per core."""
     cores = usable_cores()
     photos = import_once(archive, cores)
     runs = {workers: partial(import_once, archive, workers) for workers in (1, cores)}
@@ -44,7 +44,7 @@ def compare(archive: Path, trials: int) -> None:
     seconds = {workers: measure.median_of(values).seconds for workers, values in costs.items()}
     measure.show(
         f"{photos:,} photos of {archive.name}, {trials} trials",
-        ("workers", "seconds min/median/max", "photos/s", "as fast as 1"),
+        ("workers", "seconds min/median/max", "photos/s", "speed-up"),
         [
             (
                 str(workers),
@@ -58,13 +58,14 @@ def compare(archive: Path, trials: int) -> None:
 
 
 def main() -> None:
-    """Measure with the archive given, else with the photos in data/raw."""
-    parser = measure.parser(__doc__)
-    parser.add_argument("--archive", type=Path, help="a zip or tar archive of photos, or a folder")
-    parser.add_argument("--trials", type=int, default=3, help="imports by each number of workers")
+    """Measure with the given archive, or else with the photos in data/raw."""
+    parser = command_line.parser(__doc__)
+    add = parser.add_argument
+    add("--archive", type=Path, help="archive or folder of photos (default: data/raw)")
+    add("--trials", type=int, default=3, help="imports per number of workers (default: 3)")
     arguments = parser.parse_args()
     if arguments.archive is None and not SAMPLE.is_dir():
-        print(f"no photos in {SAMPLE}: run `dvc pull data/raw.dvc`, or give --archive FILE")
+        print(f"{SAMPLE}: no photos; run `dvc pull data/raw.dvc` or give --archive FILE")
         return
     print(measure.hardware())
     with tempfile.TemporaryDirectory() as folder:
@@ -72,4 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    measure.start(main)
+    command_line.run(main)

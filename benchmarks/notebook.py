@@ -1,17 +1,18 @@
-"""The seed's recipe as its notebook ran it, beside the same recipe here: time and loss curve.
+"""The seed recipe as the 2020 notebook trained it, and as this project does: time and loss curve.
 
-python -m benchmarks.seed [--photos FOLDER] [--number 200] [--epochs 4] [--seeds 2]
+python -m benchmarks.notebook [--photos FOLDER] [--number 200] [--epochs 4] [--seeds 2]
                           [--hidden-width 64] [--timed 30] [--trials 3]
 
-The notebook's way: ImageFolder, torchvision's transforms photo by photo, a DataLoader without
-workers, batches of 10, float32, log-softmax and NLL loss, plain SGD, tensors as torch lays them
-out; run by today's torch. Here: `batches.epoch`, `networks.build`, `optim.build_optimizers`,
-channels-last. Both start from the same weights and see the same photos, each in its own order.
+The notebook: ImageFolder, torchvision's transforms for each photo, a DataLoader without workers,
+batches of 10, float32, log-softmax and NLL loss, plain SGD, contiguous memory format; run by the
+installed torch. catdog: `batches.epoch_batches`, `networks.build`, `optimizers.build_optimizers`,
+channels-last. Both start from the same weights and see the same photos, in different order.
 
-Time is measured with the whole network, epochs of both in turns. The curves (mean training loss an
-epoch) may be compared with a smaller first linear layer, which takes nearly all the time of a step
-and computes the same in both; --hidden-width 8192 is the whole network. Yardstick is the spread
-between seeds: means over n seeds with a spread s each differ by s · √(2/n) from chance alone.
+Times are of the full network, with epochs of both in turns. The curves (mean training loss per
+epoch) are compared with a smaller first linear layer by default, since that layer takes nearly all
+the time of a step and is the same in both; --hidden-width 8192 is the full network. The difference
+of the curves is compared with the noise: two means over n seeds with standard deviation s differ by
+s · √(2/n) by chance.
 """
 
 import math
@@ -28,22 +29,24 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from benchmarks import measure
-from benchmarks.loader import pack, torchvision_transforms
-from benchmarks.step import CLASSES, Learner
+from benchmarks.data_loading import pack, torchvision_transforms
+from benchmarks.training_step import CLASSES, Learner
 from catdog import params
 from catdog.model import networks
 from catdog.model.devices import Device, pick_device
 from catdog.model.inputs import IMAGENET
 from catdog.params import Params
 from catdog.training import batches
+from catdog.training.photo_store import PhotoStore
+from tools import command_line, measure
+from tools.photo_folder import photo_folder
 
 RECIPE = Path("recipes/seed.yaml")
 Curve = list[float]
 
 
 class Training(Protocol):
-    """Either way to train."""
+    """A training by the notebook or by catdog."""
 
     def run_epoch(self) -> float:
         """Train one epoch; return the mean training loss."""
@@ -51,11 +54,11 @@ class Training(Protocol):
 
 
 class Notebook:
-    """The training as the notebook wrote it."""
+    """The training loop of the notebook."""
 
     def __init__(self, folder: Path, recipe: Params, seed: int) -> None:
         size = recipe.train.image_size
-        # The photos were squished to this size first.
+        # The notebook resized its photos to this size, without keeping the aspect ratio.
         steps = [
             transforms.Resize((size, size)),
             *torchvision_transforms(recipe.augmentation, size),
@@ -80,10 +83,10 @@ class Notebook:
 
 
 @dataclass
-class Here:
-    """The same recipe with this project's parts."""
+class Catdog:
+    """The same recipe, trained with this project's modules."""
 
-    photos: batches.Photos
+    photos: PhotoStore
     recipe: Params
     device: Device
     seed: int
@@ -91,21 +94,21 @@ class Here:
     learner: Learner = field(init=False)
 
     def __post_init__(self) -> None:
-        """Start from the same weights as the notebook's training with this seed."""
+        """Build the network with the same weights as the notebook's training with this seed."""
         torch.manual_seed(self.seed)
         self.learner = Learner(self.recipe, self.recipe.train.image_size, self.device)
 
     def run_epoch(self) -> float:
         """Train one epoch; return the mean training loss."""
         total, count = torch.zeros((), device=self.device.torch_device), 0
-        for batch in batches.epoch(
+        for batch in batches.epoch_batches(
             self.photos,
             self.recipe.augmentation,
             IMAGENET,
             image_size=self.recipe.train.image_size,
             batch_size=self.recipe.train.batch_size,
             seed=self.seed,
-            number=self.epoch,
+            epoch=self.epoch,
         ):
             loss = self.learner.step(batch.inputs, batch.labels)
             total, count = total + loss * len(batch.labels), count + len(batch.labels)
@@ -114,30 +117,30 @@ class Here:
 
 
 def with_hidden_width(recipe: Params, hidden_width: int) -> Params:
-    """Return the recipe with a first linear layer of this width."""
+    """Return the recipe with this width of the first linear layer."""
     seed = recipe.model.seed.model_copy(update={"hidden_width": hidden_width})
     model = recipe.model.model_copy(update={"seed": seed})
     return recipe.model_copy(update={"model": model})
 
 
 def with_image_size(recipe: Params, size: int) -> Params:
-    """Return the recipe at this image size."""
+    """Return the recipe with this image size in all epochs."""
     sides = ("start_image_size", "image_size", "eval_image_size")
     train = recipe.train.model_copy(update=dict.fromkeys(sides, size))
     return recipe.model_copy(update={"train": train})
 
 
 def both(folder: Path, recipe: Params, device: Device, seed: int) -> dict[str, Training]:
-    """Return a training of each kind on the photos of a folder."""
-    photos = batches.Photos(*pack(folder, recipe.train.image_size), device.torch_device)
+    """Return a training by the notebook and one by catdog, on the photos of a folder."""
+    photos = PhotoStore(*pack(folder, recipe.train.image_size), device.torch_device)
     return {
         "notebook": Notebook(folder, recipe, seed),
-        "here": Here(photos, recipe, device, seed),
+        "catdog": Catdog(photos, recipe, device, seed),
     }
 
 
 def compare_time(folder: Path, recipe: Params, device: Device, trials: int) -> None:
-    """Print the seconds an epoch of each, and their ratio."""
+    """Print the seconds per epoch of both, and their ratio."""
     trainings = both(folder, recipe, device, seed=1)
     number = len(ImageFolder(str(folder)))
     runs = {name: training.run_epoch for name, training in trainings.items()}
@@ -153,14 +156,14 @@ def compare_time(folder: Path, recipe: Params, device: Device, trials: int) -> N
         for name in runs
     ]
     hidden = recipe.model.seed.hidden_width
-    title = f"an epoch of {number:,} photos, {trials} trials, first linear layer of {hidden:,}"
-    measure.show(title, ("way", "seconds min/median/max", "photos/s", "as fast as it was"), rows)
+    title = f"epochs of {number:,} photos, {trials} trials, first linear layer of {hidden:,}"
+    measure.show(title, ("training", "seconds min/median/max", "photos/s", "speed-up"), rows)
 
 
 def curves(
     folder: Path, recipe: Params, device: Device, epochs: int, seeds: int
 ) -> dict[str, list[Curve]]:
-    """Return by way the mean training loss of each epoch, for each seed."""
+    """Return the curves of each seed, by the name of the training."""
     found: dict[str, list[Curve]] = {}
     for seed in range(1, seeds + 1):
         for name, training in both(folder, recipe, device, seed).items():
@@ -169,10 +172,10 @@ def curves(
 
 
 def noise_of(groups: Sequence[Sequence[Curve]]) -> float:
-    """Return by how much two means over the seeds differ from chance alone, one standard deviation.
+    """Return the standard deviation of the difference of two means over the seeds.
 
-    That is s · √(2/n) of n seeds, s² being the variance between them, averaged over groups and
-    epochs: each alone has too few seeds to tell.
+    It is s · √(2/n) for n seeds, with s² the variance between seeds, averaged over groups and
+    epochs, since each of them has too few seeds for an estimate.
     """
     seeds = len(groups[0])
     spread = fmean(variance(values) for curves in groups for values in zip(*curves, strict=True))
@@ -180,20 +183,20 @@ def noise_of(groups: Sequence[Sequence[Curve]]) -> float:
 
 
 def compare_curves(found: dict[str, list[Curve]]) -> None:
-    """Print both curves, their difference, and the difference in units of the noise."""
-    notebook, here = (
+    """Print both curves and their difference, also in units of the noise."""
+    notebook, catdog = (
         [fmean(losses) for losses in zip(*found[name], strict=True)]
-        for name in ("notebook", "here")
+        for name in ("notebook", "catdog")
     )
     noise = noise_of(list(found.values()))
-    differences = [ours - theirs for ours, theirs in zip(here, notebook, strict=True)]
+    differences = [new - old for new, old in zip(catdog, notebook, strict=True)]
     measure.show(
-        f"training loss, mean of {len(found['here'])} seeds",
-        ("epoch", "notebook", "here", "difference", "in units of the noise"),
+        f"training loss, mean of {len(found['catdog'])} seeds",
+        ("epoch", "notebook", "catdog", "difference", "in units of the noise"),
         [
             (str(epoch), f"{old:.4f}", f"{new:.4f}", f"{gap:+.4f}", f"{gap / noise:+.1f}")
             for epoch, (old, new, gap) in enumerate(
-                zip(notebook, here, differences, strict=True), start=1
+                zip(notebook, catdog, differences, strict=True), start=1
             )
         ],
     )
@@ -206,29 +209,30 @@ def compare_curves(found: dict[str, list[Curve]]) -> None:
 
 
 def main() -> None:
-    """Measure time, then curves, on the photos given, else on drawn ones."""
-    parser = measure.parser(__doc__)
-    parser.add_argument("--photos", type=Path, help="a folder of class folders (default: drawn)")
-    parser.add_argument("--number", type=int, default=200, help="photos of the curves")
-    parser.add_argument("--epochs", type=int, default=4, help="of each curve")
-    parser.add_argument("--seeds", type=int, default=2, help="curves of each way, at least 2")
-    parser.add_argument("--hidden-width", type=int, default=64, help="of the curves' network")
-    parser.add_argument("--timed", type=int, default=30, help="photos of an epoch that is timed")
-    parser.add_argument("--trials", type=int, default=3, help="timed epochs of each way")
-    parser.add_argument("--image-size", type=int, default=128, help="in pixels")
-    parser.add_argument("--recipe", type=Path, default=RECIPE)
+    """Measure times, then curves, with the given photos or else with drawn ones."""
+    parser = command_line.parser(__doc__)
+    add = parser.add_argument
+    add("--photos", type=Path, help="folder with a folder per class (default: drawn photos)")
+    add("--number", type=int, default=200, help="photos per epoch of the curves")
+    add("--epochs", type=int, default=4, help="epochs per curve")
+    add("--seeds", type=int, default=2, help="curves per training, at least 2")
+    add("--hidden-width", type=int, default=64, help="of the network of the curves")
+    add("--timed", type=int, default=30, help="photos per timed epoch")
+    add("--trials", type=int, default=3, help="timed epochs per training")
+    add("--image-size", type=int, default=128, help="image size in pixels")
+    add("--recipe", type=Path, default=RECIPE)
     arguments = parser.parse_args()
     if arguments.seeds < 2:
-        parser.error("--seeds must be at least 2: their spread is the yardstick")
+        parser.error("--seeds: at least 2 are required to estimate the noise")
     recipe = with_image_size(params.load(arguments.recipe), arguments.image_size)
     device = pick_device(recipe.train.precision, "cpu")
     print(f"{measure.hardware(device)}, {torch.get_num_threads()} threads")
-    with measure.photo_folder(arguments.photos, arguments.timed) as folder:
+    with photo_folder(arguments.photos, arguments.timed) as folder:
         compare_time(folder, recipe, device, arguments.trials)
-    with measure.photo_folder(arguments.photos, arguments.number) as folder:
+    with photo_folder(arguments.photos, arguments.number) as folder:
         small = with_hidden_width(recipe, arguments.hidden_width)
         compare_curves(curves(folder, small, device, arguments.epochs, arguments.seeds))
 
 
 if __name__ == "__main__":
-    measure.start(main)
+    command_line.run(main)

@@ -1,10 +1,10 @@
-"""What `catdog train` takes beside its epochs: start, loading, saving, end.
+"""The time of `catdog train` outside its epochs: start, loading, saving, end.
 
-python -m benchmarks.overhead [--photos 20000] [--image-size 64]
+python -m benchmarks.training_overhead [--photos 20000] [--image-size 64]
 
-A training of one epoch, as a command. What it takes beyond the seconds of its epoch, as timing.csv
-has them (the wait for the first batch is part of these), is the overhead. Noise stands for photos.
-The network is tiny, since what it computes does not count here.
+The command trains for one epoch. The overhead is its time minus the seconds of the epoch in
+timing.csv, which include the wait for the first batch. The photos are noise. The network is tiny,
+since its computation is not part of the overhead.
 """
 
 import csv
@@ -18,21 +18,21 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from benchmarks import measure
 from catdog.dataset.splits import COLUMNS
 from catdog.support.atomic_files import write_rows
+from tools import command_line, measure
 
-STORED = 128  # side of the stored photos, as in recipes/real.yaml
+STORED_SIZE = 128  # of the prepared photos, as in recipes/real.yaml
 RECIPE = Path("recipes/real.yaml")
 TIMING = Path("reports/train/timing.csv")
 
 
 def write_prepared(folder: Path, photos: int) -> None:
-    """Write arrays as `catdog prepare` does, of noise: `photos` to train on, 200 to validate."""
+    """Write a prepared folder of noise: `photos` training photos, 200 validation, 200 test."""
     folder.mkdir(parents=True)
     generator, rows = np.random.default_rng(1), []
     for split, count in (("train", photos), ("val", 200), ("test", 200)):
-        shape = (count, STORED, STORED, 3)
+        shape = (count, STORED_SIZE, STORED_SIZE, 3)
         np.save(folder / f"{split}.npy", generator.integers(0, 256, shape, dtype=np.uint8))
         for index in range(count):
             name = ("cat", "dog")[index % 2]
@@ -44,7 +44,7 @@ def write_prepared(folder: Path, photos: int) -> None:
 
 
 def write_params(file: Path, image_size: int) -> None:
-    """Write the real recipe with a tiny network, for one epoch."""
+    """Write the real recipe with a tiny network and one epoch."""
     values = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
     values["model"]["residual"]["width"] = 8
     sizes = dict.fromkeys(("start_image_size", "image_size", "eval_image_size"), image_size)
@@ -53,20 +53,21 @@ def write_params(file: Path, image_size: int) -> None:
 
 
 def train(folder: Path) -> float:
-    """Train in `folder` as a user does; return the seconds of the epoch."""
-    locks = {**os.environ, "CATDOG_LOCKS": str(folder / "locks")}
+    """Run `catdog train` in `folder`; return the seconds of the epoch."""
+    environment = {**os.environ, "CATDOG_LOCKS": str(folder / "locks")}
     command = [sys.executable, "-m", "catdog", "train"]
-    subprocess.run(command, cwd=folder, env=locks, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
     with (folder / TIMING).open(newline="", encoding="utf-8") as stream:
         return sum(float(row["seconds"]) for row in csv.DictReader(stream))
 
 
 def main() -> None:
     """Parse the command line, measure and print."""
-    parser = measure.parser(__doc__)
-    parser.add_argument("--photos", type=int, default=20_000)
-    parser.add_argument("--image-size", type=int, default=64)
-    parser.add_argument("--trials", type=int, default=3)
+    parser = command_line.parser(__doc__)
+    add = parser.add_argument
+    add("--photos", type=int, default=20_000, help="training photos")
+    add("--image-size", type=int, default=64, help="in pixels (default: 64)")
+    add("--trials", type=int, default=3, help="trainings (default: 3)")
     options = parser.parse_args()
     print(measure.hardware())
     with tempfile.TemporaryDirectory() as name:
@@ -80,8 +81,8 @@ def main() -> None:
         for cost, epoch in zip(costs[""], epochs[1:], strict=True)
     ]
     title = f"catdog train, {options.photos:,} photos at {options.image_size} px"
-    measure.show(title, ["seconds of the command", "of its epoch", "overhead"], rows)
+    measure.show(title, ["seconds of the command", "of the epoch", "overhead"], rows)
 
 
 if __name__ == "__main__":
-    measure.start(main)
+    command_line.run(main)
