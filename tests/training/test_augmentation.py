@@ -23,7 +23,7 @@ QUICK = hypothesis_settings(max_examples=15, deadline=None)
 
 
 def params_of(**changes: object) -> Augmentation:
-    """Settings that change nothing, but for `changes`."""
+    """Neutral settings, with changes."""
     identity: dict[str, object] = {
         "crop_scale_min": 1.0,
         "crop_scale_max": 1.0,
@@ -49,19 +49,19 @@ def noise(photos: int, side: int = SIDE, seed: int = 0) -> Tensor:
 
 
 def smooth(photos: int) -> Tensor:
-    """Photos (N, 3, SIDE, SIDE) whose second resampling changes little."""
+    """Smooth photos (N, 3, SIDE, SIDE), which a second resampling hardly changes."""
     coarse = torch.rand((photos, 3, 4, 4), generator=generator(3))
     fine = F.interpolate(coarse, (SIDE, SIDE), mode="bicubic").clamp(0, 1)
     return (fine * 255).round().to(torch.uint8)
 
 
 def midtones(photos: int) -> Tensor:
-    """Photos (N, 3, SIDE, SIDE) of values so far from 0 and 1 that FACTORS lead to neither."""
+    """Photos (N, 3, SIDE, SIDE) of values that FACTORS do not clip."""
     return 90 + noise(photos) // 7
 
 
 def floats(photos: Tensor) -> Tensor:
-    """The same photos as torchvision takes them: in [0, 1]."""
+    """The same photos in [0, 1], as torchvision expects them."""
     return photos.float() / 255
 
 
@@ -167,7 +167,7 @@ FACTORS = torch.tensor([[1.3, 0.7, 1.4], [0.6, 1.5, 0.5], [1.0, 1.0, 1.6], [1.7,
 
 
 def torchvisions_colours(view: Tensor, factors: list[float]) -> Tensor:
-    """Return a view (3, H, W) with torchvision's three adjustments, none of which may clip."""
+    """Return a photo (3, H, W) after torchvision's three adjustments, which must not clip."""
     for adjust, factor in zip(
         (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation), factors, strict=True
     ):
@@ -291,7 +291,7 @@ def test_crop_boxes_stay_inside_the_photo(
 
 
 def uniform(sample: Tensor, low: float, high: float) -> float:
-    """The p-value of a sample's being drawn uniformly from [low, high]."""
+    """The p-value of the test that a sample is uniform in [low, high]."""
     return float(stats.kstest(sample.numpy(), stats.uniform(low, high - low).cdf).pvalue)
 
 

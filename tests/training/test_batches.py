@@ -48,12 +48,12 @@ def pixels(photos: int, side: int = 24) -> npt.NDArray[np.uint8]:
 
 
 def noise(photos: int, side: int = 24, memory: int | None = None) -> PhotoStore:
-    """PhotoStore of noise, each with its number as its label; `memory` 0 streams them."""
+    """Photos of noise, each with its index as label; they are streamed if `memory` is 0."""
     return PhotoStore(pixels(photos, side), np.arange(photos, dtype=np.int64), CPU, memory)
 
 
 def at(photos: PhotoStore, image_size: int) -> torch.Tensor:
-    """All photos (N, 3, S, S) as they are kept for views of a size."""
+    """All photos (N, 3, S, S) as resized for an image size."""
     photos.set_size(image_size)
     return next(iter(photos.batches(torch.arange(len(photos)), [slice(None)])))
 
@@ -205,8 +205,8 @@ def test_photos_resized_in_several_threads_keep_their_order(
     assert torch.equal(at(noise(10, memory=memory), 16), whole)
 
 
-def shrunk_now(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list that gets the number of photos of each shrinking from now on."""
+def count_resizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list to which each resize adds its number of photos."""
     counts: list[int] = []
 
     def spy(photos: torch.Tensor, side: int) -> torch.Tensor:
@@ -220,7 +220,7 @@ def shrunk_now(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_resident_photo_is_resized_once_per_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    photos, counts = noise(23), shrunk_now(monkeypatch)
+    photos, counts = noise(23), count_resizes(monkeypatch)
     epoch(photos, 0, first=2)
     assert sum(counts) == 13
     epoch(photos, 1)
@@ -231,7 +231,7 @@ def test_a_resident_photo_is_resized_once_per_size(
 
 
 def test_a_process_resizes_only_the_photos_of_its_shard(monkeypatch: pytest.MonkeyPatch) -> None:
-    photos, counts = noise(24), shrunk_now(monkeypatch)
+    photos, counts = noise(24), count_resizes(monkeypatch)
     epoch(photos, batch_size=4, group=Group(1, 2))
     assert sum(counts) == 12
 

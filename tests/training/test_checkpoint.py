@@ -243,7 +243,7 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channel
 
 
 class Training:
-    """A network and its optimizers, which make the same steps whoever runs them."""
+    """A network and its optimizers, with deterministic steps."""
 
     def __init__(self, kind: dict[str, object], layout: str = "channels-last") -> None:
         torch.manual_seed(0)

@@ -20,7 +20,7 @@ from tests.helpers.small_training import create_project, finish, losses, run_in,
 
 
 def epoch(group: Group, augmentation: params.Augmentation) -> list[batches.Batch]:
-    """One epoch over 21 photos that all differ, in batches of 8 (so 7)."""
+    """One epoch over 21 different photos, in 3 batches of 7."""
     pixels = torch.arange(21 * 32 * 32 * 3).reshape(21, 32, 32, 3).remainder(251).byte().numpy()
     photos = PhotoStore(pixels, torch.arange(21).numpy(), torch.device("cpu"))
     normalization = Normalization([0.5] * 3, [0.5] * 3)
@@ -103,7 +103,7 @@ with distributed.joined(group, cpu, StopRequest()):
 
 
 def test_sync_batch_norm_and_its_gradients_match_the_whole_batch(tmp_path: Path) -> None:
-    """Shares of 2 and 3 photos, with a mean far from 0, against torch's own norm on all 5."""
+    """Shards of 2 and 3 photos, with a mean far from 0, against torch's batch norm on all 5."""
     generator = torch.Generator().manual_seed(1)
     photos, weights = (torch.randn(5, 3, 4, 4, generator=generator) for _ in range(2))
     photos = (photos + 3).requires_grad_()

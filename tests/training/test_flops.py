@@ -16,7 +16,7 @@ CPU = pick_device("float32", "cpu")
 
 
 def params_of(name: str, optimizer: str = "muon", **changes: object) -> params.Params:
-    """Small params of a network, with one size from the first epoch to judging."""
+    """Params of a small training, with one image size for all epochs and the evaluation."""
     values = settings(optimizer__name=optimizer, train__start_image_size=SIDE).model_dump()
     values["model"]["name"] = name
     values["model"]["torchvision"] |= changes
@@ -29,7 +29,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def counted(settings: params.Params, prepared: Path) -> int:
-    """What torch counts around one real step of a training, on 16 photos."""
+    """What FlopCounterMode counts in one real training step on 16 photos."""
     trainer = stage.Trainer(settings, prepared, CPU)
     trainer.prepare_network(0)
     batch = next(trainer.epoch_batches(0, SIDE, 0))

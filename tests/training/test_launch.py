@@ -35,7 +35,7 @@ TORCHRUN = ("-m", "torch.distributed.run")
 
 @pytest.fixture
 def long(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Two processes in the midst of a training that would not end soon, with a checkpoint."""
+    """Two processes of a long training that has saved a checkpoint."""
     launcher = start(create_project(tmp_path / "long", train__epochs=LONG), *TWO)
     wait_for_checkpoint(tmp_path / "long")
     yield launcher
@@ -47,7 +47,7 @@ def long(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def one_line(err: str) -> str:
-    """Return the line on standard error, which must be the only one."""
+    """Return the only line on standard error."""
     assert len(err.splitlines()) == 1, err
     return err.strip()
 
@@ -93,14 +93,14 @@ def test_processes_whose_launcher_is_killed_save_and_end(
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where two processes have trained, and nothing stopped them."""
+    """The folder of an uninterrupted training of two processes."""
     folder = create_project(tmp_path_factory.mktemp("whole") / "a", **WHOLE)  # type: ignore[arg-type]
     train(folder, *TWO)
     return folder
 
 
 def stop_and_go_on(folder: Path, count: str) -> None:
-    """Train there in so many processes, stopped by Ctrl-C after an epoch and started again."""
+    """Train in `count` processes, stopped by Ctrl-C after an epoch and started again."""
     launcher = start(folder, "--devices", count)
     read_until(launcher, "epoch 1/3")
     launcher.send_signal(signal.SIGINT)
@@ -121,7 +121,7 @@ def test_a_stopped_training_ends_with_the_bytes_of_one_that_was_not(
 
 @pytest.mark.slow
 def test_the_bytes_are_the_same_when_the_order_of_summation_matters(tmp_path: Path) -> None:
-    """A sum of three numbers depends on their order, a sum of two does not."""
+    """The sum of three numbers depends on their order, that of two does not."""
     whole, stopped = (create_project(tmp_path / name, **WHOLE) for name in ("whole", "stopped"))  # type: ignore[arg-type]
     train(whole, "--devices", "3")
     stop_and_go_on(stopped, "3")
@@ -129,7 +129,7 @@ def test_the_bytes_are_the_same_when_the_order_of_summation_matters(tmp_path: Pa
 
 
 def test_torchrun_gives_the_result_of_devices(whole: Path, tmp_path: Path) -> None:
-    """And --devices starts nothing more in its processes."""
+    """And --devices does not start further processes in its own."""
     folder = create_project(tmp_path / "a", **WHOLE)  # type: ignore[arg-type]
     words = ("--standalone", "--nproc-per-node", "2", "-m", "catdog", "train", *TWO)
     code, out, err = finish(run_in(folder, *TORCHRUN, *words))
@@ -140,7 +140,7 @@ def test_torchrun_gives_the_result_of_devices(whole: Path, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_two_machines_give_the_result_of_two_devices(whole: Path, tmp_path: Path) -> None:
-    """Two torchruns that meet at an address, as on two machines; each has locks of its own."""
+    """Two torchruns with a common address, as on two machines; each has its own locks."""
     folder = create_project(tmp_path / "a", **WHOLE)  # type: ignore[arg-type]
     address = ("--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(free_port()))
     machines = [
@@ -165,7 +165,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def diverged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str, str]:
-    """Where both processes fail alike, on all cores: folder, exit code, output, errors."""
+    """A training that diverges in both processes: folder, exit code, stdout, stderr."""
     changes = {"optimizer__lr": 100.0, "schedule__name": "constant", "train__batch_size": 4}
     folder = create_project(tmp_path_factory.mktemp("diverged") / "a", "seed", **changes)  # type: ignore[arg-type]
     return folder, *finish(start(folder, *TWO, OMP_NUM_THREADS=None))

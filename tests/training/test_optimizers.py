@@ -26,13 +26,13 @@ def network() -> networks.Residual:
 
 
 def build(net: nn.Module | None = None, **changes: object) -> torch.optim.Optimizer:
-    """The only optimizer of the settings with changes."""
+    """The single optimizer of the changed settings."""
     (optimizer,) = optimizers.build_optimizers(SGD.model_copy(update=changes), net or network())
     return optimizer
 
 
 def by_memory(built: Iterable[torch.optim.Optimizer], key: str) -> dict[int, float]:
-    """What a group says of each of its weights, by the place of the weight in memory."""
+    """A setting of each weight's parameter group, by the memory address of the weight."""
     return {
         weight.data_ptr(): group[key]
         for optimizer in built

@@ -1,8 +1,8 @@
-"""A training that is stopped or killed at any moment ends with the bytes of one that never was.
+"""A training that is stopped or killed at any moment ends with the bytes of an uninterrupted one.
 
-Each training is a process of its own, and each signal a real one. To have many, processes are
-forked from a server that has torch imported (multiprocessing's forkserver): that takes a tenth of a
-second instead of seconds. The slow proof starts the command anew each time.
+Each training is a separate process, and each signal a real one. Processes are forked from a server
+that has imported torch (multiprocessing's forkserver), which takes a tenth of a second instead of
+seconds. The slow test starts the real command each time.
 """
 
 import csv
@@ -38,7 +38,7 @@ from tests.helpers.prepared_data import settings, write_prepared
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS, PHOTOS, BATCH = 12, 24, 4
-STEPS = PHOTOS // BATCH  # an epoch
+STEPS = PHOTOS // BATCH  # per epoch
 KILLS = 24
 OUTS = ("models/model.safetensors", "models/model.json", "reports/train/history.csv")
 ENVIRONMENT = {"CATDOG_DEVICE": "cpu", "CATDOG_LOCKS": "", "OMP_NUM_THREADS": "1"}
@@ -49,15 +49,15 @@ CONTEXT.set_forkserver_preload(["pytest", "catdog.cli", "catdog.training.train",
 
 @dataclass(frozen=True)
 class Death:
-    """When a training sends itself a signal, and which."""
+    """A signal that a training sends itself, and when."""
 
     number: int
     at: str = ""
-    """`module:name` of a function that is being called; empty for any Python function"""
+    """`module:name` of a called function; empty for any Python function"""
     call: int = 1
-    """the how many-th call it is"""
+    """number of the call, from 1"""
     times: int = 1
-    """how many signals it sends"""
+    """number of signals"""
 
     def strike(self) -> None:
         for _ in range(self.times):
@@ -78,7 +78,7 @@ class Folder:
         self.set(**changes)
 
     def set(self, **changes: object) -> None:
-        """Write params.yaml: all that has a state of its own is in use."""
+        """Write params.yaml, so that a checkpoint has every kind of state."""
         small = {
             "train__epochs": EPOCHS,
             "train__batch_size": BATCH,
@@ -130,7 +130,7 @@ class Folder:
 def train_here(
     folder: Path, death: Death | None, save_every: float | None, package: Path | None
 ) -> None:
-    """Be the command `catdog train` in a forked process."""
+    """Run `catdog train` in this forked process."""
     os.chdir(folder)
     os.environ.update(ENVIRONMENT)
     torch.set_num_threads(1)
@@ -148,7 +148,7 @@ def train_here(
 
 
 def await_call(death: Death) -> None:
-    """Let this process send itself signals when a function is called."""
+    """Make this process send itself signals when a function is called."""
     module, _, name = death.at.partition(":")
     *owners, last = name.split(".")
     owner = importlib.import_module(module)
@@ -165,7 +165,7 @@ def await_call(death: Death) -> None:
 
 
 def await_event(death: Death, file: Path) -> None:
-    """Let this process send itself signals at an event; its end writes how many there were.
+    """Make this process send itself signals at an event; at its end it writes their number.
 
     An event is a call of a function in Python or C, or a return.
     """
@@ -191,11 +191,11 @@ def await_event(death: Death, file: Path) -> None:
 
 @dataclass(frozen=True)
 class Whole:
-    """What a training leaves that was never stopped."""
+    """The results of an uninterrupted training."""
 
     outs: dict[str, bytes]
     start: int
-    """events until its first step, as `await_event` counts them"""
+    """events until its first step, as counted by `await_event`"""
     events: int
     """all its events"""
 
@@ -213,7 +213,7 @@ def folder(tmp_path: Path) -> Folder:
 
 
 def assert_ends_as(whole: Whole, folder: Folder) -> None:
-    """Let the training go on until its end, which is that of one that was never stopped."""
+    """Resume the training; it must end with the results of an uninterrupted one."""
     assert folder.run() == 0
     assert folder.outs() == whole.outs
     assert folder.made() == sorted([*OUTS, "reports/train/timing.csv"])
@@ -273,7 +273,7 @@ def test_a_second_signal_ends_it_at_once(number: int, folder: Folder, whole: Who
 def test_a_kill_costs_at_most_an_epoch_or_the_seconds_between_saves(
     save_every: float | None, place: str, folder: Folder, whole: Whole
 ) -> None:
-    """The fourth step is under way when the kill comes."""
+    """The kill comes during the fourth step."""
     assert folder.run(Death(signal.SIGKILL, STEP, MIDDLE), save_every=save_every) == -9
     assert folder.made() == []
     assert_ends_as(whole, folder)
@@ -311,7 +311,7 @@ def test_partial_files_of_a_kill_are_deleted_after_success(folder: Folder, whole
 
 
 def test_kills_at_random_moments_change_nothing(folder: Folder, whole: Whole) -> None:
-    """A moment is a number of events since the start, which a slow machine does not change.
+    """Moments are numbers of events since the start, which do not depend on the machine's speed.
 
     A kill comes at most a sixteenth of the training after the first step, so that it is not
     over before the last of them.
@@ -340,8 +340,8 @@ def stop_in_epoch_2(folder: Folder) -> None:
     folder.lines()
 
 
-def assert_begins_anew(folder: Folder, fresh: Folder, package: Path | None = None) -> None:
-    """Both trainings give the same, although only one finds an old checkpoint."""
+def assert_starts_over(folder: Folder, fresh: Folder, package: Path | None = None) -> None:
+    """Both trainings give the same results, although one folder has an old checkpoint."""
     (old,) = folder.checkpoints()
     assert folder.run(package=package) == fresh.run(package=package) == 0
     assert not any(line.startswith("resuming") for line in folder.lines())
@@ -355,7 +355,7 @@ def test_changed_params_do_not_resume_from_an_old_checkpoint(
     stop_in_epoch_2(folder)
     folder.set(optimizer__rest_lr=0.02)
     fresh = Folder(tmp_path / "fresh", optimizer__rest_lr=0.02)
-    assert_begins_anew(folder, fresh)
+    assert_starts_over(folder, fresh)
     assert folder.outs() != whole.outs
 
 
@@ -367,7 +367,7 @@ def test_changed_params_of_evaluate_still_resume(folder: Folder, whole: Whole) -
 
 
 def refuse_last_photo(folder: Folder) -> None:
-    """Do what prepare does when a photo of the training has gone bad."""
+    """Change the prepared data as when a training photo becomes invalid."""
     prepared = folder.path / "data/prepared"
     np.save(prepared / "train.npy", np.load(prepared / "train.npy")[:-1])
     with (prepared / "photos.csv").open(newline="") as stream:
@@ -381,7 +381,7 @@ def refuse_last_photo(folder: Folder) -> None:
 
 
 def other_pixels(folder: Folder) -> None:
-    """Do what prepare does when photos look different, as after another decoder's rounding."""
+    """Change the prepared data as when photos are decoded with other rounding."""
     prepared = folder.path / "data/prepared"
     np.save(prepared / "train.npy", np.load(prepared / "train.npy") + np.uint8(1))
     stats = json.loads((prepared / "stats.json").read_text())
@@ -397,7 +397,7 @@ def test_changed_data_does_not_resume_from_an_old_checkpoint(
     fresh = Folder(tmp_path / "fresh")
     for each in (folder, fresh):
         change(each)
-    assert_begins_anew(folder, fresh)
+    assert_starts_over(folder, fresh)
     assert folder.outs() != whole.outs
 
 
@@ -408,7 +408,7 @@ def test_changed_code_does_not_resume_from_an_old_checkpoint(
     package = shutil.copytree(checkpoint.PACKAGE, tmp_path / "package")
     with (package / "training/optimizers.py").open("a") as stream:
         stream.write("# changed\n")
-    assert_begins_anew(folder, Folder(tmp_path / "fresh"), package)
+    assert_starts_over(folder, Folder(tmp_path / "fresh"), package)
 
 
 class Command:
@@ -459,7 +459,7 @@ def test_the_real_command_stops_with_one_line_and_resumes(folder: Folder, whole:
 def test_kills_of_the_real_command_at_random_moments_change_nothing(
     folder: Folder, whole: Whole
 ) -> None:
-    """The moments are seconds after the start, most of them within the first epochs."""
+    """Moments are seconds after the start, most of them in the first epochs."""
     begun = time.monotonic()
     measured = Command(folder.path)
     measured.wait_for("device")
@@ -484,6 +484,6 @@ def test_kills_of_the_real_command_at_random_moments_change_nothing(
 
 
 def clear(folder: Folder) -> None:
-    """Remove what a training has made, as DVC does before it starts one."""
+    """Remove the outputs of a training, as DVC does before it runs the stage."""
     for name in ("models", "reports"):
         shutil.rmtree(folder.path / name)

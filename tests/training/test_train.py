@@ -1,4 +1,4 @@
-"""What train promises: the same bytes again, exact resume, the kept epoch, clear failures."""
+"""The stage train: reproducible bytes, exact resume, the selected epoch, clear errors."""
 
 import csv
 import json
