@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 
 from catdog.errors import CatdogError
 from catdog.experiments import recovery, revisions
-from catdog.paths import FETCHED
+from catdog.paths import FETCHED, LOCK
 from catdog.support.yaml_files import parse_mapping
 
 
@@ -42,7 +42,7 @@ def fetch(commit: str, path: str) -> Path:
 
 def _hash_of(commit: str, path: str) -> str:
     """Return the hash of an output in the commit's dvc.lock, without the suffix .dir."""
-    lock = parse_mapping(revisions.read_text(commit, "dvc.lock"), f"{commit[:7]}: dvc.lock")
+    lock = parse_mapping(revisions.read_text(commit, str(LOCK)), f"{commit[:7]}: {LOCK}")
     for stage in lock.get("stages", {}).values():
         for out in stage.get("outs", []):
             if out["path"] == path:

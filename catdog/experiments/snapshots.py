@@ -24,6 +24,7 @@ from dvc_data.index import DataIndexDirError
 from catdog.errors import CatdogError
 from catdog.experiments import revisions
 from catdog.experiments.dvc_lock import Stages
+from catdog.paths import LOCK
 from catdog.support.yaml_files import parse_mapping
 
 WORKSPACE = "workspace"
@@ -53,8 +54,8 @@ class Snapshot:
     @cached_property
     def stages(self) -> Stages:
         """The stages in dvc.lock, empty if the file is missing."""
-        text = self.read("dvc.lock")
-        content = parse_mapping(text.decode("utf-8"), "dvc.lock") if text else {}
+        text = self.read(str(LOCK))
+        content = parse_mapping(text.decode("utf-8"), str(LOCK)) if text else {}
         return dict(content.get("stages", {}))
 
     def changed_code(self) -> list[str]:
