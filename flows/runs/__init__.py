@@ -2,6 +2,8 @@
 
 __main__.py           the command `python -m flows.runs`: list and remove runs
 request.py            a run's revision, recipe, overrides and name, checked
+revisions.py          commits, branches, tags and experiments of the repository
+run_params.py         the params file of a run, with its overrides applied
 repository.py         the git repository that runs come from
 workspace.py          a clone for one run, and the export of its result as an experiment
 stages.py             a DVC stage as a Prefect task

@@ -18,14 +18,14 @@ from dvc.config import Config, merge
 from dvc.config_schema import RelPath
 from dvc.exceptions import DvcException
 from dvc.repo.experiments.refs import ExpRefInfo
-from dvc.utils.hydra import apply_overrides
 
 from flows.errors import FlowError
 from flows.guards.child_processes import child_environment, dvc_output
-from flows.paths import CHECKPOINTS, PARAMS, STATE
+from flows.paths import CHECKPOINTS, STATE
 from flows.runs import records
 from flows.runs.repository import Repository, git, try_git
 from flows.runs.request import Job
+from flows.runs.run_params import write_params
 
 LEFTOVER = ".dvc/tmp/repro.dat"
 
@@ -142,11 +142,8 @@ def _make(workspace: Workspace) -> None:
     _clone(workspace)
     _share_checkpoints(workspace)
     _configure_dvc(workspace)
-    request, params = workspace.job.request, workspace.folder / PARAMS
-    if request.recipe is not None:
-        params.write_bytes((workspace.folder / request.params_file).read_bytes())
-    if request.overrides:
-        apply_overrides(params, list(request.overrides))
+    request = workspace.job.request
+    write_params(workspace.folder, request.params_file, request.overrides)
 
 
 def _clone(workspace: Workspace) -> None:
