@@ -39,7 +39,11 @@ def read_params(
 def check_overrides(
     repository: Repository, commit: str, file: str, overrides: Sequence[str]
 ) -> None:
-    """Apply the overrides one by one to a copy of the params; FlowError names the wrong one."""
+    """Apply the overrides one by one to a copy of the params.
+
+    Raises FlowError if the commit does not have the file, if it is invalid, or if an override does
+    not fit it; the message names the override.
+    """
     with _folder_with(file, repository, commit) as folder:
         write_params(folder, file)
         params = folder / PARAMS
