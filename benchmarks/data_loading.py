@@ -34,9 +34,10 @@ from torchvision.datasets import ImageFolder
 
 from catdog import params
 from catdog.model.devices import pick_device
-from catdog.model.inputs import IMAGENET
+from catdog.model.normalization import IMAGENET
 from catdog.params import Augmentation
-from catdog.preparation.photos import list_classes, open_photo, resize_to_square
+from catdog.preparation.class_folders import list_classes
+from catdog.preparation.photos import open_photo, resize_to_square
 from catdog.support.process_pool import usable_cores
 from catdog.training import batches
 from catdog.training.photo_store import PhotoStore

@@ -34,7 +34,7 @@ from benchmarks.training_step import CLASSES, Learner
 from catdog import params
 from catdog.model import networks
 from catdog.model.devices import Device, pick_device
-from catdog.model.inputs import IMAGENET
+from catdog.model.normalization import IMAGENET
 from catdog.params import Params
 from catdog.training import batches
 from catdog.training.photo_store import PhotoStore

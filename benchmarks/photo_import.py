@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from catdog.ingest.photo_import import import_photos
-from catdog.preparation.photos import list_classes
+from catdog.preparation.class_folders import list_classes
 from catdog.support.process_pool import usable_cores
 from tools import command_line, measure
 

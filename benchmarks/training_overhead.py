@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from catdog.dataset.splits import COLUMNS
+from catdog.dataset.prepared import COLUMNS
 from catdog.support.atomic_files import write_rows
 from tools import command_line, measure
 

@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from catdog import params
-from catdog.dataset import splits
-from catdog.dataset.splits import Split
+from catdog.dataset.prepared import Split, read_split
 from catdog.experiments import outputs, revisions
 from catdog.model import inference, saved
 from catdog.model.inference import BATCH_SIZE, TrainedModel
@@ -51,7 +50,7 @@ def case_of(revision: str) -> Case:
         file = Path(name) / "params.yaml"
         file.write_text(revisions.read_text(commit, "params.yaml"), encoding="utf-8")
         settings = params.load(file)
-    split = splits.read_split(outputs.fetch(commit, "data/prepared"), "test")
+    split = read_split(outputs.fetch(commit, "data/prepared"), "test")
     return Case(saved.load(outputs.fetch(commit, "models")), split, settings.augmentation)
 
 
@@ -90,7 +89,7 @@ def forward(case: Case, gradients: bool, number: int) -> npt.NDArray[np.float32]
     card = case.model.card
     with torch.set_grad_enabled(gradients):
         inputs = to_inputs(
-            photos.to(case.model.device.torch_device), card.image_size, card.mean, card.std
+            photos.to(case.model.device.torch_device), card.image_size, card.normalization
         )
         case.model.network.eval()
         logits = inference.forward(case.model.network, inputs, False, case.model.device)

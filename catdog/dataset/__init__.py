@@ -1,4 +1,4 @@
-"""The prepared dataset in data/prepared: written by stage 1, read by the other stages.
+"""data/prepared, which stage 1 writes and the other stages read.
 
-splits.py  read the photos, labels and pixel statistics of a split
+prepared.py  its format: photos and labels of a split, statistics of the training set
 """

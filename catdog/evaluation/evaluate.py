@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from catdog.dataset.splits import Split, read_split
+from catdog.dataset.prepared import Split, read_split
 from catdog.errors import CatdogError
 from catdog.evaluation import metrics, plots, report
 from catdog.evaluation.metrics import CalibrationBin, Probabilities, RocPoint

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from catdog.preparation.photos import SUFFIXES, is_hidden
+from catdog.preparation.class_folders import SUFFIXES, is_hidden
 
 KAGGLE_NAME = re.compile(r"^(?P<class_name>[^.]+)\.\d+\.[A-Za-z]+$")  # cat.1.jpg
 KAGGLE_FOLDERS = frozenset({"", "train"})

@@ -23,7 +23,8 @@ from rich.text import Text
 from catdog.errors import CatdogError
 from catdog.ingest.archives import Source, open_source
 from catdog.ingest.entries import Entry, classify
-from catdog.preparation.photos import PhotoError, open_photo, replaced_photos
+from catdog.preparation.class_folders import replaced_photos
+from catdog.preparation.photos import PhotoError, open_photo
 from catdog.support.atomic_files import write_rows
 from catdog.support.process_pool import map_chunks, usable_cores
 

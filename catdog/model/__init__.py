@@ -4,7 +4,8 @@ networks.py       the residual network and the seed network
 pretrained.py     torchvision's classifiers, with pretrained weights if wanted
 weights_files.py  files of pretrained weights: read, download, fingerprint
 devices.py        which device and which precision to compute with
-inputs.py         resizing and normalization, the same in training, evaluation and predict
+inputs.py         resizing and normalization: from photos to the inputs of a network
+normalization.py  the mean and std that params.yaml selects
 inference.py      logits and probabilities of prepared photos
 card.py           model.json: everything except the weights that is needed to use a model
 saved.py          save and load both files of a model

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from catdog import __version__
+from catdog.dataset.prepared import ChannelStats
 from catdog.model.devices import Precision
 from catdog.params import Model, PerChannel, Section
 
@@ -25,6 +26,11 @@ class ModelCard(Section):
     weights: int
     pflop: float
     versions: dict[str, str]
+
+    @property
+    def normalization(self) -> ChannelStats:
+        """The mean and std that the inputs are normalized with."""
+        return ChannelStats(self.mean, self.std)
 
 
 def versions() -> dict[str, str]:

@@ -7,9 +7,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from catdog.dataset.prepared import ChannelStats
 from catdog.model.card import ModelCard
 from catdog.model.devices import Device
-from catdog.model.inputs import Normalization, to_inputs
+from catdog.model.inputs import to_inputs
 
 BATCH_SIZE = 256  # photos per forward pass: enough to keep a device busy
 
@@ -33,7 +34,7 @@ class TrainedModel:
             self.network,
             photos,
             image_size=card.image_size,
-            normalization=Normalization(card.mean, card.std),
+            normalization=card.normalization,
             flip=card.flip,
             classes=len(card.classes),
             device=self.device,
@@ -50,7 +51,7 @@ def predict_logits(
     photos: npt.NDArray[np.uint8],
     *,
     image_size: int,
-    normalization: Normalization,
+    normalization: ChannelStats,
     flip: bool,
     classes: int,
     device: Device,
@@ -63,9 +64,7 @@ def predict_logits(
     results = [np.empty((0, classes), np.float32)]
     for start in range(0, len(photos), BATCH_SIZE):
         batch = torch.from_numpy(photos[start : start + BATCH_SIZE].copy())
-        inputs = to_inputs(
-            batch.to(device.torch_device), image_size, normalization.mean, normalization.std
-        )
+        inputs = to_inputs(batch.to(device.torch_device), image_size, normalization)
         results.append(forward(network, inputs, flip, device).cpu().numpy())
     return np.concatenate(results)
 

@@ -1,52 +1,20 @@
 """Resizing and normalization: from photos to the inputs of a network.
 
-Training, validation, evaluation and predict share these functions, so that a network gets the same
-pixels everywhere.
+Validation, evaluation and predict share `to_inputs`. Training resizes with the same `resize`, and
+normalizes in the same product that transforms colours (catdog/training/augmentation.py).
 """
-
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from catdog.dataset.splits import read_stats
-from catdog.params import Params
+from catdog.dataset.prepared import ChannelStats
 
 
-@dataclass(frozen=True)
-class Normalization:
-    """Mean and standard deviation per channel, for values in [0, 1]."""
-
-    mean: list[float]
-    std: list[float]
-
-
-IMAGENET = Normalization([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-HALF = Normalization([0.5] * 3, [0.5] * 3)
-
-
-def pick_normalization(params: Params, prepared: Path) -> Normalization:
-    """Return the mean and std selected by `normalization` in params.yaml.
-
-    `prepared` is the folder with the statistics of the training set (normalization.source: data).
-    """
-    settings = params.normalization
-    if settings.mean is not None and settings.std is not None:
-        return Normalization(settings.mean, settings.std)
-    if settings.source == "data":
-        return Normalization(**read_stats(prepared))
-    return IMAGENET if settings.source == "imagenet" else HALF
-
-
-def to_inputs(
-    photos: Tensor, image_size: int, mean: Sequence[float], std: Sequence[float]
-) -> Tensor:
+def to_inputs(photos: Tensor, image_size: int, stats: ChannelStats) -> Tensor:
     """Return normalized float32 photos (N, 3, S, S) of uint8 ones (N, H, W, 3); S: image_size."""
     resized = resize(photos.permute(0, 3, 1, 2), image_size)
-    return normalize(resized.float() / 255, mean, std)
+    return normalize(resized.float() / 255, stats)
 
 
 def resize(photos: Tensor, image_size: int) -> Tensor:
@@ -60,8 +28,8 @@ def resize(photos: Tensor, image_size: int) -> Tensor:
     return resized if source is photos else resized.round().clamp(0, 255).to(torch.uint8)
 
 
-def normalize(photos: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalize(photos: Tensor, stats: ChannelStats) -> Tensor:
     """Return (photos - mean) / std per channel, for float photos (N, 3, H, W) in [0, 1]."""
-    center = torch.tensor(mean, device=photos.device).view(3, 1, 1)
-    spread = torch.tensor(std, device=photos.device).view(3, 1, 1)
+    center = torch.tensor(stats.mean, device=photos.device).view(3, 1, 1)
+    spread = torch.tensor(stats.std, device=photos.device).view(3, 1, 1)
     return (photos - center) / spread

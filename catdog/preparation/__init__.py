@@ -1,5 +1,7 @@
-"""Stage 1, prepare: decode the photos in data/raw and write them as arrays.
+"""Stage 1: photos become arrays.
 
-photos.py   find photo files; decode and validate one; resize it to a square
-prepare.py  the stage: split by content hash, write arrays and statistics
+photos.py         one photo file: open, validate, decode, resize to a square
+class_folders.py  the photo files of each class
+split.py          the rule that assigns a photo to the training, validation or test split
+prepare.py        the stage: refuse invalid files and duplicates, write the arrays
 """

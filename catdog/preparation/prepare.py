@@ -1,6 +1,6 @@
 """Stage 1: split the raw photos by content hash and write them as arrays.
 
-`catdog.dataset.splits` documents and reads the format of data/prepared.
+`catdog.dataset.prepared` documents and reads the format of data/prepared.
 """
 
 import hashlib
@@ -18,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog import params
-from catdog.dataset.splits import COLUMNS, SPLITS, PhotoRow
+from catdog.dataset.prepared import COLUMNS, SPLITS, PhotoRow
 from catdog.errors import CatdogError
-from catdog.preparation.photos import PhotoError, list_classes, open_photo, resize_to_square
+from catdog.preparation.class_folders import list_classes
+from catdog.preparation.photos import PhotoError, open_photo, resize_to_square
+from catdog.preparation.split import split_of
 from catdog.support.atomic_files import write_rows
 from catdog.support.process_pool import map_chunks, usable_cores
 
@@ -49,19 +51,6 @@ def prepare(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return counts
-
-
-def split_of(sha256: str, val_share: float, test_share: float) -> str:
-    """Return the split of a photo, a function of its content hash (hexadecimal) only.
-
-    The first 64 bits of the hash, as a number in [0, 1), are compared with the shares. Adding or
-    removing photos therefore never changes the split of another photo, and a larger `test_share`
-    only adds photos to the test set.
-    """
-    position = int(sha256[:16], 16) / 2**64
-    if position < test_share:
-        return "test"
-    return "val" if position < test_share + val_share else "train"
 
 
 def hash_files(raw: Path, classes: dict[str, list[Path]]) -> Iterator[PhotoRow]:

@@ -1,6 +1,7 @@
 """Stage 2: arrays become a model.
 
 train.py            the stage, and the training loop
+setup.py            the network before the first step
 state.py            what changes during a training, and so what a checkpoint holds
 resume.py           exact resume: when to save, and which checkpoint belongs to which training
 checkpoint.py       a checkpoint file

@@ -10,7 +10,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from catdog.model.inputs import Normalization
+from catdog.dataset.prepared import ChannelStats
 from catdog.params import Augmentation
 from catdog.training import augmentation
 from catdog.training.distributed import SINGLE, Group
@@ -35,7 +35,7 @@ class Batch:
 def epoch_batches(
     photos: PhotoStore,
     settings: Augmentation,
-    normalization: Normalization,
+    normalization: ChannelStats,
     *,
     image_size: int,
     batch_size: int,

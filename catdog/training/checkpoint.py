@@ -4,7 +4,6 @@ Checkpoints are outside every DVC out, since DVC deletes outs before it runs a s
 safetensors files with the plain numbers as JSON in the header: nothing is unpickled.
 """
 
-import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -17,35 +16,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from catdog.paths import PREPARE_CODE, TRAIN_CODE
-
-PACKAGE = Path(__file__).parents[1]
-
 
 @dataclass(frozen=True)
-class State:
+class Snapshot:
     """Everything that a training needs to continue after a step."""
 
     tensors: dict[str, Tensor]
     numbers: dict[str, Any]
 
 
-def key_of(*parts: str | bytes) -> str:
-    """Return a hash (24 hexadecimal digits) of `parts` and of the code of prepare and train.
-
-    With another version of the code a training does not find this one's checkpoints.
-    """
-    digest = hashlib.sha256()
-    folders = {*PREPARE_CODE, *TRAIN_CODE}
-    modules = sorted(path for name in folders for path in (PACKAGE / name).rglob("*.py"))
-    code = [path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes() for path in modules]
-    for part in (*parts, *code):
-        raw = part.encode() if isinstance(part, str) else part
-        digest.update(len(raw).to_bytes(8, "big") + raw)
-    return digest.hexdigest()[:24]
-
-
-def save(path: Path, state: State) -> None:
+def save(path: Path, state: Snapshot) -> None:
     """Write a checkpoint atomically; raises OSError, as on a full disk.
 
     A kill can leave a partial file in a hidden folder next to it, which `remove` deletes.
@@ -68,12 +48,12 @@ def remove(path: Path) -> None:
         shutil.rmtree(leftover)
 
 
-def load(path: Path) -> State | None:
+def load(path: Path) -> Snapshot | None:
     """Return the checkpoint at `path`, on the CPU; None if it is missing or damaged."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return State(tensors, json.loads(file.metadata()["numbers"]))
+            return Snapshot(tensors, json.loads(file.metadata()["numbers"]))
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError):
         return None
 

@@ -1,7 +1,8 @@
 """Data-parallel training: each process computes a shard of every batch, and the first one writes.
 
 The processes are started by torch.distributed's launcher (`catdog train --devices`, or torchrun),
-which sets the rank of each in its environment. Random draws do not depend on their number.
+which sets the rank of each in its environment. Order and augmentation of the photos do not depend
+on their number.
 """
 
 import os

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from catdog.dataset.prepared import ChannelStats
 from catdog.model import networks, saved
 from catdog.model.card import ModelCard, versions
-from catdog.model.inputs import Normalization
 from catdog.params import Params
 from catdog.paths import TIMING
 from catdog.training import history
@@ -13,14 +13,14 @@ from catdog.training.state import TrainingState
 
 
 def write_outputs(state: TrainingState, card: ModelCard, models: Path, history_file: Path) -> None:
-    """Write the best weights with their card to `models`, and the tables of the epochs."""
-    saved.save(models, state.best_network(), card)
+    """Write the selected weights with their card to `models`, and the tables of the epochs."""
+    saved.save(models, state.load_selected_weights(), card)
     history.write(history_file, state.history, Epoch)
     history.write(history_file.with_name(TIMING.name), state.timings, Timing)
 
 
 def model_card(
-    params: Params, classes: list[str], normalization: Normalization, state: TrainingState
+    params: Params, classes: list[str], normalization: ChannelStats, state: TrainingState
 ) -> ModelCard:
     """Return the content of model.json, with the epoch that train.select selects so far."""
     settings = params.train

@@ -1,10 +1,11 @@
 """Exact resume: a training that was stopped or killed continues from its last checkpoint.
 
 It ends with the same bytes as if it had never stopped, since a checkpoint holds all that changes
-(state.py), random draws depend on (seed, epoch, step) alone, and a checkpoint is found only by a
-training with the same params, photos, code and arithmetic.
+(state.py), random draws do not depend on earlier ones (seeds.py), and a checkpoint is found only by
+a training with the same params, photos, code and arithmetic.
 """
 
+import hashlib
 import time
 from pathlib import Path
 
@@ -13,16 +14,17 @@ import torch
 from catdog.model import weights_files
 from catdog.model.devices import Device
 from catdog.params import Params
-from catdog.paths import CHECKPOINTS
+from catdog.paths import CHECKPOINTS, PREPARE_CODE, TRAIN_CODE
 from catdog.training import checkpoint
 from catdog.training.distributed import Group
 from catdog.training.state import TrainingState
 
+PACKAGE = Path(__file__).parents[1]
 SAVE_EVERY = 60.0  # seconds of work that a kill may cost, at most, in epochs that take longer
 
 
-class Checkpoints:
-    """Saves and restores the state of a training at one path."""
+class CheckpointFile:
+    """Saves the state of a training to one file, and restores it from there."""
 
     def __init__(self, path: Path, state: TrainingState, group: Group) -> None:
         self.path, self._state, self._group = path, state, group
@@ -67,5 +69,20 @@ def checkpoint_path(params: Params, prepared: Path, device: Device, group: Group
     machine = f"{kind} {device.dtype} {torch.__version__} {group.size}"
     if kind == "cpu":  # the number of threads decides in which order sums are added
         machine += f" {torch.get_num_threads()}"
-    key = checkpoint.key_of(settings, photos, weights, machine)
+    key = key_of(settings, photos, weights, machine)
     return CHECKPOINTS / f"{key}.safetensors"
+
+
+def key_of(*parts: str | bytes) -> str:
+    """Return a hash (24 hexadecimal digits) of `parts` and of the code of prepare and train.
+
+    With another version of the code a training does not find this one's checkpoints.
+    """
+    digest = hashlib.sha256()
+    folders = {*PREPARE_CODE, *TRAIN_CODE}
+    modules = sorted(path for name in folders for path in (PACKAGE / name).rglob("*.py"))
+    code = [path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes() for path in modules]
+    for part in (*parts, *code):
+        raw = part.encode() if isinstance(part, str) else part
+        digest.update(len(raw).to_bytes(8, "big") + raw)
+    return digest.hexdigest()[:24]

@@ -1,7 +1,13 @@
-"""Seeds derived from (seed, epoch, step): a random draw never depends on a running state."""
+"""Seeds are derived from numbers and never from a running state, so that any draw can be repeated.
+
+Order and augmentation of an epoch depend on (seed, epoch), the initial weights on the seed, and the
+dropout of a step on (seed, epoch, step, rank): each process drops out features of other photos.
+"""
 
 import numpy as np
 import torch
+
+INITIAL, STEP = 1, 2  # purposes of seeds, besides the order and augmentation of an epoch
 
 
 def derive_seed(*numbers: int) -> int:

@@ -24,7 +24,7 @@ class EpochTotals:
 
 
 class TrainingState:
-    """Network, moving average, optimizers, best weights and history of a training.
+    """Network, moving average, optimizers, selected weights and history of a training.
 
     With an `ema_decay` above 0 a moving average of the weights is updated after each step. It is
     then what is evaluated and saved as the model.
@@ -38,7 +38,7 @@ class TrainingState:
         self.device = next(network.parameters()).device
         self.history: list[Epoch] = []
         self.timings: list[Timing] = []
-        self.best_weights: dict[str, Tensor] = {}
+        self.selected_weights: dict[str, Tensor] = {}
         self.totals = self._no_totals()
 
     @property
@@ -53,14 +53,14 @@ class TrainingState:
         if self.average is not None:
             self.average.update_parameters(self.network)
 
-    def keep_weights(self) -> None:
-        """Keep a copy of the present weights as the best ones."""
+    def select_weights(self) -> None:
+        """Select the present weights: keep a copy of them."""
         weights = self.evaluated_network.state_dict()
-        self.best_weights = {name: value.detach().clone() for name, value in weights.items()}
+        self.selected_weights = {name: value.detach().clone() for name, value in weights.items()}
 
-    def best_network(self) -> nn.Module:
-        """Return the evaluated network with the best weights."""
-        self.evaluated_network.load_state_dict(self.best_weights)
+    def load_selected_weights(self) -> nn.Module:
+        """Load the selected weights into the evaluated network, and return it."""
+        self.evaluated_network.load_state_dict(self.selected_weights)
         return self.evaluated_network
 
     def end_epoch(self, epoch: Epoch, timing: Timing) -> None:
@@ -75,11 +75,11 @@ class TrainingState:
         inside = f" and {step} of {steps_per_epoch} steps" if step else ""
         return f"epoch {len(self.history)}{inside}"
 
-    def snapshot(self) -> checkpoint.State:
+    def snapshot(self) -> checkpoint.Snapshot:
         """Return a copy of the state, as tensors and plain numbers."""
         tensors = {
             **checkpoint.prefixed("network", self.network.state_dict()),
-            **checkpoint.prefixed("best", self.best_weights),
+            **checkpoint.prefixed("selected", self.selected_weights),
             "sums": self.totals.sums,
         }
         for index, optimizer in enumerate(self.optimizers):
@@ -93,10 +93,12 @@ class TrainingState:
             "timings": [astuple(row) for row in self.timings],
             "totals": [totals.step, totals.flops, totals.seconds, totals.waited],
         }
-        # Weights that appear twice (the last epoch is the best) must not share memory in the file.
-        return checkpoint.State({name: value.clone() for name, value in tensors.items()}, numbers)
+        # Tensors of a file must not share memory, as present and selected weights may.
+        return checkpoint.Snapshot(
+            {name: value.clone() for name, value in tensors.items()}, numbers
+        )
 
-    def restore(self, saved: checkpoint.State) -> None:
+    def restore(self, saved: checkpoint.Snapshot) -> None:
         """Continue from a snapshot."""
         self.network.load_state_dict(checkpoint.with_prefix("network", saved.tensors))
         if self.average is not None:
@@ -104,7 +106,7 @@ class TrainingState:
         for index, optimizer in enumerate(self.optimizers):
             flat = checkpoint.with_prefix(f"optimizer{index}", saved.tensors)
             checkpoint.restore_optimizer(optimizer, flat)
-        self.best_weights = checkpoint.with_prefix("best", saved.tensors)
+        self.selected_weights = checkpoint.with_prefix("selected", saved.tensors)
         self.history = [Epoch(*row) for row in saved.numbers["history"]]
         self.timings = [Timing(*row) for row in saved.numbers["timings"]]
         sums = saved.tensors["sums"].to(self.device)

@@ -10,29 +10,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from catdog.dataset.splits import read_split
+from catdog.dataset.prepared import read_split
 from catdog.errors import CatdogError, Stopped
 from catdog.model import networks, pretrained
 from catdog.model.card import ModelCard
 from catdog.model.devices import Device, compute_deterministically, describe, pick_device
-from catdog.model.inputs import pick_normalization
+from catdog.model.normalization import pick_normalization
 from catdog.params import Params
 from catdog.support import device_lock
 from catdog.support.progress import progress_bar
-from catdog.support.stop_signals import stop_request
+from catdog.support.stop_signals import StopRequest, stop_request
 from catdog.training import batches, distributed, history, optimizers, outputs, schedules
 from catdog.training.distributed import SINGLE, Group, local_devices
 from catdog.training.flops import StepFlops
 from catdog.training.history import Epoch, Timing
 from catdog.training.photo_store import PhotoStore
-from catdog.training.resume import Checkpoints, checkpoint_path
-from catdog.training.seeds import derive_seed
+from catdog.training.resume import CheckpointFile, checkpoint_path
+from catdog.training.seeds import STEP, derive_seed
+from catdog.training.setup import backbone_parameters, initial_network
 from catdog.training.state import TrainingState
-from catdog.training.sync_batch_norm import with_sync_batch_norm
 from catdog.training.validation import Validation
 
 DIVERGED = 100.0  # times the loss of guessing: a training does not recover from there
-INITIAL, STEPS = 1, 2  # purposes of seeds, besides the order and the augmentation of epochs
 
 
 def train(params: Params, prepared: Path, models: Path, history_file: Path) -> list[Epoch]:
@@ -54,20 +53,20 @@ def train(params: Params, prepared: Path, models: Path, history_file: Path) -> l
     ):
         trainer = Trainer(params, prepared, device, group)
         state = trainer.state
-        checkpoints = Checkpoints(checkpoint_path(params, prepared, device, group), state, group)
+        checkpoint = CheckpointFile(checkpoint_path(params, prepared, device, group), state, group)
         progress.log(describe(device, group.size))
         progress.log(trainer.describe())
-        if checkpoints.restore():
+        if checkpoint.restore():
             place = state.position(trainer.steps_per_epoch)
-            progress.log(f"resuming after {place}, from {checkpoints.path}")
+            progress.log(f"resuming after {place}, from {checkpoint.path}")
         while len(state.history) < params.train.epochs:
             for done in trainer.train_epoch():
                 progress.update(len(state.history) + 1, done)
-                if done < 1 and (stop or checkpoints.due):
-                    checkpoints.save()
+                if done < 1 and (stop or checkpoint.due):
+                    checkpoint.save()
                     trainer.stop_if(stop)
             trainer.end_epoch()
-            checkpoints.save()
+            checkpoint.save()
             trainer.stop_if(stop)
             progress.log(
                 history.epoch_line(state.history[-1], state.timings[-1], params.train.epochs)
@@ -75,7 +74,7 @@ def train(params: Params, prepared: Path, models: Path, history_file: Path) -> l
         progress.log(history.cost_line(state.history, state.timings))
         if group.first:
             outputs.write_outputs(state, trainer.card(), models, history_file)
-        checkpoints.remove()
+        checkpoint.remove()
     return state.history
 
 
@@ -96,8 +95,14 @@ class Trainer:
             params.train, read_split(prepared, "val"), self.normalization, device, group
         )
         self.flops = StepFlops(params, len(self.classes))
-        network = build_network(params, len(self.classes), device, group)
-        self.state = TrainingState(network, build_optimizers(params, network), params.train.ema)
+        network = initial_network(params, len(self.classes), device, group)
+        built = optimizers.build_optimizers(
+            params.optimizer,
+            network,
+            slow=backbone_parameters(params, network),
+            factor=params.model.torchvision.backbone_lr,
+        )
+        self.state = TrainingState(network, built, params.train.ema)
         self.forward: nn.Module | None = None
         self.frozen = False
 
@@ -113,7 +118,7 @@ class Trainer:
         for batch in self.epoch_batches(epoch, image_size, totals.step):
             optimizers.set_lr(self.state.optimizers, self._lr_factor(epoch, totals.step))
             # The rank is in the seed since each process drops out features of other photos.
-            purpose = (epoch, STEPS, totals.step, self.group.rank)
+            purpose = (epoch, STEP, totals.step, self.group.rank)
             torch.manual_seed(derive_seed(self.params.train.seed, *purpose))
             totals.sums += self.group.all_reduce(self.train_step(batch))
             totals.step += 1
@@ -140,7 +145,7 @@ class Trainer:
         return torch.stack([loss.detach(), correct])
 
     def end_epoch(self) -> None:
-        """Validate, keep the weights if they are the best so far, and add to the history.
+        """Validate, select the weights if they are the best so far, and add to the history.
 
         Raises CatdogError if the training has diverged.
         """
@@ -154,7 +159,7 @@ class Trainer:
         self._refuse_divergence(val_loss)
         best = self._is_best(image_size, val_loss)
         if best or self.params.train.select == "last":
-            state.keep_weights()
+            state.select_weights()
         row = Epoch(
             epoch=epoch + 1,
             image_size=image_size,
@@ -176,8 +181,8 @@ class Trainer:
         )
         state.end_epoch(row, timing)
 
-    def stop_if(self, stop: object) -> None:
-        """Raise Stopped if `stop` is true; the state must have been saved.
+    def stop_if(self, stop: StopRequest) -> None:
+        """Raise Stopped if a stop was requested; the state must have been saved.
 
         All processes receive the signal, but at different steps: the first one stops them all.
         """
@@ -253,28 +258,3 @@ class Trainer:
                 f"training diverged in epoch {epoch}: the loss is {loss:.4g}; "
                 f"lower optimizer.lr ({self.params.optimizer.lr:g}) in params.yaml"
             )
-
-
-def build_network(params: Params, classes: int, device: Device, group: Group) -> nn.Module:
-    """Return the network before the first step, on the device, in channels-last memory format.
-
-    Raises CatdogError for weights that are missing or of another network, and for an image size
-    that the network does not support.
-    """
-    settings, model = params.train, params.model
-    torch.manual_seed(derive_seed(settings.seed, 0, INITIAL))
-    network = networks.build(model, classes, settings.eval_image_size)
-    if model.from_torchvision:
-        sizes = [settings.start_image_size, settings.image_size, settings.eval_image_size]
-        pretrained.initialize(network, model.name, model.torchvision.weights, sizes)
-    network = with_sync_batch_norm(network, group, device.torch_device)
-    return network.to(device.torch_device).to(memory_format=torch.channels_last)
-
-
-def build_optimizers(params: Params, network: nn.Module) -> list[torch.optim.Optimizer]:
-    """Return the optimizers; of a torchvision network all but the head have a lower rate."""
-    head = {id(weight) for weight in pretrained.head_parameters(network)}
-    backbone = [weight for weight in network.parameters() if id(weight) not in head]
-    slow = backbone if params.model.from_torchvision else []
-    factor = params.model.torchvision.backbone_lr
-    return optimizers.build_optimizers(params.optimizer, network, slow, factor)

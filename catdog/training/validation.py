@@ -5,10 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from catdog.dataset.splits import Split
+from catdog.dataset.prepared import ChannelStats, Split
 from catdog.model.devices import Device
 from catdog.model.inference import predict_logits
-from catdog.model.inputs import Normalization
 from catdog.params import Train
 from catdog.training.distributed import Group
 
@@ -20,7 +19,7 @@ class Validation:
         self,
         settings: Train,
         split: Split,
-        normalization: Normalization,
+        normalization: ChannelStats,
         device: Device,
         group: Group,
     ) -> None:

@@ -122,7 +122,7 @@ def save_model(folder: Path, classes: list[str], side: int = SIDE) -> None:
     state = network.state_dict()
     with torch.no_grad():
         logits = network(
-            to_inputs(torch.from_numpy(make_photos(40, side)), card.image_size, card.mean, card.std)
+            to_inputs(torch.from_numpy(make_photos(40, side)), card.image_size, card.normalization)
         )
         for name in ("classifier.weight", "classifier.bias"):
             state[name] *= 2 / logits.std(dim=0).mean()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from catdog import params
-from catdog.dataset import splits
+from catdog.dataset.prepared import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 32  # of the photos that `write_prepared` writes, in pixels
@@ -52,7 +52,7 @@ def write_prepared(folder: Path, classes: list[str], photos: int = 48) -> Path:
             )
         np.save(folder / f"{split}.npy", pixels)
     with (folder / "photos.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([splits.COLUMNS, *rows])
+        csv.writer(stream).writerows([COLUMNS, *rows])
     stats = {"mean": [0.4, 0.4, 0.4], "std": [0.2, 0.2, 0.2]}
     (folder / "stats.json").write_text(json.dumps(stats))
     return folder

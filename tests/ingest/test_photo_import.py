@@ -21,7 +21,7 @@ from rich.console import Console
 from catdog.errors import CatdogError
 from catdog.ingest import photo_import
 from catdog.ingest.photo_import import ImportReport, import_photos, report_table
-from catdog.preparation.photos import list_classes
+from catdog.preparation.class_folders import list_classes
 
 Photos = dict[str, bytes]
 MakePhotos = Callable[[Path, int], Path]

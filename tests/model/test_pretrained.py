@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torchvision import models
 
 from catdog import params
-from catdog.dataset import splits
+from catdog.dataset.prepared import read_split
 from catdog.errors import CatdogError
 from catdog.model import networks, pretrained, saved, weights_files
 from catdog.model.card import ModelCard, versions
 from catdog.model.inference import TrainedModel
-from catdog.model.inputs import pick_normalization
+from catdog.model.normalization import pick_normalization
 from catdog.training import train as stage
 from tests.helpers.prepared_data import write_prepared
 
@@ -519,7 +519,7 @@ def test_the_transfer_recipe_trains_with_random_weights(
     model = saved.load(tmp_path / "models")
     assert json.loads((tmp_path / "models/model.json").read_text())["model"]["name"] == "resnet18"
     assert model.card.weights == networks.count_parameters(model.network)
-    assert model.logits(splits.read_split(prepared, "test").photos).shape == (16, 2)
+    assert model.logits(read_split(prepared, "test").photos).shape == (16, 2)
 
 
 def test_in_frozen_epochs_only_the_head_is_trained(

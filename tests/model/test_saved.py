@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from catdog.dataset.prepared import ChannelStats
 from catdog.errors import CatdogError
 from catdog.model import inference, inputs, saved
 from tests.helpers.small_model import card, model, network, noise
@@ -198,6 +199,6 @@ def test_photos_of_the_right_size_are_not_changed() -> None:
 def test_normalization_is_invertible() -> None:
     photos = torch.rand(2, 3, 5, 5)
     mean, std = [0.1, 0.5, 0.9], [0.2, 0.3, 0.4]
-    normalized = inputs.normalize(photos, mean, std)
+    normalized = inputs.normalize(photos, ChannelStats(mean, std))
     undone = normalized * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
     torch.testing.assert_close(undone, photos)

@@ -11,13 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from catdog.errors import CatdogError
-from catdog.preparation.photos import (
-    PhotoError,
-    find_photos,
-    list_classes,
-    open_photo,
-    resize_to_square,
-)
+from catdog.preparation.class_folders import find_photos, list_classes
+from catdog.preparation.photos import PhotoError, open_photo, resize_to_square
 
 ORIENTATION = 0x0112
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from catdog import params
-from catdog.dataset import splits
+from catdog.dataset.prepared import SPLITS, read_split, read_stats
 from catdog.errors import CatdogError
 from catdog.preparation import photos, prepare
+from catdog.preparation.split import split_of
 
 SETTINGS = params.Prepare(image_size=16, val_share=0.3, test_share=0.3)
 
@@ -113,7 +114,7 @@ def hashes(count: int) -> list[str]:
 
 def test_the_test_set_only_grows_with_its_share() -> None:
     test = [
-        {sha for sha in hashes(2000) if prepare.split_of(sha, 0.2, share) == "test"}
+        {sha for sha in hashes(2000) if split_of(sha, 0.2, share) == "test"}
         for share in (0.1, 0.2, 0.5)
     ]
     assert test[0] < test[1] < test[2]
@@ -121,13 +122,13 @@ def test_the_test_set_only_grows_with_its_share() -> None:
 
 def test_the_test_set_does_not_depend_on_val_share() -> None:
     some = hashes(2000)
-    one, other = ([prepare.split_of(sha, val, 0.2) == "test" for sha in some] for val in (0.1, 0.6))
+    one, other = ([split_of(sha, val, 0.2) == "test" for sha in some] for val in (0.1, 0.6))
     assert one == other
 
 
 @pytest.mark.parametrize(("val_share", "test_share"), [(0.15, 0.25), (0.1, 0.1), (0.5, 0.4)])
 def test_the_sizes_of_the_splits_match_their_shares(val_share: float, test_share: float) -> None:
-    found = Counter(prepare.split_of(sha, val_share, test_share) for sha in hashes(20_000))
+    found = Counter(split_of(sha, val_share, test_share) for sha in hashes(20_000))
     shares = {"val": val_share, "test": test_share, "train": 1 - val_share - test_share}
     for split, share in shares.items():
         # Within four standard deviations
@@ -179,7 +180,7 @@ def test_every_file_found_has_a_row(raw: Path) -> None:
     assert found == {file.relative_to(raw).as_posix() for file in raw.rglob("*") if file.is_file()}
 
 
-@pytest.mark.parametrize("split", splits.SPLITS)
+@pytest.mark.parametrize("split", SPLITS)
 def test_the_arrays_contain_the_photos_in_the_order_of_the_rows(raw: Path, split: str) -> None:
     prepared = run(raw)
     pixels = np.load(prepared / f"{split}.npy", mmap_mode="r")
@@ -194,7 +195,7 @@ def test_the_arrays_contain_the_photos_in_the_order_of_the_rows(raw: Path, split
 
 def test_read_split_returns_matching_photos_labels_and_rows(raw: Path) -> None:
     prepared = run(raw)
-    split = splits.read_split(prepared, "val")
+    split = read_split(prepared, "val")
     assert split.classes == ["cat", "dog"]
     assert [split.classes[label] for label in split.labels] == [row["class"] for row in split.rows]
     assert {row["split"] for row in split.rows} == {"val"}
@@ -221,9 +222,9 @@ def test_a_row_has_the_original_size_of_the_photo(raw: Path) -> None:
 def test_mean_and_std_equal_numpys_on_the_training_set(raw: Path) -> None:
     prepared = run(raw)
     pixels = np.load(prepared / "train.npy") / 255
-    stats = splits.read_stats(prepared)
-    assert stats["mean"] == pytest.approx(pixels.mean((0, 1, 2)).tolist(), abs=1e-6)
-    assert stats["std"] == pytest.approx(pixels.std((0, 1, 2)).tolist(), abs=1e-6)
+    stats = read_stats(prepared)
+    assert stats.mean == pytest.approx(pixels.mean((0, 1, 2)).tolist(), abs=1e-6)
+    assert stats.std == pytest.approx(pixels.std((0, 1, 2)).tolist(), abs=1e-6)
 
 
 def test_the_counts_are_those_of_the_rows(raw: Path) -> None:
@@ -234,7 +235,7 @@ def test_the_counts_are_those_of_the_rows(raw: Path) -> None:
     )
     assert counts == {
         split: {name: found[split, name] for name in ("cat", "dog")}
-        for split in (*splits.SPLITS, "refused")
+        for split in (*SPLITS, "refused")
     }
 
 
@@ -254,7 +255,7 @@ def test_class_names_are_arbitrary_and_sorted(tmp_path: Path) -> None:
     names = ["Žluťásek", 'a, "b"', "кошка"]
     for seed, name in enumerate(names):
         write_photos(tmp_path / "raw" / name, 24, seed)
-    split = splits.read_split(run(tmp_path / "raw"), "train")
+    split = read_split(run(tmp_path / "raw"), "train")
     assert split.classes == sorted(names)
     assert set(split.labels.tolist()) == {0, 1, 2}
 
@@ -264,7 +265,7 @@ def test_a_file_name_that_is_not_utf8_is_accepted(raw: Path) -> None:
     (raw / "cat/05.png").rename(odd)
     prepared = run(raw)
     assert len([row for row in rows(prepared) if row["reason"] == ""]) == 48
-    assert len(splits.read_split(prepared, "train").labels) > 0
+    assert len(read_split(prepared, "train").labels) > 0
 
 
 def empty_a_class(raw: Path) -> None:
@@ -325,4 +326,4 @@ def test_an_invalid_number_of_workers_is_refused_and_nothing_is_written(
 
 def test_a_missing_dataset_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(CatdogError, match=r"no such file; run `dvc repro prepare`"):
-        splits.read_split(tmp_path / "nothing", "train")
+        read_split(tmp_path / "nothing", "train")

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from catdog import params, predict
-from catdog.dataset.splits import read_split
+from catdog.dataset.prepared import read_split
 from catdog.errors import CatdogError
 from catdog.model import networks, saved
 from catdog.model.card import ModelCard, versions

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from catdog import params
-from catdog.dataset import splits
+from catdog.dataset.prepared import read_split
 from catdog.evaluation import evaluate
 from catdog.ingest.photo_import import import_photos
 from catdog.preparation import prepare
@@ -41,7 +41,7 @@ def test_kaggles_photos_at_full_size_are_imported_and_prepared(tmp_path: Path) -
     settings = params.load(ROOT / "recipes" / "real.yaml").prepare
     counts = prepare.prepare(settings, tmp_path / "raw", tmp_path / "prepared")
     assert sum(counts["refused"].values()) == 0
-    rows = splits.read_split(tmp_path / "prepared", "train").rows
+    rows = read_split(tmp_path / "prepared", "train").rows
     assert (
         max(int(row["width"]) for row in rows) > 400
     )  # the original size, not that of the JPEG draft

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from catdog import params
-from catdog.dataset.splits import Split
+from catdog.dataset.prepared import Split
 from catdog.experiments.significance import Difference
 from catdog.params import Augmentation
 from flows.sweeps.study import parse, points

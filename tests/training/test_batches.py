@@ -15,8 +15,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from catdog.dataset.prepared import ChannelStats
 from catdog.model.devices import keep_freed_memory
-from catdog.model.inputs import Normalization, resize
+from catdog.model.inputs import resize
 from catdog.params import Augmentation
 from catdog.training import augmentation, batches, photo_store, seeds
 from catdog.training.batches import Batch
@@ -25,7 +26,7 @@ from catdog.training.photo_store import PhotoStore
 
 CPU = torch.device("cpu")
 QUICK = hypothesis_settings(max_examples=25, deadline=None)
-AS_IS = Normalization([0.0] * 3, [1.0] * 3)
+AS_IS = ChannelStats([0.0] * 3, [1.0] * 3)
 PLAIN = Augmentation(
     crop_scale_min=1.0,
     crop_scale_max=1.0,
@@ -63,7 +64,7 @@ def epoch(
     number: int = 0,
     *,
     settings: Augmentation = VARIED,
-    normalization: Normalization = AS_IS,
+    normalization: ChannelStats = AS_IS,
     image_size: int = 16,
     batch_size: int = 5,
     seed: int = 1,
@@ -164,7 +165,7 @@ def test_a_label_follows_its_photo() -> None:
 def test_normalization_is_invertible() -> None:
     mean, std = [0.48, 0.45, 0.4], [0.22, 0.23, 0.24]
     photos = noise(6)
-    made = epoch(photos, settings=PLAIN, normalization=Normalization(mean, std), image_size=24)
+    made = epoch(photos, settings=PLAIN, normalization=ChannelStats(mean, std), image_size=24)
     for batch in made:
         undone = batch.inputs * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
         expected = at(photos, 24)[batch.labels]

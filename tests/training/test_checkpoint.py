@@ -18,19 +18,19 @@ from safetensors.torch import save_file
 from catdog import paths
 from catdog.model import networks
 from catdog.params import Optimizer, ResidualNetwork
-from catdog.training import checkpoint, optimizers
-from catdog.training.checkpoint import State
+from catdog.training import checkpoint, optimizers, resume
+from catdog.training.checkpoint import Snapshot
 from tests.helpers.small_disk import on_a_small_disk, small_disks_can_be_made
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGE = checkpoint.PACKAGE
-STATE = State(
+PACKAGE = resume.PACKAGE
+SNAPSHOT = Snapshot(
     {"weights": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(7)},
     {"history": [[1, 0.123456789012345]], "name": "кошка"},
 )
 
 
-def same(one: State | None, other: State | None) -> bool:
+def same(one: Snapshot | None, other: Snapshot | None) -> bool:
     if one is None or other is None:
         return one is other
     return (
@@ -42,14 +42,14 @@ def same(one: State | None, other: State | None) -> bool:
 
 def test_a_checkpoint_round_trips(tmp_path: Path) -> None:
     path = tmp_path / "new folder/a.safetensors"
-    checkpoint.save(path, STATE)
-    assert same(checkpoint.load(path), STATE)
+    checkpoint.save(path, SNAPSHOT)
+    assert same(checkpoint.load(path), SNAPSHOT)
     assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
 def test_tensors_keep_their_dtype(dtype: torch.dtype, tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "a", State({"x": torch.ones(2, 2).to(dtype)}, {}))
+    checkpoint.save(tmp_path / "a", Snapshot({"x": torch.ones(2, 2).to(dtype)}, {}))
     loaded = checkpoint.load(tmp_path / "a")
     assert loaded is not None
     assert loaded.tensors["x"].dtype == dtype
@@ -58,7 +58,7 @@ def test_tensors_keep_their_dtype(dtype: torch.dtype, tmp_path: Path) -> None:
 def test_remove_deletes_a_checkpoint_and_its_partial_files(tmp_path: Path) -> None:
     path, other = tmp_path / "a", tmp_path / "b"
     for file in (path, other):
-        checkpoint.save(file, STATE)
+        checkpoint.save(file, SNAPSHOT)
         leftover = tmp_path / f".{file.name}.x7ab"
         leftover.mkdir()
         (leftover / ".tmpQ1w2e3").write_bytes(b"half")
@@ -78,7 +78,7 @@ def test_an_error_during_saving_keeps_the_old_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a"
-    checkpoint.save(path, STATE)
+    checkpoint.save(path, SNAPSHOT)
 
     def die_halfway(tensors: object, file: Path, metadata: object) -> None:
         file.write_bytes(b"half")
@@ -86,8 +86,8 @@ def test_an_error_during_saving_keeps_the_old_checkpoint(
 
     monkeypatch.setattr(checkpoint, "save_file", die_halfway)
     with pytest.raises(OSError, match="no space left"):
-        checkpoint.save(path, State({}, {}))
-    assert same(checkpoint.load(path), STATE)
+        checkpoint.save(path, Snapshot({}, {}))
+    assert same(checkpoint.load(path), SNAPSHOT)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -97,7 +97,7 @@ from pathlib import Path
 from catdog.training import checkpoint
 def save(number):
     tensors = {"x": torch.full((300, 1000), float(number))}
-    checkpoint.save(Path(sys.argv[1]), checkpoint.State(tensors, {"number": number}))
+    checkpoint.save(Path(sys.argv[1]), checkpoint.Snapshot(tensors, {"number": number}))
 save(1)
 # The kernel kills the process at the 100,000th of 1,200,000 bytes.
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
@@ -134,15 +134,15 @@ def garbage(path: Path) -> None:
 
 
 def pickled(path: Path) -> None:
-    torch.save(STATE.tensors, path)
+    torch.save(SNAPSHOT.tensors, path)
 
 
 def without_numbers(path: Path) -> None:
-    save_file(STATE.tensors, path)
+    save_file(SNAPSHOT.tensors, path)
 
 
 def with_broken_numbers(path: Path) -> None:
-    save_file(STATE.tensors, path, metadata={"numbers": "{"})
+    save_file(SNAPSHOT.tensors, path, metadata={"numbers": "{"})
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def with_broken_numbers(path: Path) -> None:
 )
 def test_a_damaged_checkpoint_is_none(damage: Callable[[Path], None], tmp_path: Path) -> None:
     path = tmp_path / "a"
-    checkpoint.save(path, STATE)
+    checkpoint.save(path, SNAPSHOT)
     damage(path)
     assert checkpoint.load(path) is None
 
@@ -201,7 +201,7 @@ def test_train_does_not_depend_on_the_code_of_prepare() -> None:
 
 def test_the_key_changes_with_each_part() -> None:
     keys = {
-        checkpoint.key_of(*parts)
+        resume.key_of(*parts)
         for parts in (
             ("params", b"photos", "machine"),
             ("Params", b"photos", "machine"),
@@ -212,24 +212,24 @@ def test_the_key_changes_with_each_part() -> None:
         )
     }
     assert len(keys) == 6
-    assert checkpoint.key_of("params", b"photos") == checkpoint.key_of("params", b"photos")
+    assert resume.key_of("params", b"photos") == resume.key_of("params", b"photos")
 
 
 def test_the_key_changes_with_the_code_that_computes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = checkpoint.key_of("params")
+    before = resume.key_of("params")
     copy = shutil.copytree(PACKAGE, tmp_path / "copy")
-    monkeypatch.setattr(checkpoint, "PACKAGE", copy)
-    assert checkpoint.key_of("params") == before
+    monkeypatch.setattr(resume, "PACKAGE", copy)
+    assert resume.key_of("params") == before
     for folder in {*paths.PREPARE_CODE, *paths.TRAIN_CODE}:
         for file in (copy / folder).glob("*.py"):
             text = file.read_text()
             file.write_text(text + "# changed\n")
-            assert checkpoint.key_of("params") != before, file
+            assert resume.key_of("params") != before, file
             file.write_text(text)
     (copy / "cli.py").write_text("# changed\n")  # computes nothing
-    assert checkpoint.key_of("params") == before
+    assert resume.key_of("params") == before
 
 
 KINDS = [
@@ -262,14 +262,14 @@ class Training:
             for optimizer in self.optimizers:
                 optimizer.step()
 
-    def state(self) -> State:
+    def state(self) -> Snapshot:
         tensors = checkpoint.prefixed("network", self.network.state_dict())
         for index, optimizer in enumerate(self.optimizers):
             flat = checkpoint.flatten_optimizer(optimizer)
             tensors |= checkpoint.prefixed(f"optimizer{index}", flat)
-        return State(tensors, {})
+        return Snapshot(tensors, {})
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: Snapshot) -> None:
         self.network.load_state_dict(checkpoint.with_prefix("network", state.tensors))
         for index, optimizer in enumerate(self.optimizers):
             flat = checkpoint.with_prefix(f"optimizer{index}", state.tensors)
@@ -317,11 +317,11 @@ def test_prefixes_separate_tensors_of_the_same_name() -> None:
 
 
 def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "a", STATE)
+    checkpoint.save(tmp_path / "a", SNAPSHOT)
     raw = (tmp_path / "a").read_bytes()
     header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
     assert header.keys() == {"__metadata__", "weights", "steps"}
-    assert json.loads(header["__metadata__"]["numbers"]) == STATE.numbers
+    assert json.loads(header["__metadata__"]["numbers"]) == SNAPSHOT.numbers
 
 
 @pytest.mark.skipif(not small_disks_can_be_made(), reason="needs user namespaces")
@@ -331,7 +331,7 @@ import sys, torch
 from pathlib import Path
 from catdog.training import checkpoint
 try:
-    checkpoint.save(Path(sys.argv[1]) / "new/a", checkpoint.State({"x": torch.ones(99_999)}, {}))
+    checkpoint.save(Path(sys.argv[1]) / "new/a", checkpoint.Snapshot({"x": torch.ones(99_999)}, {}))
 except OSError as error:
     print(error, list(Path(sys.argv[1]).rglob("*.*")))
 """

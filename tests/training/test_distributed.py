@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from catdog import params
+from catdog.dataset.prepared import ChannelStats
 from catdog.errors import CatdogError
-from catdog.model.inputs import Normalization
 from catdog.paths import HISTORY, MODELS, PREPARED
 from catdog.training import batches, distributed, sync_batch_norm
 from catdog.training import train as stage
@@ -23,7 +23,7 @@ def epoch(group: Group, augmentation: params.Augmentation) -> list[batches.Batch
     """One epoch over 21 different photos, in 3 batches of 7."""
     pixels = torch.arange(21 * 32 * 32 * 3).reshape(21, 32, 32, 3).remainder(251).byte().numpy()
     photos = PhotoStore(pixels, torch.arange(21).numpy(), torch.device("cpu"))
-    normalization = Normalization([0.5] * 3, [0.5] * 3)
+    normalization = ChannelStats([0.5] * 3, [0.5] * 3)
     return list(
         batches.epoch_batches(
             photos,

@@ -30,10 +30,10 @@ import torch
 import yaml
 
 from catdog import cli
-from catdog.dataset import splits
+from catdog.dataset.prepared import COLUMNS
 from catdog.errors import Stopped
 from catdog.support.progress import Progress
-from catdog.training import checkpoint, resume
+from catdog.training import resume
 from tests.helpers.prepared_data import settings, write_prepared
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,7 +138,7 @@ def train_here(
     if save_every is not None:
         resume.SAVE_EVERY = save_every
     if package is not None:  # the key is made of the code that lies there
-        checkpoint.PACKAGE = package
+        resume.PACKAGE = package
     sys.stdout = sys.stderr = (folder / "log").open("a", buffering=1, encoding="utf-8")
     if death is not None and death.at:
         await_call(death)
@@ -375,7 +375,7 @@ def refuse_last_photo(folder: Folder) -> None:
     last = max(index for index, row in enumerate(rows) if row["split"] == "train")
     rows[last] |= {"split": "", "reason": "not a photo"}
     with (prepared / "photos.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, splits.COLUMNS)
+        writer = csv.DictWriter(stream, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
 
@@ -405,7 +405,7 @@ def test_changed_code_does_not_resume_from_an_old_checkpoint(
     folder: Folder, tmp_path: Path
 ) -> None:
     stop_in_epoch_2(folder)
-    package = shutil.copytree(checkpoint.PACKAGE, tmp_path / "package")
+    package = shutil.copytree(resume.PACKAGE, tmp_path / "package")
     with (package / "training/optimizers.py").open("a") as stream:
         stream.write("# changed\n")
     assert_starts_over(folder, Folder(tmp_path / "fresh"), package)

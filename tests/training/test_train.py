@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from catdog import params
-from catdog.dataset import splits
+from catdog.dataset.prepared import ChannelStats, read_split
 from catdog.errors import CatdogError
 from catdog.model import saved
 from catdog.model.card import ModelCard
 from catdog.model.devices import pick_device
 from catdog.model.inference import TrainedModel
-from catdog.model.inputs import Normalization, pick_normalization
+from catdog.model.normalization import pick_normalization
 from catdog.paths import CHECKPOINTS
 from catdog.training import train as stage
 from catdog.training.distributed import SINGLE
@@ -199,7 +199,7 @@ def val_loss(prepared: Path, card: ModelCard, network: nn.Module, **changes: obj
     """The loss of a network on the validation photos, with a changed card."""
     device = pick_device(card.precision)
     model = TrainedModel(card.model_copy(update=changes), network, device)
-    split = splits.read_split(prepared, "val")
+    split = read_split(prepared, "val")
     logits = torch.from_numpy(model.logits(split.photos))
     return torch.nn.functional.cross_entropy(logits, torch.from_numpy(split.labels)).item()
 
@@ -307,7 +307,7 @@ def test_the_seed_network_trains_on_three_classes(tmp_path: Path) -> None:
     stage.train(params.parse(values), three, folder / "models", folder / "history.csv")
     model = saved.load(folder / "models")
     assert model.card.classes == ["ant", "bee", "cow"]
-    assert model.probabilities(splits.read_split(three, "test").photos).shape == (16, 3)
+    assert model.probabilities(read_split(three, "test").photos).shape == (16, 3)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_normalization_by_name(prepared: Path, source: str, mean: list[float]) -
 def test_normalization_by_numbers(prepared: Path) -> None:
     numbers = {"source": "given", "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
     changed = settings(**{f"normalization__{key}": value for key, value in numbers.items()})
-    expected = Normalization([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    expected = ChannelStats([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
     assert pick_normalization(changed, prepared) == expected
 
 

@@ -39,6 +39,14 @@ COLUMNS = [field.name.replace("class_name", "class") for field in fields(PhotoRo
 
 
 @dataclass(frozen=True)
+class ChannelStats:
+    """Mean and standard deviation per channel (red, green, blue), for values in [0, 1]."""
+
+    mean: list[float]
+    std: list[float]
+
+
+@dataclass(frozen=True)
 class Split:
     """The photos of one split."""
 
@@ -66,7 +74,10 @@ def read_split(prepared: Path, split: str) -> Split:
     return Split(photos, labels, classes, rows)
 
 
-def read_stats(prepared: Path) -> dict[str, list[float]]:
-    """Return the per-channel mean and std of the training set, in [0, 1], from stats.json."""
-    stats = json.loads((prepared / "stats.json").read_text(encoding="utf-8"))
-    return {"mean": stats["mean"], "std": stats["std"]}
+def read_stats(prepared: Path) -> ChannelStats:
+    """Return the statistics of the training set; CatdogError if it has not been prepared."""
+    try:
+        stats = json.loads((prepared / "stats.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CatdogError(f"{error.filename}: no such file; run `dvc repro prepare`") from None
+    return ChannelStats(stats["mean"], stats["std"])

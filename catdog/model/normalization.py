@@ -1,0 +1,23 @@
+"""The mean and std that inputs are normalized with, as `normalization` in params.yaml selects."""
+
+from pathlib import Path
+
+from catdog.dataset.prepared import ChannelStats, read_stats
+from catdog.params import Params
+
+IMAGENET = ChannelStats([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+HALF = ChannelStats([0.5] * 3, [0.5] * 3)
+
+
+def pick_normalization(params: Params, prepared: Path) -> ChannelStats:
+    """Return the mean and std selected by `normalization` in params.yaml.
+
+    `prepared` is the folder with the statistics of the training set (normalization.source: data).
+    Raises CatdogError if they are needed and missing.
+    """
+    settings = params.normalization
+    if settings.mean is not None and settings.std is not None:
+        return ChannelStats(settings.mean, settings.std)
+    if settings.source == "data":
+        return read_stats(prepared)
+    return IMAGENET if settings.source == "imagenet" else HALF
