@@ -2,10 +2,10 @@
 
     python -m flows.agent --pool gpu [--limit N]
 
-It first ends what dead runs have left running on this machine. Then it starts Prefect's process
-worker, and restarts it whenever it exits: the worker gives up when the server has been unreachable
-for some minutes (no upstream issue found, searched 2026-11-30). Ctrl-C and SIGTERM stop the worker
-and its runs, which save first.
+It first terminates leftover processes of crashed runs on this machine. Then it starts Prefect's
+process worker, and restarts it whenever it exits: the worker exits when the server has been
+unreachable for several minutes (no upstream issue found, searched 2026-11-30). Ctrl-C and SIGTERM
+stop the worker and its runs, whose training first saves a checkpoint.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from flows.paths import CHECKOUT
 from flows.runs.records import clean_up
 from flows.runs.repository import home
 
-STOP_SECONDS = GRACE_SECONDS + 10  # the stages save, then Prefect reports the final states
+STOP_SECONDS = GRACE_SECONDS + 10  # training saves, then Prefect reports the final states
 RESTART_SECONDS = 5.0
 
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if not PREFECT_API_URL.value():
-            raise FlowError("PREFECT_API_URL: not set; `make agent` sets it")
+            raise FlowError("PREFECT_API_URL: not set; set it, or run `make agent`")
         clean_up(home())
     except FlowError as error:
         print(f"agent failed: {error}", file=sys.stderr)
@@ -63,11 +63,11 @@ def worker_command(pool: str, limit: int | None) -> list[str]:
     The type is given because the worker otherwise asks the server for it when it starts, and exits
     if the server does not answer (https://github.com/PrefectHQ/prefect/issues/22638, closed).
     """
-    at_once = limit or (len(devices()) if pool == "gpu" else max(2, os.cpu_count() or 1))
+    max_runs = limit or (len(devices()) if pool == "gpu" else max(2, os.cpu_count() or 1))
     name = f"{socket.gethostname()}-{pool}-{os.getpid()}"
     return [
         *(sys.executable, "-m", "prefect", "worker", "start", "--type", "process"),
-        *("--pool", pool, "--limit", str(at_once), "--name", name),
+        *("--pool", pool, "--limit", str(max_runs), "--name", name),
     ]
 
 
@@ -79,10 +79,10 @@ def worker_environment() -> Mapping[str, str]:
 def keep_running(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run `command`, and restart it whenever it exits, until a stop signal arrives; return 0.
 
-    It runs under the supervisor, in a new session. So Ctrl-C in a terminal reaches this process
-    only, and none of its processes outlives this one. Also, no signal is ignored there: a
-    process that a non-interactive shell starts with `&` ignores SIGINT, by which Prefect's worker
-    stops (no upstream issue found, searched 2026-11-30).
+    It runs under the supervisor, in a new session. So Ctrl-C in a terminal reaches only this
+    process, and all child processes exit with it. This also resets ignored signals: a background
+    process of a non-interactive shell ignores SIGINT, which Prefect's worker uses to stop (no
+    upstream issue found, searched 2026-11-30).
     """
     stopped: list[int] = []
 
@@ -90,7 +90,7 @@ def keep_running(command: Sequence[str], environment: Mapping[str, str]) -> int:
         stopped.append(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # Under `nohup` SIGHUP is ignored, and must stay so.
+        # Keep ignoring SIGHUP under `nohup`.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop)
     while not stopped:
@@ -139,7 +139,7 @@ def _stop_runs(supervisor: int) -> None:
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    """Return whether a process is running; a zombie is not (a suspended worker reaps none)."""
+    """Return whether a process is running: not a zombie, as a suspended worker reaps none."""
     with suppress(psutil.Error):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False

@@ -2,9 +2,9 @@
 
     python -m flows.deploy
 
-It can be repeated at any time and updates what exists under the same name. With CATDOG_NOTIFY_URL
-the server posts {"text": "..."} to that URL, as Slack and Mattermost accept it, when a run fails or
-the metric drops.
+It is idempotent: existing objects with the same name are updated. With CATDOG_NOTIFY_URL the server
+posts {"text": "..."} to that URL, in the format of Slack and Mattermost, when a run fails or when
+its accuracy drops.
 """
 
 import os
@@ -28,17 +28,19 @@ from prefect.workers.process import ProcessWorker
 from pydantic import SecretStr
 
 from flows.errors import FlowError
-from flows.guards.heartbeats import SILENCE, SILENT_IS_DEAD
+from flows.guards.heartbeats import CRASHED_AUTOMATION, HEARTBEAT_TIMEOUT
 from flows.paths import CHECKOUT
 
 POOLS = ("cpu", "gpu")
 WAIT_SECONDS = 120.0  # the first start creates the database
 WEBHOOK = "catdog-notify"
-OURS: dict[str, str | list[str]] = {
+CATDOG_RESOURCE: dict[str, str | list[str]] = {
     "prefect.resource.id": "prefect.tag.catdog",
     "prefect.resource.role": "tag",
 }
-ENDS = {f"prefect.flow-run.{end}" for end in ("Completed", "Failed", "Cancelled", "Crashed")}
+FINAL_STATE_EVENTS = {
+    f"prefect.flow-run.{end}" for end in ("Completed", "Failed", "Cancelled", "Crashed")
+}
 FAILED = (
     '{"text": {{ ("run " ~ flow_run.name ~ " of " ~ flow.name ~ " is " ~ flow_run.state.name'
     ' ~ ": " ~ ((flow_run.state.message or "-").splitlines() | first)) | tojson }}}'
@@ -52,11 +54,11 @@ DROPPED = (
 def main() -> int:
     """Install everything on the server at PREFECT_API_URL; return the exit code.
 
-    0: installed; 1: failed, with a line that says why.
+    0: installed; 1: failed, with the reason as one line on stderr.
     """
     try:
         if not PREFECT_API_URL.value():  # Prefect would start a temporary server
-            raise FlowError("PREFECT_API_URL: not set; `make deploy` sets it")
+            raise FlowError("PREFECT_API_URL: not set; set it, or run `make deploy`")
         with get_client(sync_client=True) as client:
             wait_for_server(client)
             create_pools(client)
@@ -68,33 +70,35 @@ def main() -> int:
         print(f"deploy failed: {error}", file=sys.stderr)
         return 1
     except PrefectHTTPStatusError as error:
-        print(f"deploy failed: {refusal(error)}", file=sys.stderr)
+        print(f"deploy failed: {describe_http_error(error)}", file=sys.stderr)
         return 1
     return 0
 
 
-def refusal(error: PrefectHTTPStatusError) -> str:
-    """Return a line about the response of a server that refused a request."""
+def describe_http_error(error: PrefectHTTPStatusError) -> str:
+    """Return one line about the error response of a server."""
     if error.response.status_code == HTTPStatus.UNAUTHORIZED:
         return (
-            f"the server at {PREFECT_API_URL.value()} requires a password; set"
+            f"{PREFECT_API_URL.value()}: the server requires a password; set"
             " PREFECT_API_AUTH_STRING to the server's PREFECT_SERVER_API_AUTH_STRING"
         )
     return f"{error.request.url}: {error.response.status_code} {error.response.reason_phrase}"
 
 
 def wait_for_server(client: SyncPrefectClient, seconds: float = WAIT_SECONDS) -> None:
-    """Return once the server answers; FlowError if it does not within `seconds`."""
+    """Return once the server responds; FlowError if it does not within `seconds`."""
     address = PREFECT_API_URL.value()
     deadline = time.monotonic() + seconds
     while client.api_healthcheck() is not None:
         if time.monotonic() > deadline:
-            raise FlowError(f"no Prefect server answers at {address}; start one with make server")
+            raise FlowError(
+                f"{address}: the Prefect server does not respond; start it with `make server`"
+            )
         time.sleep(1)
 
 
 def create_pools(client: SyncPrefectClient) -> None:
-    """Create the missing pools, for workers that start runs as processes.
+    """Create the missing work pools, for workers that start runs as processes.
 
     An existing pool of another type (Docker, Kubernetes) is not changed.
     """
@@ -124,51 +128,52 @@ def deploy() -> None:
         check=False,
     )
     if done.returncode:
-        raise FlowError(f"prefect.yaml: cannot be deployed: {_reason(done.stderr or done.stdout)}")
+        raise FlowError(f"prefect.yaml: deployment failed: {_reason(done.stderr or done.stdout)}")
     print(f"installed the deployments of prefect.yaml: {PREFECT_UI_URL.value()}/deployments")
 
 
 def _reason(output: str) -> str:
-    """Return the last line of a command's output, which in a traceback is the error."""
+    """Return the last line of a command's output: in a traceback, that is the error."""
     return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "")
 
 
 def automations(notify_url: str | None) -> Iterator[AutomationCore]:
-    """Yield the automations: mark dead runs as crashed and, with a URL, send notifications."""
+    """Yield the automations: mark runs without heartbeats as crashed; with a URL, notifications."""
     yield AutomationCore(
-        name=SILENT_IS_DEAD,
+        name=CRASHED_AUTOMATION,
         # PrefectHQ/prefect#16746
-        description="A machine that dies cannot report it, so its runs would stay Running.",
+        description="Marks a run as Crashed when its process or machine has failed without"
+        " reporting it.",
         trigger=EventTrigger(
             posture=Posture.Proactive,
             after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.heartbeat", *ENDS},
+            expect={"prefect.flow-run.heartbeat", *FINAL_STATE_EVENTS},
             match={"prefect.resource.id": ["prefect.flow-run.*"]},
-            match_related=OURS,
+            match_related=CATDOG_RESOURCE,
             for_each={"prefect.resource.id"},
             threshold=1,
-            within=SILENCE,
+            within=HEARTBEAT_TIMEOUT,
         ),
         actions=[
             ChangeFlowRunState(
                 name=None,
                 force=False,
                 state=StateType.CRASHED,
-                message=f"no heartbeat for {SILENCE.seconds} s: the process or its machine has "
-                "died; run it again to resume from the last checkpoint",
+                message=f"no heartbeat for {HEARTBEAT_TIMEOUT.seconds} s: the process or its"
+                " machine has failed; run it again to resume from the last checkpoint",
             )
         ],
     )
     if notify_url:
         webhook = _webhook(notify_url)
         yield _notification(
-            "catdog: tell of failed runs",
+            "catdog: notify about failed runs",
             webhook,
             FAILED,
             {"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
         )
         yield _notification(
-            "catdog: tell of a worse model", webhook, DROPPED, {"catdog.metric.dropped"}
+            "catdog: notify about an accuracy drop", webhook, DROPPED, {"catdog.metric.dropped"}
         )
 
 
@@ -176,7 +181,9 @@ def _notification(
     name: str, webhook: CallWebhook, payload: str, events: set[str]
 ) -> AutomationCore:
     """Return the automation that posts `payload` for each of `events` of a catdog run."""
-    trigger = EventTrigger(posture=Posture.Reactive, expect=events, match_related=OURS, threshold=1)
+    trigger = EventTrigger(
+        posture=Posture.Reactive, expect=events, match_related=CATDOG_RESOURCE, threshold=1
+    )
     action = webhook.model_copy(update={"payload": payload})
     return AutomationCore(name=name, trigger=trigger, actions=[action])
 
@@ -192,8 +199,8 @@ def _webhook(url: str) -> CallWebhook:
 
 def install(client: SyncPrefectClient, automation: AutomationCore) -> None:
     """Create `automation` on the server, or update the one with its name."""
-    # The client sends only fields that were set explicitly, without even the types of triggers and
-    # actions. Now all are set, except for one that the server rejects.
+    # The client only sends fields that were set explicitly, so even the types of triggers and
+    # actions would be missing. Set all fields except one that the server rejects.
     complete = AutomationCore.model_validate(automation.model_dump(exclude={"owner_resource"}))
     existing = client.read_automations_by_name(complete.name)
     if existing:

@@ -1,10 +1,11 @@
-"""The error of flows that a user can fix."""
+"""The error that flows raise for what a user can fix."""
 
 
 class FlowError(RuntimeError):
-    """What is wrong, where, and what to do: the message of the failed run's state.
+    """An error that the user can fix; the message says where, what is wrong and what to do.
 
-    The first line is complete without the others; it is the only one that is logged.
+    It is also the message of the failed run's state. Only the first line is logged, so it must be
+    self-contained.
     """
 
 

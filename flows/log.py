@@ -1,4 +1,4 @@
-"""What flows write to their log: the type of the function, and errors as one line each."""
+"""The type of a log function, and a filter that shortens errors in Prefect's log to one line."""
 
 import logging
 from collections.abc import Callable
@@ -20,8 +20,8 @@ def shorten_errors() -> None:
 def _first_line_only(record: logging.LogRecord) -> bool:
     """Reduce a FlowError in Prefect's log to its first line, without traceback or output.
 
-    The output of the stage is in the log already, and a traceback would lead into Prefect only.
-    Prefect has no option to suppress it (PrefectHQ/prefect#7959).
+    The output of the stage is in the log already, and a traceback would only show Prefect's own
+    code. Prefect has no option to suppress it (PrefectHQ/prefect#7959).
     """
     error = record.exc_info[1] if record.exc_info else None
     arguments = record.args if isinstance(record.args, tuple) else ()

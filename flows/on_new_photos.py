@@ -1,7 +1,7 @@
-"""The flow `on_new_photos`: start the pipeline when the photos have changed in git.
+"""The flow `on_new_photos`: start the pipeline when data/raw.dvc has changed in git.
 
 It compares data/raw.dvc at HEAD of the repository with the version of the last run that it started,
-which a Prefect variable stores. So a run that fails is not started again.
+which a Prefect variable stores. So a failed run is not repeated.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Paths in a catdog repository. They are repeated here because flows import nothing of catdog."""
+"""Paths in a catdog repository. They are duplicated because flows do not import catdog."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ RAW = "data/raw"
 RAW_POINTER = f"{RAW}.dvc"
 METRICS = "metrics.json"
 PLOTS = ("reports/evaluate/confusion.png", "reports/evaluate/curves.png")
-STATE = Path(".catdog")  # ignored by git: what runs keep in a checkout
+STATE = Path(".catdog")  # the data of runs in a checkout, ignored by git
 CHECKPOINTS = STATE / "checkpoints"
 
 

@@ -69,12 +69,12 @@ def pipeline(
 
     Args:
         revision: Commit, branch, tag or experiment of the repository to run.
-        recipe: Name of a file recipes/NAME.yaml in that revision, to use as params.yaml.
+        recipe: Use the file recipes/NAME.yaml of that revision as params.yaml.
         overrides: Params to change, each as section.key=value.
         experiment: Name of the DVC experiment that holds the result (default: the run's name).
-        placement: Work pool of each stage that is to run on another machine; needs a DVC remote.
-        alert_drop: Emit an event when accuracy is lower than the parent's by more than this.
-        keep_workspace: Keep the clone after success too; after a failure it is always kept.
+        placement: Work pools of the stages that run on other machines; requires a DVC remote.
+        alert_drop: Emit an event if accuracy is lower than the parent commit's by more than this.
+        keep_workspace: Keep the clone even if the run succeeds; after a failure it is always kept.
     """
     job = check(make_request(revision, recipe, overrides, experiment), repository())
     placement = placement or {}
@@ -92,11 +92,13 @@ def pipeline(
             facts["experiment"] = _export(workspace)
             metrics = _read_metrics(workspace.folder / METRICS)
         except FlowError as error:
-            facts |= {"workspace": str(workspace.folder), "logs": str(workspace.logs)}
+            facts |= {"clone": str(workspace.folder), "logs": str(workspace.logs)}
             artifacts.show_summary(f"Failed: {first_line(error)}", facts, reports)
             raise
         _show_results(workspace, metrics, reports, alert_drop)
-        artifacts.show_summary(first_line(push_error) if push_error else "Done", facts, reports)
+        artifacts.show_summary(
+            first_line(push_error) if push_error else "Completed", facts, reports
+        )
         if push_error:
             raise push_error
     return metrics
@@ -118,7 +120,7 @@ def run_stages(
     for stage in STAGES:
         wait_for_server(log)
         pool = placement.get(stage)
-        # What another machine has run is only restored here, which needs no device.
+        # Results of another machine are only restored here, which does not need a device.
         placed = pool is not None and run_on(pool, stage, workspace.job)
         with stage_lock(workspace, stage, log):
             report = run_stage(stage, folder, workspace.logs, device=not placed)
@@ -134,12 +136,12 @@ def _push(stage: Stage, workspace: Workspace) -> FlowError | None:
     """Push the results so far; return an error instead of raising it."""
     try:
         push_results(stage, workspace.folder, workspace.logs)
-    except (StageError, httpx.HTTPError) as error:  # the latter if the Prefect server is away
+    except (StageError, httpx.HTTPError) as error:  # HTTPError: the server is unreachable
         lines = str(error).splitlines() or [type(error).__name__]
         reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
         commands = [["cd", str(workspace.folder)], *push_commands()]
         command = " && ".join(shlex.join(each) for each in commands)
-        first = f"cannot push the results: {reason}; they are kept, push them with: {command}"
+        first = f"cannot push the results: {reason}; they are kept; to push them, run: {command}"
         return FlowError("\n".join([first, *lines]))
     return None
 
@@ -149,8 +151,8 @@ def _export(workspace: Workspace) -> str:
     log = get_run_logger().info
     name = export_result(workspace)
     if name is None:
-        log("nothing changed since %s; its stored results are used", workspace.job.commit[:12])
-        return "none, since nothing changed since the revision"
+        log("no changes since %s; using its stored results", workspace.job.commit[:12])
+        return "none (no changes since the revision)"
     apply = workspace.job.repository.apply_command(name)
     log("the result is experiment %s; apply it with `%s`", name, apply)
     return f"{name}; apply it with `{apply}`"
@@ -161,7 +163,9 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise FlowError(f"{path}: cannot be read after evaluate ({error})") from None
+        raise FlowError(
+            f"{path}: cannot be read after stage evaluate ({error}); the stage must write it"
+        ) from None
     if not isinstance(metrics, dict):
         raise FlowError(f"{path}: must hold a JSON object, not {type(metrics).__name__}")
     return metrics
@@ -182,7 +186,7 @@ def _show_results(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the pipeline from the command line and print the metrics; return the exit code.
 
-    0: done; 1: failed, with a line that says why; 130: stopped by Ctrl-C or SIGTERM.
+    0: done; 1: failed, with the reason as one line on stderr; 130: stopped by Ctrl-C or SIGTERM.
     """
     options = _parser().parse_args(arguments)
 
@@ -190,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         request = make_request(
             options.revision, options.recipe, options.overrides, options.experiment
         )
-        check(request, repository())  # before a temporary server is started in vain
+        check(request, repository())  # fail before starting a temporary server
         with choose_server():
             metrics = pipeline(**request.model_dump(), keep_workspace=options.keep)
         for name, value in artifacts.as_text(metrics).items():
@@ -210,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-S", "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
         help="change a param; may be repeated")  # fmt: skip
     add("--experiment", metavar="NAME", help="name of the result (default: the run's name)")
-    add("--keep", action="store_true", help="keep the clone after success too")
+    add("--keep", action="store_true", help="keep the clone even if the run succeeds")
     return parser
 
 

@@ -2,8 +2,8 @@
 
 A machine that runs a stage works in its own clone with its own DVC cache. The inputs come from the
 default DVC remote (`dvc repro --pull`) and the outputs are pushed to it right after the stage (`dvc
-push --run-cache`). So no machine runs a stage that another one has run. A pipeline starts this flow
-with flows/runs/placement.py.
+push --run-cache`). So a stage that one machine has run is not repeated on another. A pipeline
+starts this flow with flows/runs/placement.py.
 """
 
 from prefect import flow, get_run_logger
@@ -34,12 +34,12 @@ def remote_stage(
 
     Returns "ran", "cached" (another machine had run it) or "unchanged". Raises FlowError if the
     request is invalid or there is no default DVC remote, StageError if the stage or the push fails;
-    the clone is kept then.
+    in that case the clone is kept.
 
     Args:
         stage: The stage; stages before it run too if the remote does not have their results.
         revision: Commit to run; a branch or tag may be another commit on another machine.
-        recipe: Name of a file recipes/NAME.yaml in that revision, to use as params.yaml.
+        recipe: Use the file recipes/NAME.yaml of that revision as params.yaml.
         overrides: Params to change, each as section.key=value.
     """
     log = get_run_logger().info
@@ -51,12 +51,12 @@ def remote_stage(
 
 
 def _run_and_push(stage: Stage, workspace: Workspace, log: Log) -> str:
-    """Run the stage in the workspace and push its results; return its outcome."""
+    """Run the stage in the clone and push its results; return its outcome."""
     if not has_default_remote(workspace.folder):
         raise FlowError(NO_REMOTE)
     with stage_lock(workspace, stage, log):
         report = run_stage(stage, workspace.folder, workspace.logs)
     wait_for_server(log)
-    # Even if it did not run: an earlier run may have run it and failed to push.
+    # Even if the stage did not run now, because the push of an earlier run may have failed.
     push_results(stage, workspace.folder, workspace.logs)
     return report.outcome

@@ -1,4 +1,4 @@
-"""Start a Prefect server whose restart does not harm the runs that are in progress.
+"""Start a Prefect server that can be restarted without affecting runs in progress.
 
     python -m flows.server [option of `prefect server start`...]
 
@@ -18,12 +18,12 @@ from prefect.server.database import provide_database_interface
 from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
 from sqlalchemy import select, update
 
-from flows.guards.heartbeats import SILENCE, SILENT_IS_DEAD
+from flows.guards.heartbeats import CRASHED_AUTOMATION, HEARTBEAT_TIMEOUT
 
 
 def main() -> None:
     """Extend the heartbeat windows, then replace this process by `prefect server start`."""
-    # The database may not exist yet. Any other problem is for the server to report; drivers have
+    # The database may not exist yet. Other errors are reported by the server itself; drivers have
     # exceptions that SQLAlchemy does not translate, such as asyncpg's for a wrong password.
     with suppress(Exception):
         asyncio.run(extend_heartbeat_windows())
@@ -36,7 +36,7 @@ def disable_late_runs_on_sqlite() -> None:
     """On SQLite, do not let the server mark runs as Late, unless the environment enables it.
 
     The server marks all runs that have waited for 15 s concurrently, each in a transaction that
-    reads before it writes. SQLite fails such transactions at once ("database is locked"; see
+    reads before it writes. SQLite fails such transactions immediately ("database is locked"; see
     PrefectHQ/prefect#18934), whatever the timeout: with 40 runs that waited for an agent the log
     grew by 25,000 lines per minute.
     """
@@ -50,10 +50,10 @@ async def extend_heartbeat_windows() -> None:
     Raises the error of the database driver if the database or its tables do not exist.
     """
     db = provide_database_interface()
-    ours = select(db.Automation.id).where(db.Automation.name == SILENT_IS_DEAD)
+    ours = select(db.Automation.id).where(db.Automation.name == CRASHED_AUTOMATION)
     window = update(db.AutomationBucket).where(db.AutomationBucket.automation_id.in_(ours))
     async with db.session_context(begin_transaction=True) as session:
-        await session.execute(window.values(end=datetime.now(UTC) + SILENCE))
+        await session.execute(window.values(end=datetime.now(UTC) + HEARTBEAT_TIMEOUT))
 
 
 if __name__ == "__main__":

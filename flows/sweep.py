@@ -6,7 +6,7 @@ Without --deployment the points run in this process, one after the other, and no
 With it, agents run them, one per device at the same time. Each point becomes a DVC experiment. A
 sweep that is run again skips the points that are finished.
 
-`dvc queue` is not used: it assigns no devices, runs on one machine only, and `dvc queue stop
+`dvc queue` is not used: it does not assign devices, runs on one machine only, and `dvc queue stop
 --kill` left a training running and started the next task (DVC 3.67; no upstream issue found,
 searched 2026-11-30).
 """
@@ -35,8 +35,8 @@ from flows.sweeps.results import results
 
 StudyFile = Annotated[str, Field(max_length=300, pattern=r"\.ya?ml$")]
 AtOnce = Annotated[int, Field(ge=1)]
-NO_ALERT = {"alert_drop": 1.0}  # a point may be worse than its parent: that is what a study is for
-DONE, ALREADY_DONE = "done", "already done"
+NO_ALERT = {"alert_drop": 1.0}  # points of a study may well be worse than the parent commit
+COMPLETED, ALREADY_COMPLETED = "completed", "already completed"
 
 shorten_errors()
 
@@ -57,14 +57,14 @@ def sweep(
     Args:
         study: Path of the study file in the repository; flows/sweeps/study.py describes the format.
         deployment: Deployment that runs the points, as FLOW/NAME; empty: run them in this process.
-        at_once: Maximum number of points that run at the same time (default: as agents allow).
+        at_once: Maximum number of concurrent runs (default: limited only by the agents).
     """
     logger, source = get_run_logger(), repository()
     plan = make_plan(study, source)
-    for line in unrelated_to(study, uncommitted_changes(source, plan.commit)):
+    for line in warnings_unrelated_to(study, uncommitted_changes(source, plan.commit)):
         logger.warning("%s", line)
     todo = unfinished(plan, results(source, plan.commit), source)
-    logger.info("%d points, %d already done", len(plan.points), len(plan.points) - len(todo))
+    logger.info("%d points, %d already completed", len(plan.points), len(plan.points) - len(todo))
     if deployment:
         parameters = {
             name: request.model_dump(mode="json") | NO_ALERT for name, request in todo.items()
@@ -79,7 +79,7 @@ def sweep(
     return artifacts.table(points)
 
 
-def unrelated_to(study: str, lines: Iterable[str]) -> list[str]:
+def warnings_unrelated_to(study: str, lines: Iterable[str]) -> list[str]:
     """Return the warnings about uncommitted changes that do not concern the study's file or folder.
 
     The study file is read from the checkout, so it need not be committed.
@@ -97,15 +97,15 @@ def run_here(runs: Mapping[str, RunRequest], log: Log) -> dict[str, State[Any]]:
     for name, request in runs.items():
         run = pipeline.with_options(flow_run_name=name)
         states[name] = run(**request.model_dump(), **NO_ALERT, return_state=True)
-        if states[name].is_cancelled():  # by Ctrl-C, which is meant for the whole sweep
+        if states[name].is_cancelled():  # by Ctrl-C, which stops the whole sweep
             raise KeyboardInterrupt
         log(f"{name}: {states[name].name} ({len(states)} of {len(runs)})")
     return states
 
 
 def point_results(plan: Plan, states: Mapping[str, State[Any]]) -> list[PointResult]:
-    """Return the result of each point of the plan; points without a state were already done."""
-    source = repository()  # again, since this fetches the new experiments from a URL
+    """Return the result of each point of the plan; points without a state had already completed."""
+    source = repository()  # call it again: for a URL, this fetches the new experiments
     found, points = results(source, plan.commit), []
     for point in plan.points:
         state, result = states.get(point.name), found.get(point.name)
@@ -113,14 +113,16 @@ def point_results(plan: Plan, states: Mapping[str, State[Any]]) -> list[PointRes
             reason = state_message(state).partition("\n")[0]
             points.append(PointResult(point, str(state.name).lower(), reason=reason))
             continue
-        missing = "" if result else f"its experiment is not in {source.source}"
-        points.append(PointResult(point, DONE if state else ALREADY_DONE, result, missing))
+        missing = "" if result else f"its experiment is missing from {source.source}"
+        points.append(
+            PointResult(point, COMPLETED if state else ALREADY_COMPLETED, result, missing)
+        )
     return points
 
 
 def raise_for_failed(points: Sequence[PointResult]) -> None:
     """Raise FlowError, with a line for each failed point, if there are any."""
-    failed = [each for each in points if each.state not in (DONE, ALREADY_DONE)]
+    failed = [each for each in points if each.state not in (COMPLETED, ALREADY_COMPLETED)]
     if failed:
         lines = [f"{each.point.name}: {each.state}: {each.reason}" for each in failed]
         first = f"{len(failed)} of {len(points)} points failed: {lines[0]}"
@@ -150,10 +152,10 @@ def check_options(deployment: str | None, at_once: int | None) -> None:
     """Raise FlowError if the command line options are invalid."""
     if deployment is not None and not re.fullmatch(DEPLOYMENT, deployment):
         raise FlowError(
-            f"--deployment: {deployment!r} is not FLOW/NAME, for example pipeline/pipeline"
+            f"--deployment: must be FLOW/NAME, such as pipeline/pipeline, not {deployment!r}"
         )
     if at_once is not None and deployment is None:
-        raise FlowError("--at-once: requires --deployment; without it points run one by one")
+        raise FlowError("--at-once: requires --deployment; without it points run sequentially")
     if at_once is not None and at_once < 1:
         raise FlowError(f"--at-once: must be at least 1, not {at_once}")
 
@@ -167,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     add("study", metavar="FILE", help="study file, such as studies/example.yaml")
     deployment = "deployment that runs the points on agents (default: run them in this process)"
     add("--deployment", metavar="FLOW/NAME", help=deployment)
-    at_once = "maximum number of points that run at the same time (default: as agents allow)"
+    at_once = "maximum number of concurrent runs (default: limited only by the agents)"
     add("--at-once", type=int, metavar="N", help=at_once)
     return parser
 

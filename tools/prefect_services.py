@@ -1,4 +1,4 @@
-"""A Prefect server and workers as child processes: free ports, separate homes, killed together."""
+"""Start a Prefect server and workers as child processes, with free ports and separate homes."""
 
 import ctypes
 import os
@@ -50,13 +50,13 @@ def wait_for(condition: Callable[[], T], seconds: float = 120) -> T:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"still waiting after {seconds} s")
+            raise TimeoutError(f"condition not met within {seconds} s")
         time.sleep(0.1)
     return found
 
 
 def _end_with_parent() -> None:
-    """Ask the kernel to send SIGTERM when the parent process dies without stopping this one."""
+    """Ask the kernel to send SIGTERM to this process when its parent dies."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 

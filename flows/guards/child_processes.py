@@ -1,4 +1,4 @@
-"""Run a command as a child of the flow: pass on its lines, and leave none of its processes behind.
+"""Run a command as a child process of the flow: forward its output, terminate all its processes.
 
 Cancelling a run and Ctrl-C raise an exception in the flow's main thread only, so these functions
 must be called there: directly from a task, not from one that was started with `.submit()`. In
@@ -16,7 +16,7 @@ from typing import IO
 
 from flows.errors import FlowError
 
-# Prefect kills a cancelled flow after 30 s; by then the stage must have saved or been killed.
+# Prefect kills a cancelled flow after 30 s; by then training must have saved or been killed.
 GRACE_SECONDS = 15.0
 DVC = (sys.executable, "-m", "dvc")
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -44,8 +44,8 @@ def run_supervised(
 ) -> int:
     """Run `command` in `folder` under the supervisor; call `handle_line` with each line it prints.
 
-    Any exception here, such as a cancelled run or Ctrl-C, first ends the command and is then raised
-    again. Returns the exit code, 128 + N if signal N killed the command.
+    Any exception here, such as a cancelled run or Ctrl-C, first terminates the command and is then
+    raised again. Returns the exit code, 128 + N if signal N killed the command.
     """
     supervised = [sys.executable, "-I", "-S", str(SUPERVISOR), "--parent", str(os.getpid())]
     process = subprocess.Popen(
@@ -63,7 +63,7 @@ def run_supervised(
         return process.wait()
     except BaseException:
         process.terminate()
-        _read_lines(process.stdout, handle_line)  # what it prints while it saves
+        _read_lines(process.stdout, handle_line)  # output while it saves a checkpoint
         process.wait()
         raise
 

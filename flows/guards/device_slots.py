@@ -1,9 +1,9 @@
-"""One training per device: each device of this machine is a concurrency slot on the server.
+"""One training run per device: each device of this machine is a concurrency slot on the server.
 
 A slot is a global concurrency limit of 1 that is held with a lease. The slots are the queue that
-the UI shows under Concurrency: a training waits for a free device instead of failing for lack of
-memory. They are not the safeguard: that is the file lock that a training itself takes
-(catdog/support/device_lock.py), which works without a server and while it is unreachable.
+the UI shows under Concurrency: training waits for a free device instead of running out of memory.
+They are only a queue: exclusive use of a device is guaranteed by the file lock that the train stage
+itself takes (catdog/support/device_lock.py), with or without a server.
 """
 
 import os
@@ -30,10 +30,10 @@ from prefect.settings import PREFECT_API_URL
 
 from flows.log import Log
 
-LEASE_SECONDS = 60.0  # Prefect's minimum: the device of a dead machine becomes free after it
+LEASE_SECONDS = 60.0  # Prefect's minimum; the slot of a failed machine is released after it
 POLL_SECONDS = 5.0
-LOST_POLLS = 8  # 40 s: the server frees the slots of expired leases every 15 s
-_NOT_ANSWERED = (httpx.HTTPError, PrefectHTTPStatusError)
+ORPHAN_POLLS = 8  # 40 s: the server frees the slots of expired leases every 15 s
+SERVER_ERRORS = (httpx.HTTPError, PrefectHTTPStatusError)
 
 
 class Device(NamedTuple):
@@ -51,8 +51,8 @@ class Device(NamedTuple):
     def limit(self) -> str:
         """The name of its concurrency limit.
 
-        It is named `tag:...` because only of those the server returns the holders, and of others
-        only how many slots are in use (no upstream issue found, searched 2026-11-30).
+        It is named `tag:...` because the server returns the holders of a limit only for such names,
+        otherwise only the number of slots in use (no upstream issue found, searched 2026-11-30).
         """
         return f"tag:{self.tag}"
 
@@ -68,11 +68,11 @@ def devices() -> list[Device]:
     The GPUs are those in CUDA_VISIBLE_DEVICES if it is set, otherwise those that nvidia-smi lists.
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found = _listed() if named is None else _visible(named)
+    found = _gpus_from_nvidia_smi() if named is None else _gpus_from_environment(named)
     return found or [Device("cpu")]
 
 
-def _visible(named: str) -> list[Device]:
+def _gpus_from_environment(named: str) -> list[Device]:
     """Return the devices in a value of CUDA_VISIBLE_DEVICES, up to the first negative number."""
     found: list[Device] = []
     for token in (part.strip() for part in named.split(",")):
@@ -82,7 +82,7 @@ def _visible(named: str) -> list[Device]:
     return found
 
 
-def _listed() -> list[Device]:
+def _gpus_from_nvidia_smi() -> list[Device]:
     """Return the GPUs that nvidia-smi lists; for a GPU in MIG mode, its instances.
 
     They are selected by UUID, since nvidia-smi and CUDA may number the GPUs differently.
@@ -107,9 +107,9 @@ def device_slot(log: Log) -> Iterator[dict[str, str]]:
     """Hold one device of this machine; yield the variables that give it to a child process.
 
     Waits for a free device, and logs which runs hold them. Enter it in a task, in the main thread:
-    the task run is recorded as the holder, and cancelling the run must end the wait. Yields nothing
-    to set, at once, if there are no slots (see `has_slots`). The body keeps running if the server
-    becomes unreachable.
+    the task run is recorded as the holder, and cancelling the run must end the wait. Yields an
+    empty dictionary immediately if there are no slots (see `has_slots`). The body keeps running if
+    the server becomes unreachable.
     """
     if not has_slots():
         yield {}
@@ -136,10 +136,10 @@ def _enter_first_free(found: Sequence[Device], log: Log, stack: ExitStack) -> De
             try:
                 stack.enter_context(_slot(device, log))
                 return device
-            except (ConcurrencySlotAcquisitionError, *_NOT_ANSWERED) as error:
+            except (ConcurrencySlotAcquisitionError, *SERVER_ERRORS) as error:
                 taken.append(f"{device.name} {_why_not_free(device, error, lost)}")
         if (text := "; ".join(taken)) != logged:
-            log(f"{text}: waiting")
+            log(f"waiting for a free device: {text}")
             logged = text
         time.sleep(POLL_SECONDS)
 
@@ -154,22 +154,22 @@ def _slot(device: Device, log: Log) -> Iterator[None]:
         max_retries=0,
         lease_duration=LEASE_SECONDS,
         holder=_holder(),
-        raise_on_lease_renewal_failure=False,  # a restart of the server must not end a training
+        raise_on_lease_renewal_failure=False,  # a server restart must not stop training
     )
     slot.__enter__()
     try:
         yield
     finally:
-        # Not by `with`: an exception from an unreachable server would replace the one that tells
-        # how the training ended.
+        # No `with` statement: an exception from an unreachable server would hide the exception of
+        # the training.
         try:
             slot.__exit__(None, None, None)
-        except _NOT_ANSWERED:
+        except SERVER_ERRORS:
             log(f"the slot of {device.name} was not released; it expires in {LEASE_SECONDS:g} s")
 
 
 def _create_limit(client: SyncPrefectClient, device: Device) -> None:
-    """Create the limit of `device` unless it exists: somebody may have set it to 0."""
+    """Create the limit of `device` unless it exists, since a user may have set it to 0."""
     try:
         client.read_global_concurrency_limit_by_name(device.limit)
     except ObjectNotFound:
@@ -191,30 +191,30 @@ def _why_not_free(device: Device, error: Exception, lost: Counter[str]) -> str:
             return f"is in use by {_holders_of(device, lost)}"
         if cause.response.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
             return f"is disabled (the limit {device.limit} is 0)"
-    return f"could not be requested (no answer from {PREFECT_API_URL.value()})"
+    return f"could not be requested ({PREFECT_API_URL.value()} does not respond)"
 
 
 def _holders_of(device: Device, lost: Counter[str]) -> str:
     """Return the flow runs that hold `device`, as text; `lost` counts the polls without a holder.
 
     A server that keeps its leases in memory, which is Prefect's default, loses them when it stops,
-    and the slots stay in use for ever. So a slot without a holder is freed after LOST_POLLS. `make
-    server` keeps leases in files. Upstream: https://github.com/PrefectHQ/prefect/pull/20091 (closed
-    unmerged) would make that the default; https://github.com/PrefectHQ/prefect/issues/17415 (open)
-    is about orphaned slots in general.
+    and the slots stay occupied forever. So a slot without a holder is freed after ORPHAN_POLLS.
+    `make server` keeps leases in files. Upstream: https://github.com/PrefectHQ/prefect/pull/20091
+    (closed unmerged) would make that the default;
+    https://github.com/PrefectHQ/prefect/issues/17415 (open) is about orphaned slots in general.
     """
     try:
         with get_client(sync_client=True) as client:
             holders = client.read_concurrency_limit_by_tag(device.tag).active_slots
             lost[device.name] = 0 if holders else lost[device.name] + 1
-            if lost[device.name] >= LOST_POLLS:
+            if lost[device.name] >= ORPHAN_POLLS:
                 free = GlobalConcurrencyLimitUpdate(active_slots=0)
                 client.update_global_concurrency_limit(device.limit, free)
             return (
                 " and ".join(_run_of(client, holder) for holder in holders)
                 or "a run that has ended"
             )
-    except _NOT_ANSWERED:
+    except SERVER_ERRORS:
         return "another run"
 
 

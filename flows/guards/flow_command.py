@@ -23,15 +23,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # A temporary server starts in 5 s, but takes longer than Prefect's limit of 20 s on a machine that
-# trains (https://github.com/PrefectHQ/prefect/issues/16397, closed, is about the same time-out).
+# trains (https://github.com/PrefectHQ/prefect/issues/16397, closed, is about the same timeout).
 START_SECONDS = 180
 
 
 def cancelled_by_interrupt(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate the function of a flow so that Ctrl-C ends its run as Cancelled, not as Crashed.
 
-    Crashed is what Prefect makes of it (no upstream issue found, searched 2026-11-30), and a crash
-    sends a notification. The caller of the flow gets CancelledRun, or the state.
+    By default Prefect marks such a run as Crashed (no upstream issue found, searched 2026-11-30),
+    and a crash sends a notification. The caller of the flow gets CancelledRun, or the state.
     """
 
     @functools.wraps(function)
@@ -58,18 +58,19 @@ def run_as_command(name: str, work: Callable[[], object]) -> int:
         raise KeyboardInterrupt
 
     # After its own handling of SIGTERM, Prefect sends the signal once more, to the handler that it
-    # had replaced (`capture_sigterm`). Python's default one would end the process at once and leave
-    # the temporary server running (no upstream issue found, searched 2026-11-30). This one raises,
-    # so that the server is stopped, as after Ctrl-C.
+    # had replaced (`capture_sigterm`). Python's default one would end the process immediately and
+    # leave the temporary server running (no upstream issue found, searched 2026-11-30). This one
+    # raises, so that the server is stopped, as after Ctrl-C.
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     try:
         work()
     except (Exception, KeyboardInterrupt) as error:
-        # Python drops an exception that is raised in some places, such as a finalizer. Then the
-        # error is that of the stage, which the same Ctrl-C has stopped; hence `stopped`.
+        # Python drops an exception that is raised in some places, such as a finalizer. In that
+        # case the error is that of the stage, which Ctrl-C has also stopped; `stopped` records the
+        # signal.
         if stopped or isinstance(error, KeyboardInterrupt):
-            print("stopped; run it again to continue", file=sys.stderr)
+            print("stopped; run the same command again to resume", file=sys.stderr)
             return 130
         # Prefect has already logged the traceback of anything but a FlowError.
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -82,16 +83,15 @@ def run_as_command(name: str, work: Callable[[], object]) -> int:
 def choose_server(required: bool = False) -> Iterator[None]:
     """Let the flows of this block use the server at PREFECT_API_URL, or else a temporary one.
 
-    Their runs have the tag `catdog` on the former, so that the automations of
-    flows/deploy.py apply to them.
-    The temporary one is also used, with a line on stderr, if the server at PREFECT_API_URL does not
-    answer, unless that one is `required`.
+    On the former, their runs have the tag `catdog`, so that the automations of flows/deploy.py
+    apply to them. The temporary one is also used, with a line on stderr, if the server at
+    PREFECT_API_URL does not respond, unless that one is `required`.
     """
     settings: dict[Any, Any] = {PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: START_SECONDS}
     address = PREFECT_API_URL.value()
     if address and not required and is_unreachable():
         print(
-            f"the server at {address} does not answer; this run uses a temporary one",
+            f"the server at {address} does not respond; using a temporary server for this run",
             file=sys.stderr,
         )
         settings[PREFECT_API_URL] = address = None

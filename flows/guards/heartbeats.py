@@ -1,8 +1,9 @@
-"""How often a run sends a heartbeat, and after which silence the server marks it as crashed."""
+"""How often a run sends a heartbeat, and when the server marks a run without one as crashed."""
 
 from datetime import timedelta
 
-BEAT_SECONDS = 30  # Prefect's minimum; as in prefect.toml, prefect.yaml and flows/infrastructure/
-MISSED_BEATS = 3
-SILENCE = timedelta(seconds=BEAT_SECONDS * MISSED_BEATS)
-SILENT_IS_DEAD = "catdog: a run that has gone silent is dead"  # the name of the automation
+# Prefect's minimum; as in prefect.toml, prefect.yaml and flows/infrastructure/
+HEARTBEAT_SECONDS = 30
+MISSED_HEARTBEATS = 3
+HEARTBEAT_TIMEOUT = timedelta(seconds=HEARTBEAT_SECONDS * MISSED_HEARTBEATS)
+CRASHED_AUTOMATION = "catdog: mark runs without heartbeats as crashed"

@@ -1,7 +1,7 @@
 """Start many runs of one deployment, wait for them, and cancel them if the waiting flow is stopped.
 
-All of it in the calling thread, since Prefect raises the exception of a cancelled flow in the main
-thread only.
+Everything runs in the calling thread, since Prefect raises the exception of a cancelled flow in the
+main thread only.
 """
 
 import re
@@ -43,7 +43,7 @@ PAGE_SIZE = 200  # the most runs that the server returns in one answer
 DEPLOYMENT = r"^[^/]+/[^/]+$"  # FLOW/NAME
 Deployment = Annotated[str, Field(pattern=DEPLOYMENT)]
 Parameters = Mapping[str, Any]
-NOT_ANSWERED = (httpx.TransportError, PrefectHTTPStatusError)
+SERVER_ERRORS = (httpx.TransportError, PrefectHTTPStatusError)
 
 
 def run_all(
@@ -55,14 +55,14 @@ def run_all(
 ) -> dict[str, State[Any]]:
     """Run `deployment` once for each item of `runs` (name: parameters); return the final states.
 
-    At most `at_once` runs are active at the same time (None: as many as the agents take). If an
+    At most `at_once` runs are active at the same time (None: limited only by the agents). If an
     unfinished run with the same name and parameters exists, it is joined instead of starting
     another. A failed run does not stop the others. If this flow is interrupted, the runs that it
     started are cancelled and, with `cancel_joined`, those that it joined. Requests are repeated
-    while the server does not answer. Raises FlowError if the server has no such deployment.
+    while the server does not respond. Raises FlowError if the server has no such deployment.
     """
     found = find_deployment(deployment)
-    _warn_without_agent(found, log)
+    _warn_if_no_agent(found, log)
     run_set = _RunSet(deployment, runs, at_once or len(runs), log)
     run_set.join(_already_running(found, runs))
     answers = True
@@ -71,11 +71,11 @@ def run_all(
             try:
                 run_set.step()
                 answers = True
-            except NOT_ANSWERED as error:
+            except SERVER_ERRORS as error:
                 if isinstance(error, PrefectHTTPStatusError) and error.response.status_code < 500:
                     raise
                 if answers:
-                    log(f"the server does not answer ({type(error).__name__}); trying again")
+                    log(f"the server does not respond ({type(error).__name__}); retrying")
                 answers = False
             time.sleep(POLL_SECONDS)
     except BaseException:
@@ -135,18 +135,18 @@ def find_deployment(name: str) -> DeploymentResponse:
             return client.read_deployment_by_name(name)
         except ObjectNotFound:
             raise FlowError(
-                f"deployment: {name!r} is not on the server at {PREFECT_API_URL.value()};"
-                " install it with make deploy"
+                f"deployment: {name!r} not found on the server at {PREFECT_API_URL.value()};"
+                " install it with `make deploy`"
             ) from None
 
 
 def cancel(runs: Iterable[UUID]) -> None:
-    """Cancel flow runs; those that no agent has taken yet end at once.
+    """Cancel flow runs; those that no agent has started yet end immediately.
 
     A run that cannot be cancelled or does not exist is skipped. Does nothing if the server does not
-    answer.
+    respond.
     """
-    cancelling: State[Any] = Cancelling(message="the flow that waited for this run was stopped")
+    cancelling: State[Any] = Cancelling(message="cancelled because the parent flow was stopped")
     with suppress(httpx.TransportError), get_client(sync_client=True) as client:
         for run in runs:
             with suppress(PrefectHTTPStatusError, ObjectNotFound):
@@ -206,7 +206,7 @@ def _states(runs: Sequence[UUID]) -> dict[UUID, State[Any]]:
 def _already_running(
     deployment: DeploymentResponse, runs: Mapping[str, Parameters]
 ) -> dict[UUID, str]:
-    """Return unfinished runs with the names and parameters of `runs`, as a killed flow leaves."""
+    """Return unfinished runs with names and parameters of `runs`, left over from a killed flow."""
     ended = [*TERMINAL_STATES, StateType.CANCELLING]
     named = FlowRunFilter(
         name=FlowRunFilterName(any_=list(runs)),
@@ -229,14 +229,14 @@ def state_message(state: State[Any]) -> str:
     return re.sub(prefix, "", state.message or "")
 
 
-def _warn_without_agent(deployment: DeploymentResponse, log: Log) -> None:
+def _warn_if_no_agent(deployment: DeploymentResponse, log: Log) -> None:
     """Log the command that starts an agent if none is online in the deployment's pool."""
     pool = deployment.work_pool_name
     if pool and not _has_agent(pool):
         with get_client(sync_client=True) as client:
             process = client.read_work_pool(pool).type == "process"
         start = f"make agent POOL={pool}" if process else f"prefect worker start --pool {pool}"
-        log(f"no agent of pool {pool} is online; the runs wait until one starts: {start}")
+        log(f"no agent of pool {pool} is online; the runs wait until one starts; run `{start}`")
 
 
 def _has_agent(pool: str) -> bool:

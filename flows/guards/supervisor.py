@@ -1,13 +1,13 @@
-"""Run a command in a new session, and end its whole process group when asked to stop or orphaned.
+"""Run a command in a new session; terminate its process group on a stop signal or when orphaned.
 
     python supervisor.py [--parent PID] GRACE -- COMMAND [ARGUMENT...]
 
-dvc exits at once on SIGTERM and leaves the stage that it runs behind (no upstream issue found,
-searched 2026-11-30), and a flow that is killed cannot stop anything. So this process runs between
-the two. It ends the command's process group when it receives SIGTERM, SIGINT or SIGHUP, when its
-parent process is gone, and when the command has exited but left processes running: SIGTERM first,
-so that a training can save, then SIGKILL after GRACE seconds. It passes on the command's output as
-it comes, and its exit code (128 + N if signal N killed it).
+dvc exits immediately on SIGTERM and leaves its stage running (no upstream issue found, searched
+2026-11-30), and a flow that is killed cannot stop anything. So the supervisor runs between them. It
+terminates the command's process group when it receives SIGTERM, SIGINT or SIGHUP, when its parent
+process has exited, and when the command has exited but left processes running: SIGTERM first, so
+that training can save a checkpoint, then SIGKILL after GRACE seconds. It forwards the command's
+output unbuffered, and its exit code (128 + N if signal N killed it).
 
 It imports the standard library only, to start within a few hundredths of a second.
 """
@@ -31,10 +31,13 @@ PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and supervise its command; return the exit code."""
     parser = argparse.ArgumentParser(
-        description="Run a command, and end all of its processes with this one."
+        description="Run a command; terminate all of its processes when this process stops."
     )
     parser.add_argument(
-        "--parent", type=int, default=os.getppid(), help="end the command when this process is gone"
+        "--parent",
+        type=int,
+        default=os.getppid(),
+        help="process ID; terminate the command when this process exits",
     )
     parser.add_argument("grace", type=float, help="seconds between SIGTERM and SIGKILL")
     parser.add_argument("command", nargs="+", help="the command, after --")
@@ -43,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def supervise(command: Sequence[str], grace: float, parent: int) -> int:
-    """Run `command` until it exits, a stop signal arrives, or process `parent` is gone.
+    """Run `command` until it exits, a stop signal arrives, or process `parent` has exited.
 
     No process of its group is left on return. Returns its exit code: 128 + N if signal N killed it,
     127 if it cannot be started.
@@ -59,7 +62,7 @@ def supervise(command: Sequence[str], grace: float, parent: int) -> int:
             start_new_session=True,
         )
     except OSError as error:
-        print(f"cannot start {command[0]}: {error.strerror}", flush=True)
+        print(f"{command[0]}: cannot be started: {error.strerror}", flush=True)
         return 127
     assert child.stdout is not None
     relay = threading.Thread(target=_relay, args=[child.stdout.fileno()], daemon=True)
@@ -68,7 +71,7 @@ def supervise(command: Sequence[str], grace: float, parent: int) -> int:
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(POLL_SECONDS)
             break
-    _end_group(child, grace)
+    _terminate_group(child, grace)
     relay.join(KILLED_SECONDS)  # a limit, since a daemon that left the group may hold the pipe
     code = 128 + signal.SIGKILL if child.returncode is None else child.returncode
     return code if code >= 0 else 128 - code
@@ -78,7 +81,7 @@ def _record_stop_signals() -> list[int]:
     """Return a list to which the number of each stop signal is appended from now on."""
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        # Under `nohup` SIGHUP is ignored, and must stay so.
+        # Keep ignoring SIGHUP under `nohup`.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda received, _frame: stopped.append(received))
     return stopped
@@ -98,8 +101,8 @@ def _adopt_orphans() -> None:
 def _relay(source: int) -> None:
     """Copy the command's output to standard output until the command closes the pipe.
 
-    Go on reading when standard output is closed: a training that prints into a broken pipe would
-    die before it has saved.
+    Go on reading when standard output is closed: training that prints into a broken pipe would fail
+    before it has saved a checkpoint.
     """
     while chunk := os.read(source, 65536):
         with contextlib.suppress(OSError):
@@ -107,8 +110,8 @@ def _relay(source: int) -> None:
                 chunk = chunk[os.write(1, chunk) :]
 
 
-def _end_group(child: "subprocess.Popen[bytes]", grace: float) -> None:
-    """End the processes that remain in the child's group; return when there are none."""
+def _terminate_group(child: "subprocess.Popen[bytes]", grace: float) -> None:
+    """Terminate the remaining processes of the child's group; return when all have exited."""
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, KILLED_SECONDS)):
         if not _alive(child, number):
             return

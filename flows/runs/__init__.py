@@ -1,4 +1,4 @@
-"""One run of the pipeline: its request, its workspace and its results.
+"""One run of the pipeline: its request, its clone of the repository and its results.
 
 __main__.py           the command `python -m flows.runs`: list and remove runs
 request.py            a run's revision, recipe, overrides and name, checked
@@ -10,9 +10,9 @@ export.py             the result of a run as a DVC experiment
 stages.py             a DVC stage as a Prefect task, and the push of the run cache after it
 stage_output.py       the log file of a stage, and the outcomes and errors that DVC prints
 placement.py          run a stage of a pipeline on another machine
-stage_lock.py         one run at a time for the same stage of the same files
-records.py            records of the runs on this machine, and their removal
+stage_lock.py         a lock per stage and input files: identical runs do not run concurrently
+records.py            records of the runs on this machine, and their clean-up
 artifacts.py          the Prefect artifacts of a finished run
-training_progress.py  the progress artifact of a training
-push_uncached.py      push what `dvc push` skips
+training_progress.py  the progress artifact of a training run
+push_uncached.py      push outputs with `cache: false`, which `dvc push` skips
 """

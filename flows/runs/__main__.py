@@ -18,7 +18,7 @@ from flows.errors import FlowError
 from flows.runs.records import Run, all_runs, is_alive, keep_days, remove_if_ended
 from flows.runs.repository import home as default_home
 
-UNSUCCESSFUL = ("failed", "cancelled", "running")  # "running" without a process: it has died
+UNSUCCESSFUL = ("failed", "cancelled", "running")  # "running" without a live process: crashed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     removes = options.command == "remove"
     if removes and not options.names and not options.failed and not options.all:
-        parser.error("remove: choose runs by name, with --failed or with --all")
+        parser.error("remove: no runs selected; pass NAME, --failed or --all")
     try:
         if removes:
             remove(default_home(), options.names, options.failed, options.all)
@@ -42,19 +42,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m flows.runs",
-        description="List and remove the workspaces of runs on this machine.",
+        description="List and remove the clones of runs on this machine.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="list the runs that have a workspace")
-    removal = commands.add_parser("remove", help="remove the workspaces of runs that have ended")
-    removal.add_argument("names", nargs="*", metavar="NAME", help="a run")
-    removal.add_argument("--failed", action="store_true", help="all that failed or were cancelled")
-    removal.add_argument("--all", action="store_true", help="all that have ended")
+    commands.add_parser("list", help="list the runs that have a clone")
+    removal = commands.add_parser("remove", help="remove the clones of runs that have ended")
+    removal.add_argument("names", nargs="*", metavar="NAME", help="name of a run, as in `list`")
+    failed = "remove all runs that failed, were cancelled or crashed"
+    removal.add_argument("--failed", action="store_true", help=failed)
+    removal.add_argument("--all", action="store_true", help="remove all runs that have ended")
     return parser
 
 
 def show(home: Path) -> None:
-    """Print a table of the runs that have a workspace on this machine."""
+    """Print a table of the runs that have a clone on this machine."""
     table = Table("name", "state", "age", "size", "experiment", "message")
     for run in all_runs(home):
         table.add_row(
@@ -67,9 +68,9 @@ def show(home: Path) -> None:
         )
     if table.row_count:
         Console().print(table)
-        print(f"Workspaces of runs that have ended are removed after {keep_days():g} days.")
+        print(f"Clones of runs that have ended are removed after {keep_days():g} days.")
     else:
-        print(f"no workspaces in {home / 'runs'}")
+        print(f"no clones in {home / 'runs'}")
 
 
 def remove(home: Path, names: Sequence[str], failed: bool, everything: bool) -> None:
@@ -92,7 +93,7 @@ def remove(home: Path, names: Sequence[str], failed: bool, everything: bool) -> 
 
 
 def _state(home: Path, run: Run) -> str:
-    return "dead" if run.state == "running" and not is_alive(home, run) else run.state
+    return "crashed" if run.state == "running" and not is_alive(home, run) else run.state
 
 
 def _age(started: str) -> str:

@@ -57,7 +57,7 @@ def difference_from_parent(root: Path, revision: str) -> Difference | None:
     """Return how the result in `root` differs from `revision`, on which it is based.
 
     If it does not differ, it is the result of `revision` and is compared with the commit before.
-    None, with a line in the log, if dvc cannot compare them: the run does not fail for that.
+    Returns None and logs the reason if dvc cannot compare them; the run does not fail.
     """
     try:
         found = difference(root, revision)
@@ -87,7 +87,7 @@ def show_metrics(metrics: Mapping[str, Any], revision: str) -> None:
 def show(create: Callable[..., object], content: object, **settings: str) -> None:
     """Create an artifact with one of Prefect's functions; log an error instead of raising it.
 
-    A run must not lose its result because the server does not accept an artifact.
+    A run must not fail because the server does not accept an artifact.
     """
     try:
         create(content, **settings)
@@ -147,7 +147,7 @@ def _change(old: Any, new: Any) -> str:
 def show_plots(root: Path, names: Iterable[str] = PLOTS) -> None:
     """Create an image artifact for each plot that exists; its key is the name of the file.
 
-    The artifact contains the image itself, since the workspace is removed.
+    The artifact contains the image itself, since the clone is removed.
     """
     for path in (root / name for name in names):
         if path.is_file():

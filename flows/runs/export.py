@@ -1,4 +1,4 @@
-"""Export the result of a run: its workspace becomes a DVC experiment of the repository."""
+"""Export the result of a run: save its clone as a DVC experiment of the repository."""
 
 import tempfile
 from itertools import chain, count
@@ -14,11 +14,11 @@ LEFTOVER = ".dvc/tmp/repro.dat"
 
 
 def export_result(workspace: Workspace) -> str | None:
-    """Save the workspace as a DVC experiment of its baseline and push it to the repository.
+    """Save the clone as a DVC experiment of its baseline and push it to the repository.
 
-    Returns the name that it has there: `workspace.experiment`, with a number if that is taken by
-    now. Returns None if nothing differs from the commit and the request names no experiment: then
-    the commit has this result already. Raises FlowError if the experiment cannot be pushed.
+    Returns its name there: `workspace.experiment`, with a number appended if that name is already
+    used. Returns None if nothing differs from the commit and the request names no experiment, since
+    the commit already has this result. Raises FlowError if the experiment cannot be pushed.
     """
     folder = workspace.folder
     changes = git(folder, "status", "--porcelain")
@@ -30,13 +30,13 @@ def export_result(workspace: Workspace) -> str | None:
     ref = _ref(workspace, name)
     _remove_leftover(workspace, ref)
     _dvc(workspace, "exp", "push", "--no-cache", "origin", name)
-    # If another run has pushed an experiment of this name meanwhile, the push is refused with a
-    # warning and exit code 0 (iterative/dvc#9308).
+    # If another run has pushed an experiment of this name in the meantime, the push is rejected
+    # with only a warning and exit code 0 (treeverse/dvc#9308).
     if not git(folder, "ls-remote", "origin", ref).startswith(git(folder, "rev-parse", ref)):
         raise FlowError(
-            f"experiment {name}: {workspace.job.repository.source} has another one of this name;"
-            f" rename and push this one in {folder}: dvc exp rename {name} NEW; dvc exp push"
-            " --no-cache origin NEW"
+            f"experiment {name}: {workspace.job.repository.source} already has an experiment with"
+            f" this name; rename this one and push it in {folder}: dvc exp rename {name} NEW;"
+            " dvc exp push --no-cache origin NEW"
         )
     return name
 
@@ -55,7 +55,7 @@ def _free_name(workspace: Workspace) -> str:
 
 
 def _remove_leftover(workspace: Workspace, ref: str) -> None:
-    """Remove the temporary file that `dvc exp save` adds to an experiment (iterative/dvc#8680)."""
+    """Remove the temporary file that `dvc exp save` adds to an experiment (treeverse/dvc#8680)."""
     folder = workspace.folder
     if try_git(folder, "cat-file", "-e", f"{ref}:{LEFTOVER}") is None:
         return

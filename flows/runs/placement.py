@@ -1,4 +1,4 @@
-"""Place a stage of a pipeline on another machine: start the flow `stage` there and wait for it."""
+"""Run a stage of a pipeline on another machine: start the flow `stage` there and wait for it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -17,8 +17,8 @@ from flows.runs.stages import Stage
 
 FLOW = "stage"  # each of its deployments has the name of its work pool
 NO_REMOTE = (
-    "placement requires a default DVC remote, through which machines exchange results; add one with"
-    " `dvc remote add --default NAME URL` and commit .dvc/config"
+    "placement: requires a default DVC remote, through which machines exchange results; add one"
+    " with `dvc remote add --default NAME URL` and commit .dvc/config"
 )
 
 
@@ -27,14 +27,14 @@ def check_pools(pools: Iterable[str]) -> None:
     wanted = set(pools)
     if wanted and not PREFECT_API_URL.value():
         raise FlowError(
-            "placement requires a server with a worker for each pool; run make server, make deploy"
-            " and make agent POOL=..., and set PREFECT_API_URL"
+            "placement: requires a server with a worker for each pool; run `make server`,"
+            " `make deploy` and `make agent POOL=...`, and set PREFECT_API_URL"
         )
     if missing := sorted(wanted - (known := _pools() if wanted else set())):
         names = ", ".join(sorted(known)) or "none"
         raise FlowError(
-            f"placement: the server has no deployment {FLOW}/{missing[0]}; run make deploy or"
-            f" choose another pool; pools for stages: {names}"
+            f"placement: the server has no deployment {FLOW}/{missing[0]}; run `make deploy` or"
+            f" choose another pool; available pools: {names}"
         )
 
 

@@ -3,8 +3,8 @@
     python flows/runs/push_uncached.py          (in a DVC project)
 
 The run cache stores them on this machine only. Another machine would find the stage in the run
-cache, miss this output and run the stage again (iterative/dvc#5749). With the output in the remote,
-`dvc repro --pull` restores it.
+cache, but not this output, and run the stage again (treeverse/dvc#5749). With the output in the
+remote, `dvc repro --pull` restores it.
 """
 
 import sys
@@ -18,16 +18,16 @@ from dvc_data.hashfile.hash_info import HashInfo
 def main() -> int:
     """Push to the default remote of the project in the current folder; return the exit code.
 
-    0: all outputs are in the remote; 1: they are not, and a line says why.
+    0: all outputs are in the remote; 1: the push failed; the reason is printed.
     """
     try:
         with Repo(str(Path.cwd())) as repo:
             if found := uncached(repo):
                 if failed := repo.cloud.push(found).failed:
                     raise OSError(f"{len(failed)} of {len(found)} could not be written")
-                print(f"pushed {len(found)} outputs that are not cached by DVC")
+                print(f"pushed {len(found)} outputs with cache: false")
     except (DvcException, OSError) as error:
-        print(f"ERROR: failed to push outputs that are not cached by DVC: {error}")
+        print(f"ERROR: failed to push outputs with cache: false: {error}")
         return 1
     return 0
 

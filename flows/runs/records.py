@@ -1,7 +1,7 @@
-"""Records of the runs on this machine, and the removal of what they leave.
+"""Records of the runs on this machine, and the clean-up of their files and processes.
 
-In the folder `home`, runs/NAME is a workspace, runs/NAME.json the record of its run, and logs/NAME
-has the logs of its stages. The process of a run locks runs/NAME.lock; the operating system releases
+In the folder `home`, runs/NAME is the clone of a run, runs/NAME.json its record, and logs/NAME has
+the logs of its stages. The process of a run locks runs/NAME.lock; the operating system releases
 that lock however the process ends.
 """
 
@@ -25,7 +25,7 @@ from flows.guards.child_processes import GRACE_SECONDS
 from flows.log import Log
 
 KEEP_DAYS = 7.0
-# Variable that marks the child processes of a run; its value is the folder of the workspace.
+# Variable that marks the child processes of a run; its value is the folder of the clone.
 MARK = "CATDOG_WORKSPACE"
 
 
@@ -45,7 +45,7 @@ class Run:
     message: str = ""
 
     def folder(self, home: Path) -> Path:
-        """Return the folder of its workspace."""
+        """Return the folder of its clone."""
         return home / "runs" / self.name
 
     def logs(self, home: Path) -> Path:
@@ -55,9 +55,9 @@ class Run:
 
 @contextmanager
 def register(home: Path, name: str, flow_run: str, commit: str, experiment: str) -> Iterator[Run]:
-    """Record a run under the first free one of NAME, NAME-2, … and hold its lock for the block.
+    """Record a run under the first unused name of NAME, NAME-2, …; hold its lock during the block.
 
-    The caller creates the workspace, and calls `mark_ended` or `remove` before the block ends.
+    The caller creates the clone, and calls `mark_ended` or `remove` before the block ends.
     """
     create_home(home)
     # It may become the name of an experiment, in which git allows fewer characters than in a file.
@@ -85,17 +85,17 @@ def register(home: Path, name: str, flow_run: str, commit: str, experiment: str)
 
 
 def mark_ended(home: Path, run: Run, state: str, message: str) -> None:
-    """Record how a run ended; its workspace is kept until `clean_up` finds it old.
+    """Record how a run ended; its clone is kept until `clean_up` removes it.
 
-    An error of writing, as on a full disk, is ignored, since the run's own error matters more;
-    `clean_up` marks the run as failed then.
+    Write errors, such as a full disk, are ignored, so that they do not hide the run's own error;
+    in that case `clean_up` marks the run as failed.
     """
     with suppress(OSError):
         _write(home, replace(run, state=state, ended=_now(), message=message.partition("\n")[0]))
 
 
 def remove(home: Path, run: Run) -> None:
-    """Remove the workspace and the record of a run; FlowError if files cannot be removed."""
+    """Remove the clone and the record of a run; FlowError if files cannot be removed."""
     try:
         if run.folder(home).exists():
             shutil.rmtree(run.folder(home))
@@ -141,37 +141,37 @@ def is_alive(home: Path, run: Run) -> bool:
 
 
 def clean_up(home: Path, log: Log = print) -> None:
-    """Clean up after runs whose process has ended; leave all others alone.
+    """Clean up after runs whose process has ended; do not touch other runs.
 
-    A run that did not record its end is marked as failed, and its child processes are ended.
-    Workspaces and logs older than `keep_days` are removed. The agent calls this at its start, and
-    each run before it creates its workspace; it is fast when there is nothing to do.
+    A run that did not record its end is marked as failed, and its child processes are terminated.
+    Clones and logs older than `keep_days` are removed. The agent calls this at its start, and each
+    run before it creates its clone; it is fast when there is nothing to do.
     """
     oldest = datetime.now(UTC) - timedelta(days=keep_days())
     for name in [run.name for run in all_runs(home)]:
         with _lock_if_ended(home, name) as run:
             if run and run.state == "running":
-                _mark_dead(home, run, log)
+                _mark_crashed(home, run, log)
             elif run and datetime.fromisoformat(run.ended) < oldest:
-                _remove_old_workspace(home, run, log)
+                _remove_old_clone(home, run, log)
     _remove_old_files(home, oldest.timestamp())
 
 
 def remove_if_ended(home: Path, name: str, wanted: Callable[[Run], bool]) -> bool:
-    """Remove a run if it has ended and is `wanted`, and end its processes; return whether it did.
+    """Remove a run and its processes if it has ended and is `wanted`; return whether it did.
 
     Raises FlowError if files cannot be removed.
     """
     with _lock_if_ended(home, name) as run:
         if not run or not wanted(run):
             return False
-        _end_processes(run.folder(home))
+        _terminate_processes(run.folder(home))
         remove(home, run)
         return True
 
 
 def keep_days() -> float:
-    """Return how many days logs and the workspaces of failed runs are kept."""
+    """Return how many days logs and the clones of failed runs are kept."""
     given = os.environ.get("CATDOG_KEEP_DAYS", "")
     try:
         return float(given) if given else KEEP_DAYS
@@ -179,29 +179,29 @@ def keep_days() -> float:
         raise FlowError(f"CATDOG_KEEP_DAYS: must be a number, not {given!r}") from None
 
 
-def _mark_dead(home: Path, run: Run, log: Log) -> None:
-    """End the child processes of a run whose own process has died, and mark it as failed."""
-    count = _end_processes(run.folder(home))
-    ended = f"; ended {count} of its child processes" if count else ""
-    message = f"process {run.pid} on {run.host} has died"
+def _mark_crashed(home: Path, run: Run, log: Log) -> None:
+    """Terminate the child processes of a run whose own process crashed; mark it as failed."""
+    count = _terminate_processes(run.folder(home))
+    ended = f"; terminated {count} of its child processes" if count else ""
+    message = f"process {run.pid} on {run.host} has crashed"
     mark_ended(home, run, "failed", message)
-    log(f"run {run.name}: {message}{ended}; its workspace is kept: {run.folder(home)}")
+    log(f"run {run.name}: {message}{ended}; its clone is kept: {run.folder(home)}")
 
 
-def _remove_old_workspace(home: Path, run: Run, log: Log) -> None:
-    """Remove an old workspace; log an error instead of raising it, since other runs must go on."""
+def _remove_old_clone(home: Path, run: Run, log: Log) -> None:
+    """Remove an old clone; log an error instead of raising it, so that the caller can continue."""
     try:
         remove(home, run)
     except FlowError as error:
         log(str(error))
     else:
-        log(f"removed the workspace of run {run.name} ({run.state} on {run.ended[:10]})")
+        log(f"removed the clone of run {run.name} ({run.state} on {run.ended[:10]})")
 
 
-def _end_processes(folder: Path) -> int:
-    """End the processes of the run in a workspace; return how many there were.
+def _terminate_processes(folder: Path) -> int:
+    """Terminate the processes of the run in a clone; return how many there were.
 
-    SIGTERM first, on which a training saves a checkpoint, and SIGKILL after the grace period.
+    SIGTERM first, on which training saves a checkpoint, and SIGKILL after the grace period.
     """
     ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     found = [process for process in psutil.process_iter() if _belongs_to(process, folder)]
@@ -275,7 +275,7 @@ def _read(home: Path, name: str) -> Run | None:
 
 def _write(home: Path, run: Run) -> None:
     path = home / "runs" / f"{run.name}.json"
-    temporary = path.with_name(f"{path.name}.half")  # the run's lock is held: one writer at a time
+    temporary = path.with_name(f"{path.name}.tmp")  # the run's lock is held: one writer at a time
     temporary.write_text(json.dumps(asdict(run), indent=1), encoding="utf-8")
     temporary.replace(path)
 

@@ -15,7 +15,7 @@ from filelock import FileLock
 from flows.errors import FlowError
 from flows.paths import CHECKOUT, STATE
 
-# git must fail with a reason instead of asking for a password.
+# Make git fail with an error message instead of asking for a password.
 UNATTENDED = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
 
 
@@ -25,7 +25,7 @@ class Repository:
 
     `source` is its path or URL, where results are pushed to. `folder` is a repository on this
     machine with its commits: the checkout itself, or a mirror of the URL. `home` is the folder for
-    what runs keep on this machine.
+    the data of runs on this machine.
     """
 
     source: str
@@ -44,13 +44,13 @@ class Repository:
 
 
 def home() -> Path:
-    """Return the folder for what runs keep on this machine, without using the network.
+    """Return the folder for the data of runs on this machine, without using the network.
 
     It is $CATDOG_HOME or .catdog/flows in the checkout or, with a URL, catdog in the user's cache.
     """
     if given := os.environ.get("CATDOG_HOME"):
         return Path(given).expanduser().resolve()
-    if top := _top_of(_source()):
+    if top := _checkout_root(_source()):
         return top / STATE / "flows"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "catdog"
 
@@ -62,7 +62,7 @@ def repository(fetch: bool = True) -> Repository:
     FlowError if it is not a git repository, or the URL cannot be reached.
     """
     source = _source()
-    if top := _top_of(source):
+    if top := _checkout_root(source):
         return Repository(str(top), top, home(), is_checkout=True)
     if Path(source).is_dir():
         try:
@@ -73,22 +73,22 @@ def repository(fetch: bool = True) -> Repository:
             ) from None
         source = str(Path(source).resolve())  # a bare one
     elif not re.match(r"[\w.+-]+://|[^/]+:", source):
-        raise FlowError(f"{source}: no such folder; set CATDOG_REPOSITORY to a git repository")
+        raise FlowError(f"CATDOG_REPOSITORY: no such folder {source}; set it to a git repository")
     return Repository(source, _mirror(source, fetch), home(), is_checkout=False)
 
 
 def uncommitted_changes(repository: Repository, commit: str) -> list[str]:
     """Return a line for each change in the checkout that a run of `commit` does not use.
 
-    Empty if another commit is checked out, or without a checkout. A changed
-    folder that DVC tracks is not listed until `dvc add` has changed its .dvc file.
+    Empty if another commit is checked out, or without a checkout. A changed folder that DVC tracks
+    is not listed until `dvc add` has changed its .dvc file.
     """
     head = try_git(repository.folder, "rev-parse", "HEAD")
     if not repository.is_checkout or head != commit:
         return []
     status = git(repository.folder, "-c", "core.quotePath=off", "status", "--porcelain")
     return [
-        f"{line[3:]}: {_kind_of_change(line[:2])}, but not committed; this run does not use it"
+        f"{line[3:]}: {_kind_of_change(line[:2])} but not committed; this run ignores the change"
         for line in status.splitlines()
     ]
 
@@ -147,7 +147,7 @@ LOCAL_VARIABLES = {
 def _reason(errors: str) -> str:
     """Return the reason in git's standard error: the first line that is not a warning or a hint.
 
-    With SSH that is ssh's own reason; git's, after it, is only that it could not read.
+    With SSH, that is ssh's error message; git only adds that it could not read from the remote.
     """
     ignored = ("warning:", "hint:", "Cloning into")
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
@@ -159,8 +159,8 @@ def _source() -> str:
     return os.environ.get("CATDOG_REPOSITORY") or str(CHECKOUT)
 
 
-def _top_of(source: str) -> Path | None:
-    """Return the top folder of the checkout that contains a path; None if there is none."""
+def _checkout_root(source: str) -> Path | None:
+    """Return the root folder of the checkout that contains a path; None outside a checkout."""
     folder = Path(source).expanduser()
     top = try_git(folder, "rev-parse", "--show-toplevel") if folder.is_dir() else None
     return Path(top).resolve() if top else None
@@ -182,7 +182,7 @@ def _mirror(url: str, fetch: bool) -> Path:
                 git(mirror, "fetch", "--quiet", "--prune", "origin")
                 _follow_default_branch(mirror)
     except FlowError as error:
-        raise FlowError(f"{url}: cannot be read: {error}") from None
+        raise FlowError(f"{url}: cannot be cloned or fetched: {error}") from None
     return mirror
 
 

@@ -1,4 +1,4 @@
-"""What a run is asked to do, checked against the repository before anything is copied."""
+"""The request of a run, validated against the repository before anything is copied."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ Experiment = Annotated[
     str,
     Field(
         max_length=100,
-        # What DVC and git accept, and what needs no quotes in a shell.
+        # Characters that DVC and git accept and that need no quoting in a shell.
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9_+=-]*(\.[A-Za-z0-9_+=-]+)*$",
         description="name of the DVC experiment that holds the result",
         examples=["lr=0.1"],
@@ -61,7 +61,7 @@ Experiment = Annotated[
 
 
 class RunRequest(BaseModel):
-    """What a run is asked to do: well-formed, but not yet checked against a repository."""
+    """The parameters of a run: syntactically valid, but not yet checked against a repository."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -78,7 +78,7 @@ class RunRequest(BaseModel):
 
 @dataclass(frozen=True)
 class Job:
-    """A request that can be run, and what it refers to in its repository.
+    """A validated request, with the repository and the commits that it refers to.
 
     `commit` is the revision. `baseline` is the commit that the result becomes an experiment of: the
     same, unless the revision is itself an experiment.
@@ -115,7 +115,7 @@ def make_request(
 
 
 def _explain(problem: Mapping[str, Any]) -> str:
-    """Return what is wrong with one value of a request, and an example of a right one."""
+    """Return what is wrong with one value of a request, and an example of a valid one."""
     field = str(problem["loc"][0])
     if problem["type"] != "string_pattern_mismatch":
         reason = problem["msg"].removeprefix("Value error, ")

@@ -65,7 +65,7 @@ def _commit_of_experiment(name: str, repository: Repository) -> str | None:
     head = try_git(repository.folder, "rev-parse", "HEAD") or ""
     if len(found) > 1 and head not in found:
         raise FlowError(
-            f"revision: {len(found)} experiments are named {name!r}; give the commit of one of them"
+            f"revision: {len(found)} experiments are named {name!r}; pass the commit of one of them"
             " (git for-each-ref refs/exps)"
         )
     return found.get(head) or next(iter(found.values()), None)

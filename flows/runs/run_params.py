@@ -61,7 +61,7 @@ def _folder_with(file: str, repository: Repository, commit: str) -> Iterator[Pat
     """Yield a temporary folder with a file of the commit; FlowError if it does not exist."""
     text = try_git(repository.folder, "show", f"{commit}:{file}")
     if text is None:
-        raise FlowError(f"params: {commit[:7]} has no {file}")
+        raise FlowError(f"params: {commit[:7]} has no {file}; choose another revision or recipe")
     with tempfile.TemporaryDirectory(prefix="catdog-") as name:
         path = Path(name) / file
         path.parent.mkdir(exist_ok=True)
@@ -75,12 +75,14 @@ def _try_override(override: str, params: Path, file: str) -> None:
     before = _kind(_value(params, key))
     try:
         if to_hydra_overrides([override])[0].is_sweep_override():
-            raise ValueError("a run takes one value; a sweep takes several")
+            raise ValueError(
+                "several values; a run takes one value per key (use a study for several)"
+            )
         apply_overrides(params, [override])
     except Exception as error:  # DVC, hydra, OmegaConf and ruamel.yaml each raise their own
         raise FlowError(f"overrides: {override!r}: {_reason(error, key, file)}") from None
     after = _value(params, key)
-    if before not in ("text", "null", _kind(after)) and after is not None:
+    if before not in ("string", "null", _kind(after)) and after is not None:
         raise FlowError(f"overrides: {override!r}: {key} must be a {before}, as in {file}")
 
 
@@ -96,9 +98,9 @@ def _value(params: Path, key: str) -> Any:
 
 
 def _kind(value: object) -> str:
-    """Return the kind of a param's value, as an error message names it."""
-    kinds = {bool: "switch (true or false)", int: "number", float: "number", list: "list"}
-    return {**kinds, dict: "section", type(None): "null"}.get(type(value), "text")
+    """Return the type of a param's value, as used in error messages."""
+    kinds = {bool: "boolean (true or false)", int: "number", float: "number", list: "list"}
+    return {**kinds, dict: "mapping", type(None): "null"}.get(type(value), "string")
 
 
 def _reason(error: Exception, key: str, file: str) -> str:

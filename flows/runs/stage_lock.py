@@ -1,7 +1,7 @@
-"""A lock per stage and files: of two identical runs on one machine, the second waits for the first.
+"""A lock per stage and input files: of two identical runs on one machine, the second waits.
 
-DVC's run cache is not a lock: without this one, two workspaces would train the same model at the
-same time. The run that has waited finds the result in the run cache.
+DVC's run cache is not a lock: without this one, two runs would train the same model concurrently.
+The run that has waited finds the result in the run cache.
 """
 
 import shutil
@@ -22,19 +22,19 @@ POLL_SECONDS = 0.5
 
 @contextmanager
 def stage_lock(workspace: Workspace, stage: str, log: Log) -> Iterator[None]:
-    """Hold the lock of `stage` for the files of the workspace; wait if another run holds it.
+    """Hold the lock of `stage` for the files of the clone; wait if another run holds it.
 
     `log` gets a line that names the other run.
     """
     folder = workspace.job.repository.home / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"{tree_of(workspace.folder)}-{stage}"
+    name = f"{tree_hash(workspace.folder)}-{stage}"
     holder = folder / f"{name}.holder"
     lock = FileLock(folder / f"{name}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        log(f"{stage}: waiting for {_holder_in(holder)}, which runs the same stage")
+        log(f"{stage}: waiting for {_holder_in(holder)}, which is running the same stage")
         lock.acquire(poll_interval=POLL_SECONDS)
     try:
         holder.write_text(workspace.name, encoding="utf-8")
@@ -44,7 +44,7 @@ def stage_lock(workspace: Workspace, stage: str, log: Log) -> Iterator[None]:
         lock.release()
 
 
-def tree_of(folder: Path) -> str:
+def tree_hash(folder: Path) -> str:
     """Return the git hash of the files of a clone, without ignored ones and dvc.lock.
 
     dvc.lock records what has been run, not what is to run.

@@ -1,4 +1,4 @@
-"""The output of a stage: its log file, and what DVC's lines say about outcome and exit code."""
+"""The output of a stage: its log file, and the outcome and exit code that DVC prints."""
 
 import re
 from collections import deque
@@ -36,7 +36,7 @@ class StageLog:
         self._progress.handle_line(line)
 
     def outcome(self, stage: str) -> Outcome:
-        """Return the outcome of a stage; dvc prints none only if there was nothing to do."""
+        """Return the outcome of a stage: "unchanged" if dvc has printed none."""
         return self._outcomes.get(stage, "unchanged")
 
 

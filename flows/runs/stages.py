@@ -37,7 +37,7 @@ class StageError(FlowError):
 
 @dataclass(frozen=True)
 class Report:
-    """How a stage succeeded."""
+    """The outcome of a successful stage."""
 
     stage: Stage
     outcome: Outcome
@@ -46,8 +46,8 @@ class Report:
     pool: str | None = None  # of the machine that ran it, if it was another one
 
 
-def was_killed(_task: Any, _run: Any, state: Any) -> bool:
-    """Return whether to retry a failed task: if its stage was killed and may resume.
+def should_retry(_task: Any, _run: Any, state: Any) -> bool:
+    """Return whether to retry a failed task: only if its stage was killed, since it can resume.
 
     A stage that failed with an error would fail again.
     """
@@ -58,14 +58,15 @@ def was_killed(_task: Any, _run: Any, state: Any) -> bool:
     task_run_name="{stage}",
     cache_policy=NO_CACHE,  # DVC is the only cache
     retries=1,
-    retry_condition_fn=was_killed,
+    retry_condition_fn=should_retry,
 )
 def run_stage(stage: Stage, root: Path, logs: Path, device: bool = True) -> Report:
-    """Bring `stage` of the DVC project in `root` up to date; return how.
+    """Run `dvc repro` for `stage` of the DVC project in `root`; return its outcome.
 
     Its output goes to the log of the run and to STAGE.log in the folder `logs`, its epochs to a
-    progress artifact. If `device` is set, a training first waits for a device. Call it directly and
-    not with `.submit()`: a cancelled run interrupts the main thread only, and the stage must save.
+    progress artifact. If `device` is set, train first waits for a device. Call it directly and
+    not with `.submit()`: a cancelled run interrupts the main thread only, and training must
+    save.
     Raises StageError, after one retry if SIGKILL ended the stage; it resumes from its checkpoint.
     """
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""The progress of a training as a Prefect artifact, updated at each epoch."""
+"""The progress of a training run as a Prefect artifact, updated at each epoch."""
 
 import re
 from typing import cast
@@ -12,7 +12,7 @@ EPOCH = re.compile(r"^epoch\s+(\d+)/(\d+)\s*(.*)")
 
 
 class EpochProgress:
-    """The progress artifact `training`, updated from the lines that a training prints per epoch."""
+    """The progress artifact `training`, updated from the line that training prints per epoch."""
 
     def __init__(self) -> None:
         self._artifact: UUID | None = None
@@ -20,8 +20,8 @@ class EpochProgress:
     def handle_line(self, line: str) -> None:
         """Show the epoch if `line` reports one.
 
-        An update that fails is not retried, so that a server that is away does not delay the
-        training; the next epoch updates it again.
+        An update that fails is not retried, so that an unreachable server does not delay training;
+        the next epoch updates it again.
         """
         if not (found := EPOCH.match(line)):
             return

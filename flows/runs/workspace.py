@@ -1,9 +1,9 @@
 """An isolated clone of the repository for one run.
 
-A clone shares the git objects and the DVC cache of the repository, so it costs little time and
-disk space, and runs of different revisions can go on while files in the checkout are edited. A git
-worktree is not enough: it shares refs/exps/exec, where DVC keeps the state of the experiment that
-is being saved, with all other worktrees.
+A clone shares the git objects and the DVC cache of the repository, so it is fast to create and
+needs little disk space, and runs of different revisions can run while files in the checkout are
+edited. A git worktree is not enough: it shares refs/exps/exec, where DVC keeps the state of the
+experiment that is being saved, with all other worktrees.
 """
 
 import os
@@ -31,7 +31,7 @@ class Workspace:
     """A clone for one run.
 
     `logs` is the folder for the logs of its stages, outside the clone. `experiment` is the name
-    that the result is to have in the repository.
+    of the result in the repository.
     """
 
     name: str
@@ -52,9 +52,9 @@ def open_workspace(
 ) -> Iterator[Workspace]:
     """Clone the commit of `job` into home/runs/NAME and write its params; yield the workspace.
 
-    It is NAME-2, … if NAME is taken. The clone is removed when the block ends, unless `keep` is set
-    or the block raises; `log` gets a line that says where it is kept. Raises FlowError if the clone
-    cannot be made.
+    The name is NAME-2, … if NAME is used. The clone is removed when the block ends, unless `keep`
+    is set or the block raises; then its path is logged. Raises FlowError if the clone cannot be
+    created.
     """
     home = job.repository.home
     with records.register(home, name, flow_run, job.commit, job.request.experiment or "") as run:
@@ -66,7 +66,7 @@ def open_workspace(
 
 @contextmanager
 def _keep_or_remove(home: Path, run: records.Run, keep: bool, log: Log) -> Iterator[None]:
-    """Keep the workspace if the block raises or `keep` is set; otherwise remove it."""
+    """Keep the clone if the block raises or `keep` is set; otherwise remove it."""
     try:
         yield
     except BaseException as error:
@@ -74,12 +74,12 @@ def _keep_or_remove(home: Path, run: records.Run, keep: bool, log: Log) -> Itera
         reason = (str(error) or type(error).__name__) if failed else "stopped by a signal"
         records.mark_ended(home, run, "failed" if failed else "cancelled", reason)
         log(
-            f"the workspace is kept for {records.keep_days():g} days: {run.folder(home)}"
-            " (list or remove workspaces with `python -m flows.runs`)"
+            f"the clone is kept for {records.keep_days():g} days: {run.folder(home)}"
+            " (`python -m flows.runs list` lists the kept clones)"
         )
         raise
     if keep:
-        records.mark_ended(home, run, "finished", "kept on request")
+        records.mark_ended(home, run, "finished", "kept because keep_workspace is set")
         return
     try:
         records.remove(home, run)
@@ -89,7 +89,7 @@ def _keep_or_remove(home: Path, run: records.Run, keep: bool, log: Log) -> Itera
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
-    """Return the environment for commands in a workspace, with the variables `more`.
+    """Return the environment for commands in a clone, with the variables `more`.
 
     PYTHONPATH makes the stages import the code of `folder`; otherwise they would import the
     installed package, which may come from another checkout.
@@ -100,7 +100,7 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 
 def _make_or_remove(workspace: Workspace, run: records.Run) -> None:
-    """Make the clone; if that fails, remove what exists of it."""
+    """Make the clone; if that fails, remove the incomplete one."""
     try:
         _make(workspace)
     except BaseException as error:
@@ -127,7 +127,7 @@ def _clone(workspace: Workspace) -> None:
     if job.baseline != job.commit:
         git(folder, "reset", "--quiet", "--soft", job.baseline)
     git(folder, "remote", "set-url", "origin", job.repository.source)
-    # git makes no commits without an author, and the user of a service has none.
+    # git needs an author to commit, and a service account may not have one configured.
     for key, default in (("user.name", "catdog"), ("user.email", "catdog@localhost")):
         git(folder, "config", key, try_git(source, "config", key) or default)
 
@@ -159,7 +159,7 @@ def _configure_dvc(workspace: Workspace) -> None:
             # Copies of all photos for each run would take minutes and fill the disk. Links are
             # safe: DVC removes an output before its stage writes it.
             local["cache"]["type"] = "reflink,hardlink,copy"
-        # The default, /var/tmp/dvc, keeps a folder for every workspace that ever existed.
+        # The default, /var/tmp/dvc, keeps a folder for every clone that ever existed.
         local["core"]["site_cache_dir"] = str(dvc_folder / "tmp" / "site")
 
 
@@ -169,8 +169,8 @@ def _relative_remotes(
     """Return the remotes whose URL is a path relative to the checkout, as absolute paths.
 
     Except for those that exist in the clone, such as the sample's remote: these have the data of
-    the revision. The default remote is always the checkout's, since what is pushed to one in the
-    clone would be removed with it.
+    the revision. The default remote is always the checkout's, since data pushed to a remote
+    in the clone would be removed with it.
     """
     remotes = {}
     default, local = theirs["core"].get("remote"), theirs.load_one("local")["remote"]

@@ -40,7 +40,7 @@ def show(points: Sequence[PointResult], title: str, metric: str | None) -> None:
     values = values_by_label(points, metric) if metric else {}
     if not metric or not values:
         get_run_logger().info(
-            "no plot: no point has %s", f"the metric {metric}" if metric else "a metric"
+            "no plot created: no point has %s", f"the metric {metric}" if metric else "a metric"
         )
         return
     data = base64.b64encode(plot(values, metric, title)).decode()

@@ -63,7 +63,9 @@ def read_study(file: str, repository: Repository) -> Study:
     text = try_git(repository.folder, "show", f"HEAD:{file}")
     if text is None:
         listed = git(repository.folder, "ls-tree", "--name-only", "HEAD", "studies/").splitlines()
-        known = f"choose one of {', '.join(listed)}" if listed else "there are none in studies/"
+        known = (
+            f"choose one of {', '.join(listed)}" if listed else "studies/ contains no study files"
+        )
         raise FlowError(f"study: {file} does not exist in {repository.source}; {known}")
     return parse(text, file)
 

@@ -13,11 +13,11 @@
     seeds: [1, 2, 3]                       # values of train.seed, for each setting above
     metric: accuracy                       # metric of the plot (default: the first one)
 
-All keys are optional, but a study needs `grid`, `points` or `seeds`. This one defines 15 points:
+All keys are optional, but a study needs `grid`, `points` or `seeds`. The example defines 15 points:
 5 settings (4 in the grid, and `large`) × 3 seeds. `points` may also be a list of settings without
 names.
 
-A setting is a key of params.yaml, written with dots, and its value: a number, text, true, false,
+A setting is a key of params.yaml, written with dots, and its value: a number, string, boolean,
 null, or a list of these. A key that is set in `overrides` or by `seeds` cannot be set in `grid` or
 `points` too.
 
@@ -68,8 +68,10 @@ def _supported(value: Any) -> Any:
     items = value if isinstance(value, list) else [value]
     for item in items:
         if not (item is None or isinstance(item, bool | int | float | str)):
-            kind = "a section; join its keys with dots" if isinstance(item, dict) else f"{item!r}"
-            raise ValueError(f"must be a number, text, true, false, null or a list, not {kind}")
+            kind = (
+                "a mapping; write nested keys with dots" if isinstance(item, dict) else f"{item!r}"
+            )
+            raise ValueError(f"must be a number, string, boolean, null or list, not {kind}")
         if isinstance(item, str) and ("${" in item or _has_control_character(item)):
             raise ValueError(f"{item!r} has characters that `dvc exp run -S` does not support")
     return value
@@ -178,7 +180,7 @@ def parse(text: str, path: str) -> Study:
     if not isinstance(values, dict):
         raise FlowError(f"{path}: must be a mapping with keys such as grid and seeds")
     if "name" in values:
-        raise FlowError(f"{path}: name: unknown key; a study is named after its file")
+        raise FlowError(f"{path}: name: unknown key; rename the file, which names the study")
     try:
         return Study.model_validate({**values, "name": PurePath(path).stem})
     except ValidationError as error:
@@ -255,7 +257,7 @@ def _as_hydra(value: bool | float | str | None) -> str:
 def as_text(value: Any) -> str:
     """Return `value` as one line of YAML: null, true, 0.03, text, 'null', [1, 2]."""
     match value:
-        case str() if _reads_as_another_type(value):
+        case str() if _needs_quotes(value):
             return f"'{value}'"
         case None:
             return "null"
@@ -267,7 +269,7 @@ def as_text(value: Any) -> str:
             return str(value)
 
 
-def _reads_as_another_type(text: str) -> bool:
+def _needs_quotes(text: str) -> bool:
     """Return whether a text is what `as_text` returns for null, a boolean or a number."""
     for convert in (int, float):
         with suppress(ValueError):
@@ -287,7 +289,10 @@ def _explain(error: ValidationError) -> str:
             known = ", ".join(key for key in Study.model_fields if key != "name")
             text = f"unknown key; choose one of {known}"
         case "string_pattern_mismatch":
-            text = f"{problem['input']!r} must match {problem['ctx']['pattern']}"
+            pattern = problem["ctx"]["pattern"]
+            text = (
+                f"invalid value {problem['input']!r}; must match the regular expression {pattern}"
+            )
         case "list_type":
             text = f"must be a list, such as [{as_text(problem['input'])}]"
         case _:

@@ -1,4 +1,4 @@
-"""Every way in which a run on an agent can die, with a real server, agent, git and DVC."""
+"""Failures of runs on an agent, with a real server, agent, git and DVC."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ from prefect.states import Cancelling
 
 from flows.deploy import automations
 from flows.guards.device_slots import Device
-from flows.guards.heartbeats import BEAT_SECONDS, MISSED_BEATS
+from flows.guards.heartbeats import HEARTBEAT_SECONDS, MISSED_HEARTBEATS
 from tests.helpers.prefect_runs import log_of, run_deployment_now, state_of, wait_for_end
 from tools.prefect_services import REPOSITORY, Agent, Server, wait_for
 from tools.tiny_project import commit, create
@@ -137,7 +137,7 @@ def test_cancelled_run_saves_leaves_no_process_and_the_next_resumes(
 
 
 @pytest.mark.slow
-def test_killed_flow_is_crashed_its_training_saves_and_the_next_resumes(
+def test_killed_flow_is_marked_as_crashed_saves_a_checkpoint_and_the_next_run_resumes(
     agent: Callable[[], Agent], outside: Path
 ) -> None:
     worker = agent()
@@ -167,7 +167,7 @@ def test_stopped_agent_lets_the_training_save_and_leaves_no_process(
 
 
 @pytest.mark.slow
-def test_of_two_agents_with_one_device_the_second_waits_and_logs_for_which_run(
+def test_second_agent_with_the_same_device_waits_and_logs_the_name_of_the_run(
     project: Path,
     outside: Path,
     tmp_path: Path,
@@ -180,10 +180,10 @@ def test_of_two_agents_with_one_device_the_second_waits_and_logs_for_which_run(
     first = start_training(outside)
     # With other params, so that it does not wait for the result of the first.
     second = run_deployment_now("pipeline/pipeline", overrides=["optimizer.lr=0.2"]).id
-    wait_for(lambda: any(line.endswith(": waiting") for line in log_of(second)))
+    wait_for(lambda: any(line.startswith("waiting for a free device: ") for line in log_of(second)))
     with get_client(sync_client=True) as client:
         name = client.read_flow_run(first).name
-    assert f"gpu7 is in use by run {name}: waiting" in log_of(second)
+    assert f"waiting for a free device: gpu7 is in use by run {name}" in log_of(second)
     assert state_of(first).is_running() and state_of(second).is_running()
     (outside / "may end").touch()
     assert wait_for_end(first).is_completed()
@@ -216,7 +216,7 @@ def test_agent_of_a_non_interactive_shell_stops_at_the_first_signal(
 
 
 @pytest.mark.slow
-def test_run_of_a_dead_machine_is_crashed_by_the_server_and_the_next_resumes(
+def test_server_marks_runs_of_a_failed_machine_as_crashed_and_the_next_run_resumes(
     agent: Callable[[], Agent], outside: Path
 ) -> None:
     worker = agent()
@@ -224,7 +224,7 @@ def test_run_of_a_dead_machine_is_crashed_by_the_server_and_the_next_resumes(
     wait_for(slots_in_use)
     worker.kill()
     assert state_of(run).is_running()  # no process is left that could report it
-    end = wait_for_end(run, BEAT_SECONDS * (MISSED_BEATS + 2))
+    end = wait_for_end(run, HEARTBEAT_SECONDS * (MISSED_HEARTBEATS + 2))
     assert end.is_crashed()
     (action,) = next(automations(None)).actions
     assert isinstance(action, ChangeFlowRunState)
@@ -236,7 +236,7 @@ def test_run_of_a_dead_machine_is_crashed_by_the_server_and_the_next_resumes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [3, BEAT_SECONDS * (MISSED_BEATS + 1)])
+@pytest.mark.parametrize("seconds", [3, HEARTBEAT_SECONDS * (MISSED_HEARTBEATS + 1)])
 def test_run_survives_a_restart_of_the_server(
     deployed: Server, agent: Callable[[], Agent], outside: Path, seconds: float
 ) -> None:
@@ -245,7 +245,7 @@ def test_run_survives_a_restart_of_the_server(
     deployed.stop()
     time.sleep(seconds)
     deployed.start()
-    time.sleep(BEAT_SECONDS)  # it checks for runs without a heartbeat
+    time.sleep(HEARTBEAT_SECONDS)  # it checks for runs without a heartbeat
     assert state_of(run).is_running()
     (outside / "may end").touch()
     end = wait_for_end(run)

@@ -140,13 +140,13 @@ def test_drop_of_accuracy_emits_an_event(worse: Page) -> None:
     assert events[0]["payload"]["after"] == 0.5
 
 
-def test_summary_of_a_failed_run_has_the_reason_and_the_workspace(project: Path) -> None:
+def test_summary_of_a_failed_run_has_the_reason_and_the_clone(project: Path) -> None:
     (project / "evaluate.py").write_text("raise SystemExit('no model')", encoding="utf-8")
     tiny_project.commit(project, "An evaluation that fails")
     state = pipeline(return_state=True)
     text = artifacts_of(state)["summary"].data
     assert text.startswith("## Failed: stage evaluate failed: exit code 1")
-    assert "- **workspace**: " in text
+    assert "- **clone**: " in text
     assert "| train | restored from the cache |" in text
     tiny_project.git(project, "reset", "-q", "--hard", "HEAD~1")
 
@@ -174,7 +174,7 @@ def test_only_a_drop_by_more_than_allowed_is_reported(
     assert compare() is reported
 
 
-def test_server_that_is_away_does_not_delay_a_training(
+def test_unreachable_server_does_not_delay_training(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     retries: list[int] = []

@@ -23,7 +23,7 @@ from prefect.variables import Variable
 
 from flows.deploy import POOLS, main, wait_for_server
 from flows.errors import FlowError
-from flows.guards.heartbeats import BEAT_SECONDS, MISSED_BEATS
+from flows.guards.heartbeats import HEARTBEAT_SECONDS, MISSED_HEARTBEATS
 from flows.on_new_photos import VARIABLE, on_new_photos
 from flows.paths import RAW_POINTER
 from flows.runs import artifacts
@@ -68,11 +68,11 @@ def test_each_deployment_is_in_a_pool_of_processes(deployed: Server) -> None:
 def test_runs_send_heartbeats_often_enough_and_have_the_tag_of_the_automation(
     deployed: Server,
 ) -> None:
-    """Otherwise its runs would be marked as crashed while they are alive, or never."""
+    """Otherwise its runs would be marked as crashed while they are running, or never."""
     for deployment in deployments().values():
         variables: Any = deployment.job_variables
         environment = variables["env"]
-        assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(BEAT_SECONDS)
+        assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT_SECONDS)
         assert deployment.tags == ["catdog"]
 
 
@@ -82,7 +82,9 @@ def test_runs_send_heartbeats_often_enough_and_have_the_tag_of_the_automation(
 )
 def test_each_file_of_deployments_has_the_interval_of_the_heartbeats(file: str) -> None:
     text = (ROOT / file).read_text(encoding="utf-8")
-    assert re.findall(r'PREFECT_FLOWS_HEARTBEAT_FREQUENCY: "(\d+)"', text) == [str(BEAT_SECONDS)]
+    assert re.findall(r'PREFECT_FLOWS_HEARTBEAT_FREQUENCY: "(\d+)"', text) == [
+        str(HEARTBEAT_SECONDS)
+    ]
 
 
 def test_commands_in_the_repository_use_the_settings_of_prefect_toml() -> None:
@@ -96,7 +98,7 @@ def test_commands_in_the_repository_use_the_settings_of_prefect_toml() -> None:
         [sys.executable, "-c", show], cwd=ROOT, env=kept, check=True, stdout=subprocess.PIPE
     ).stdout.split()
     assert printed == [
-        str(BEAT_SECONDS).encode(),
+        str(HEARTBEAT_SECONDS).encode(),
         b"False",
         b"prefect.server.concurrency.lease_storage.filesystem",
     ]
@@ -196,23 +198,25 @@ def test_deploying_again_changes_nothing(deployed: Server) -> None:
     ids = {name: deployment.id for name, deployment in deployments().items()}
     deploy(deployed)
     pause_schedules()
-    assert automation_names() == before == ["catdog: a run that has gone silent is dead"]
+    assert automation_names() == before == ["catdog: mark runs without heartbeats as crashed"]
     assert {name: deployment.id for name, deployment in deployments().items()} == ids
 
 
-def test_run_is_dead_after_three_missed_heartbeats(deployed: Server) -> None:
+def test_run_is_marked_as_crashed_after_three_missed_heartbeats(deployed: Server) -> None:
     with get_client(sync_client=True) as client:
         (automation,) = client.read_automations()
     trigger: Any = automation.trigger
-    assert trigger.within.total_seconds() == BEAT_SECONDS * MISSED_BEATS == 90
+    assert trigger.within.total_seconds() == HEARTBEAT_SECONDS * MISSED_HEARTBEATS == 90
 
 
-def test_missing_server_is_one_line() -> None:
+def test_error_of_a_missing_server_is_one_line() -> None:
     nowhere = {PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}
     with (
         temporary_settings(nowhere),
         get_client(sync_client=True) as client,
-        pytest.raises(FlowError, match=r"^no Prefect server answers at http://127\.0\.0\.1:9/api;"),
+        pytest.raises(
+            FlowError, match=r"^http://127\.0\.0\.1:9/api: the Prefect server does not respond;"
+        ),
     ):
         wait_for_server(client, seconds=0)
 
@@ -228,7 +232,7 @@ def test_missing_password_names_the_setting(
     finally:
         server.kill()
     assert capsys.readouterr().err == (
-        f"deploy failed: the server at {server.url} requires a password; set"
+        f"deploy failed: {server.url}: the server requires a password; set"
         " PREFECT_API_AUTH_STRING to the server's PREFECT_SERVER_API_AUTH_STRING\n"
     )
 
@@ -271,7 +275,7 @@ def receiver(deployed: Server) -> Iterator[Receiver]:
                 client.delete_automation(automation.id)
 
 
-def test_failure_and_a_worse_model_are_notified(receiver: Receiver) -> None:
+def test_notifications_about_a_failed_run_and_an_accuracy_drop(receiver: Receiver) -> None:
     @flow(name="bad", flow_run_name="unlucky")
     def bad() -> None:
         artifacts.report_drop(artifacts.Difference("HEAD", {}, {"accuracy": (0.95, 0.9)}), 0.02)
@@ -286,7 +290,7 @@ def test_failure_and_a_worse_model_are_notified(receiver: Receiver) -> None:
     ]
 
 
-def test_other_flows_of_the_server_are_not_notified(receiver: Receiver) -> None:
+def test_no_notification_about_other_flows_of_the_server(receiver: Receiver) -> None:
     @flow(name="other", flow_run_name="not ours")
     def other() -> None:
         raise ValueError("not ours")

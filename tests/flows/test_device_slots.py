@@ -210,11 +210,11 @@ def test_slot_without_a_lease_is_freed(prefect_server: Server) -> None:
     logged: list[str] = []
     with device_slot(logged.append):
         assert in_use(device) == 1
-    assert logged == ["cpu is in use by a run that has ended: waiting"]
+    assert logged == ["waiting for a free device: cpu is in use by a run that has ended"]
     assert in_use(device) == 0
 
 
-def test_device_with_a_limit_of_zero_is_waited_for(prefect_server: Server) -> None:
+def test_run_waits_for_a_device_with_a_limit_of_zero(prefect_server: Server) -> None:
     device = Device("cpu")
     with device_slot(pytest.fail):
         pass
@@ -227,7 +227,7 @@ def test_device_with_a_limit_of_zero_is_waited_for(prefect_server: Server) -> No
 
     with device_slot(raise_limit):
         assert in_use(device) == 1
-    assert logged == [f"cpu is disabled (the limit {device.limit} is 0): waiting"]
+    assert logged == [f"waiting for a free device: cpu is disabled (the limit {device.limit} is 0)"]
 
 
 def test_unreachable_server_at_the_end_of_a_training_does_not_hide_its_error(
@@ -261,5 +261,6 @@ def test_server_that_does_not_answer_is_named_in_the_log() -> None:
     with temporary_settings(nowhere), pytest.raises(InterruptedError) as error, device_slot(stop):
         pass
     assert str(error.value) == (
-        "cpu could not be requested (no answer from http://127.0.0.1:9/api): waiting"
+        "waiting for a free device: cpu could not be requested"
+        " (http://127.0.0.1:9/api does not respond)"
     )

@@ -88,7 +88,7 @@ def test_repeated_run_restores_everything_from_the_cache(
 def test_uncommitted_change_is_reported_and_not_used(server: str, project: Path) -> None:
     tiny_project.write_stage(project, "train", "model.txt", "'changed'")
     state = pipeline(overrides=("train.seed=8",), keep_workspace=True, return_state=True)
-    warning = "train.py: changed, but not committed; this run does not use it"
+    warning = "train.py: changed but not committed; this run ignores the change"
     assert warning in log_of_ended(state)
     (clone,) = workspaces(project)
     model = project / ".catdog" / "flows" / "runs" / clone / "model.txt"

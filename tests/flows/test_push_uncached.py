@@ -38,17 +38,15 @@ def stored_metrics(project: Path) -> Path:
 
 
 def test_uncached_output_is_pushed(project: Path) -> None:
-    assert push(project) == (0, ["pushed 1 outputs that are not cached by DVC"])
+    assert push(project) == (0, ["pushed 1 outputs with cache: false"])
     assert stored_metrics(project).read_text() == (project / "metrics.json").read_text()
 
 
 @pytest.mark.skipif(not small_disks_can_be_made(), reason="needs user namespaces")
-def test_full_remote_is_one_line_of_error(project: Path) -> None:
+def test_error_of_a_full_remote_is_one_line(project: Path) -> None:
     store = project.parent / "store"
     store.mkdir()
     fill = ["sh", "-c", 'head -c 100000 /dev/zero > "$0/filler"; exec "$@"', str(store)]
     code, lines = push(project, before=[*on_a_small_disk(store), *fill])
     assert code == 1
-    assert lines == [
-        "ERROR: failed to push outputs that are not cached by DVC: 1 of 1 could not be written"
-    ]
+    assert lines == ["ERROR: failed to push outputs with cache: false: 1 of 1 could not be written"]

@@ -1,4 +1,4 @@
-"""The records of runs, the command that lists and removes them, and the clean-up of dead runs."""
+"""The records of runs, the command that lists and removes them, and clean-up after crashed runs."""
 
 import errno
 import json
@@ -125,17 +125,23 @@ def test_run_of_a_killed_process_is_marked_failed_and_its_training_is_ended(
     logged: list[str] = []
     records.clean_up(home, logged.append)
     (run,) = records.all_runs(home)
-    assert (run.state, run.message) == ("failed", f"process {process.pid} on {run.host} has died")
+    assert (run.state, run.message) == (
+        "failed",
+        f"process {process.pid} on {run.host} has crashed",
+    )
     assert (home / "saved").exists()
     assert not [left for left in psutil.process_iter() if _in_session(left, process.pid)]
     (line,) = logged
-    assert f"process {process.pid} on {run.host} has died; ended 1 of its child processes" in line
+    assert (
+        f"process {process.pid} on {run.host} has crashed; terminated 1 of its child processes"
+        in line
+    )
     assert run.folder(home).is_dir()
     records.clean_up(home, logged.append)
     assert len(logged) == 1
 
 
-def test_run_that_is_alive_is_not_touched(
+def test_clean_up_does_not_change_a_live_run(
     home: Path, holder: Callable[..., "subprocess.Popen[bytes]"], capsys: pytest.CaptureFixture[str]
 ) -> None:
     process = holder(TRAINING)
@@ -160,7 +166,7 @@ def test_dead_run_is_listed_as_dead_before_the_clean_up(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert main(["list"]) == 0
-    assert "dead" in capsys.readouterr().out
+    assert "crashed" in capsys.readouterr().out
     assert main(["remove", "--failed"]) == 0
     assert names(home) == []
 
@@ -264,7 +270,7 @@ def test_list_shows_the_runs_and_their_messages(
 
 def test_list_without_workspaces_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
-    assert capsys.readouterr().out == f"no workspaces in {home / 'runs'}\n"
+    assert capsys.readouterr().out == f"no clones in {home / 'runs'}\n"
 
 
 def test_named_runs_are_removed_and_unknown_names_refused(
@@ -289,7 +295,7 @@ def test_remove_failed_keeps_finished_runs(home: Path) -> None:
     assert names(home) == []
 
 
-def test_remove_needs_a_choice(home: Path) -> None:
+def test_remove_without_a_selection_is_an_error(home: Path) -> None:
     with pytest.raises(SystemExit) as refused:
         main(["remove"])
     assert refused.value.code == 2

@@ -202,7 +202,7 @@ def test_a_pool_without_a_stage_deployment_is_refused_before_any_copy(
     run = run_placed({**PLACES, "train": "tpu"})
     state = wait_for_end(run.id, TIMEOUT)
     assert state.is_failed()
-    reason, _, pools = str(state.message).partition("; pools for stages: ")
+    reason, _, pools = str(state.message).partition("; available pools: ")
     assert reason.endswith(
         "the server has no deployment stage/tpu; run make deploy or choose another pool"
     )
@@ -219,7 +219,7 @@ def test_placement_without_a_remote_is_refused(
     run = run_placed(PLACES, revision=tiny_project.commit(origin, "No remote"))
     state = wait_for_end(run.id, TIMEOUT)
     assert state.is_failed()
-    assert "placement requires a default DVC remote" in str(state.message)
+    assert "placement: requires a default DVC remote" in str(state.message)
     assert (cpu.ran(), gpu.ran()) == ([], [])
 
 

@@ -93,14 +93,16 @@ def test_bare_repository_is_used_like_a_url(
     assert (ours.source, ours.is_checkout) == (str(tmp_path / "bare.git"), False)
 
 
-def test_unreachable_url_is_one_line_and_leaves_no_incomplete_mirror(
+def test_error_of_an_unreachable_url_is_one_line_and_leaves_no_incomplete_mirror(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"file://{tmp_path}/none.git"
     monkeypatch.setenv("CATDOG_REPOSITORY", url)
     with pytest.raises(FlowError) as refused:
         repository()
-    assert str(refused.value).startswith(f"{url}: cannot be read: git clone failed in ")
+    assert str(refused.value).startswith(
+        f"{url}: cannot be cloned or fetched: git clone failed in "
+    )
     assert str(refused.value).endswith("does not appear to be a git repository")
     assert "\n" not in str(refused.value)
     assert [path.suffix for path in (home() / "mirrors").iterdir()] == [".lock"]

@@ -40,7 +40,7 @@ def make_experiment(project: Path, name: str, baseline: str) -> str:
     return commit
 
 
-def refusal(request: RunRequest, ours: Repository) -> str:
+def error_of(request: RunRequest, ours: Repository) -> str:
     with pytest.raises(FlowError) as refused:
         check(request, ours)
     return str(refused.value)
@@ -67,7 +67,7 @@ def test_experiment_can_be_the_revision(project: Path, ours: Repository) -> None
     assert baseline_of(head, ours) == head
 
 
-def test_of_several_experiments_with_the_same_name_that_of_head_is_used(
+def test_experiment_of_head_takes_precedence_over_others_with_the_same_name(
     project: Path, ours: Repository
 ) -> None:
     first = git(project, "rev-parse", "HEAD")
@@ -77,11 +77,11 @@ def test_of_several_experiments_with_the_same_name_that_of_head_is_used(
         git(project, "checkout", "-q", head)
         assert check(RunRequest(revision="x"), ours).commit == commit
     git(project, "commit", "-q", "--allow-empty", "-m", "third")
-    assert "2 experiments are named 'x'" in refusal(RunRequest(revision="x"), ours)
+    assert "2 experiments are named 'x'" in error_of(RunRequest(revision="x"), ours)
 
 
 def test_unknown_revision_is_refused(project: Path, ours: Repository) -> None:
-    reason = refusal(RunRequest(revision="v9"), ours)
+    reason = error_of(RunRequest(revision="v9"), ours)
     assert reason == (
         "revision: unknown revision 'v9'; must be a commit, branch, tag or experiment of"
         f" {project.resolve()}"
@@ -94,7 +94,7 @@ def test_revision_that_is_not_a_dvc_project_is_refused(
 ) -> None:
     git(project, "rm", "-q", "-r", "--cached", missing)
     git(project, "commit", "-q", "-m", "without")
-    assert f"has no {missing} in its top folder" in refusal(RunRequest(), ours)
+    assert f"has no {missing} in its top folder" in error_of(RunRequest(), ours)
 
 
 def test_recipe_must_be_in_the_revision_not_in_the_working_tree(
@@ -102,7 +102,7 @@ def test_recipe_must_be_in_the_revision_not_in_the_working_tree(
 ) -> None:
     check(RunRequest(recipe="slow"), ours)
     (project / "recipes" / "new.yaml").write_text("a: 1\n")
-    reason = refusal(RunRequest(recipe="new"), ours)
+    reason = error_of(RunRequest(recipe="new"), ours)
     head = git(project, "rev-parse", "HEAD")
     assert reason == f"recipe: unknown recipe 'new'; {head[:7]} has slow"
 
@@ -130,16 +130,16 @@ def test_valid_override_is_accepted(ours: Repository, override: str) -> None:
         ("optimizer.lr.x=1", "params.yaml has no optimizer.lr.x"),
         ("optimizer.lr=O.1", "optimizer.lr must be a number, as in params.yaml"),
         ("optimizer.lr=", "optimizer.lr must be a number, as in params.yaml"),
-        ("optimizer=3", "optimizer must be a section, as in params.yaml"),
+        ("optimizer=3", "optimizer must be a mapping, as in params.yaml"),
         ("train.sizes=3", "train.sizes must be a list, as in params.yaml"),
-        ("optimizer.lr=0.1,0.2", "a run takes one value; a sweep takes several"),
-        ("optimizer.lr=range(1,4)", "a run takes one value; a sweep takes several"),
+        ("optimizer.lr=0.1,0.2", "several values; a run takes one value per key"),
+        ("optimizer.lr=range(1,4)", "several values; a run takes one value per key"),
         ("train.sizes=[1,2", "no viable alternative at input '[1,2'"),
         ("optimizer.lr=${x}", "Interpolation key 'x' not found"),
     ],
 )
 def test_invalid_override_is_refused(ours: Repository, override: str, reason: str) -> None:
-    message = refusal(RunRequest(overrides=("train.epochs=3", override)), ours)
+    message = error_of(RunRequest(overrides=("train.epochs=3", override)), ours)
     assert message.startswith("overrides: ")
     assert message.endswith(reason)
     assert "\n" not in message
@@ -149,14 +149,14 @@ def test_overrides_apply_to_the_recipe(project: Path, ours: Repository) -> None:
     (project / "recipes" / "bare.yaml").write_text("train:\n  seed: 1\n")
     tiny_project.commit(project, "A recipe with other keys")
     check(RunRequest(recipe="bare", overrides=("train.seed=2",)), ours)
-    reason = refusal(RunRequest(recipe="bare", overrides=("optimizer.lr=2",)), ours)
+    reason = error_of(RunRequest(recipe="bare", overrides=("optimizer.lr=2",)), ours)
     assert reason.endswith("recipes/bare.yaml has no optimizer.lr")
 
 
 def test_experiment_name_must_be_unused_at_the_commit(project: Path, ours: Repository) -> None:
     head = git(project, "rev-parse", "HEAD")
     make_experiment(project, "x", head)
-    reason = refusal(RunRequest(experiment="x"), ours)
+    reason = error_of(RunRequest(experiment="x"), ours)
     assert reason.startswith(f"experiment: 'x' already exists at {head[:7]}")
     assert reason.endswith("dvc exp remove x")
     git(project, "commit", "-q", "--allow-empty", "-m", "next")
@@ -169,7 +169,7 @@ def test_refused_request_creates_no_files(project: Path, ours: Repository) -> No
         RunRequest(recipe="none"),
         RunRequest(overrides=("a.b=1",)),
     ):
-        refusal(request, ours)
+        error_of(request, ours)
     assert not ours.home.exists()
     assert git(project, "status", "--porcelain") == ""
 
@@ -180,7 +180,7 @@ def test_commit_that_only_origin_has_is_fetched(project: Path, tmp_path: Path) -
     new = tiny_project.commit(project, "After the clone")
     elsewhere = Repository(str(tmp_path / "elsewhere"), tmp_path / "elsewhere", tmp_path, True)
     assert check(RunRequest(revision=new), elsewhere).commit == new
-    assert "unknown revision" in refusal(RunRequest(revision="0" * 40), elsewhere)
+    assert "unknown revision" in error_of(RunRequest(revision="0" * 40), elsewhere)
 
 
 def test_internal_refs_of_dvc_are_not_experiments(project: Path, ours: Repository) -> None:
@@ -243,7 +243,7 @@ def test_malformed_values_are_refused(values: dict[str, object]) -> None:
         RunRequest.model_validate(values)
 
 
-def test_refusal_names_the_value_and_gives_an_example() -> None:
+def test_error_names_the_value_and_gives_an_example() -> None:
     with pytest.raises(FlowError) as refused:
         make_request(recipe="quick.yaml", overrides=["optimizer.lr 0.1"])
     assert str(refused.value) == (
@@ -266,7 +266,7 @@ def test_invalid_yaml_in_committed_params_is_reported(
     (project / file).write_text("optimizer: {lr: 0.1\ntrain: [\n")
     head = tiny_project.commit(project, "Broken")
     recipe = "broken" if "broken" in file else None
-    reason = refusal(RunRequest(recipe=recipe, overrides=("optimizer.lr=1",)), ours)
+    reason = error_of(RunRequest(recipe=recipe, overrides=("optimizer.lr=1",)), ours)
     assert reason.startswith(f"{head[:7]}:{file}: invalid YAML: ")
     assert "\n" not in reason
     assert "/tmp" not in reason

@@ -35,7 +35,7 @@ def test_late_runs_are_disabled_on_sqlite_unless_enabled_explicitly(
     assert os.environ.get(SETTING) == expected
 
 
-def test_error_of_the_database_is_left_to_the_server(
+def test_database_errors_are_reported_by_the_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A wrong password of PostgreSQL is an error of the driver, not of SQLAlchemy."""

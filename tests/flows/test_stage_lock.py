@@ -1,4 +1,4 @@
-"""Of two runs with the same stage and files on one machine, the second waits for the first."""
+"""If two runs have the same stage and files on one machine, the second waits for the first."""
 
 import shutil
 import signal
@@ -12,7 +12,7 @@ import pytest
 
 from flows.runs.repository import Repository
 from flows.runs.request import Job, RunRequest
-from flows.runs.stage_lock import stage_lock, tree_of
+from flows.runs.stage_lock import stage_lock, tree_hash
 from flows.runs.workspace import Workspace
 from tools import tiny_project
 from tools.tiny_project import git
@@ -80,7 +80,7 @@ def acquire(ours: Workspace, stage: str) -> tuple[list[str], threading.Event]:
 def test_second_run_waits_and_logs_for_which_run(first: Workspace, second: Workspace) -> None:
     with stage_lock(first, "train", print):
         logged, acquired = acquire(second, "train")
-        assert logged == ["train: waiting for run first, which runs the same stage"]
+        assert logged == ["train: waiting for run first, which is running the same stage"]
         assert not acquired.wait(1)
     assert acquired.wait(30)
 
@@ -93,14 +93,14 @@ def test_runs_with_other_stages_or_files_do_not_wait(first: Workspace, second: W
 
 
 def test_ignored_files_and_dvc_lock_do_not_count(first: Workspace) -> None:
-    before = tree_of(first.folder)
+    before = tree_hash(first.folder)
     (first.folder / "dvc.lock").touch()
     (first.folder / "ignored").touch()
-    assert tree_of(first.folder) == before
+    assert tree_hash(first.folder) == before
     tiny_project.commit(first.folder, "with a lock file")
-    assert tree_of(first.folder) == before
+    assert tree_hash(first.folder) == before
     (first.folder / "new.py").touch()
-    assert tree_of(first.folder) != before
+    assert tree_hash(first.folder) != before
     assert git(first.folder, "status", "--porcelain") == "?? new.py"  # its index is as it was
 
 

@@ -151,15 +151,15 @@ def test_names_are_unique_and_valid_for_git_dvc_and_the_pipeline(
         ("{grid: {a.x: 1}}", "grid.a.x: must be a list, such as [1]"),
         ("{grid: {a.x: []}}", "grid.a.x: .* at least 1 item"),
         ("{grid: {a.x: [1, 2, 1]}}", "grid.a.x: contains 1 twice"),
-        ("{grid: {a x: [1]}}", "grid.a x: 'a x' must match"),
-        ("{grid: {a.x: [{b: 1}]}}", "grid.a.x.0: .* not a section; join its keys with dots"),
+        ("{grid: {a x: [1]}}", "grid.a x: invalid value 'a x'; must match"),
+        ("{grid: {a.x: [{b: 1}]}}", "grid.a.x.0: .* not a mapping; write nested keys with dots"),
         ("{grid: {a.x: ['${b}']}}", "grid.a.x.0: '${b}' has characters that"),
         ("{points: 3}", "points: must be a list of settings, or a mapping"),
         ("{points: [{a: {x: 1}}]}", "points.0.a: .* join its keys with dots"),
-        ("{points: {a b: {a.x: 1}}}", "points.a b: 'a b' must match"),
+        ("{points: {a b: {a.x: 1}}}", "points.a b: invalid value 'a b'; must match"),
         ("{points: [{a.x: 1}, {a.x: 1}]}", "the point lr-x=1 is defined twice"),
         ("{points: [{a.x: 1}], grid: {a.x: [1]}}", "the point lr-x=1 is defined twice"),
-        ("{points: {x=1: {}}}", "points.x=1: 'x=1' must match"),
+        ("{points: {x=1: {}}}", "points.x=1: invalid value 'x=1'; must match"),
         ("{seeds: [1, one]}", "seeds.1: .* integer"),
         ("{seeds: [-1]}", "seeds.0: .* greater than or equal to 0"),
         ("{seeds: [1, 1]}", "seeds: contains 1 twice"),
@@ -169,8 +169,8 @@ def test_names_are_unique_and_valid_for_git_dvc_and_the_pipeline(
             "train.seed is set both in overrides and in seeds",
         ),
         ("{overrides: [a.x=1], points: [{a.x: 2}]}", "a.x is set both in overrides and in grid or"),
-        ("{overrides: [a.x], seeds: [1]}", "overrides.0: 'a.x' must match"),
-        ("{recipe: ../x, seeds: [1]}", "recipe: '../x' must match"),
+        ("{overrides: [a.x], seeds: [1]}", "overrides.0: invalid value 'a.x'; must match"),
+        ("{recipe: ../x, seeds: [1]}", "recipe: invalid value '../x'; must match"),
     ],
 )
 def test_an_invalid_study_is_rejected_in_one_line_with_the_key(text: str, message: str) -> None:
@@ -182,7 +182,9 @@ def test_an_invalid_study_is_rejected_in_one_line_with_the_key(text: str, messag
 
 
 def test_a_file_name_that_is_no_valid_study_name_is_rejected() -> None:
-    with pytest.raises(FlowError, match=r"^my study\.yaml: name: 'my study' must match"):
+    with pytest.raises(
+        FlowError, match=r"^my study\.yaml: name: invalid value 'my study'; must match"
+    ):
         parse("seeds: [1]", "my study.yaml")
 
 

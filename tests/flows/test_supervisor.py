@@ -83,7 +83,7 @@ def test_supervisor_reports_a_command_that_cannot_be_started() -> None:
     command = [*SUPERVISE, "1", "--", "/no/such/command"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 127
-    assert run.stdout == "cannot start /no/such/command: No such file or directory\n"
+    assert run.stdout == "/no/such/command: cannot be started: No such file or directory\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

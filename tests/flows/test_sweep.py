@@ -28,7 +28,7 @@ from flows.errors import FlowError
 from flows.guards import many_runs
 from flows.runs.repository import Repository, repository
 from flows.runs.request import Job, RunRequest, check
-from flows.sweep import check_options, run_here, sweep, unrelated_to
+from flows.sweep import check_options, run_here, sweep, warnings_unrelated_to
 from flows.sweeps.artifacts import PointResult, first_metric, plot, table, values_by_label
 from flows.sweeps.plan import make_plan
 from flows.sweeps.results import Result, results
@@ -49,14 +49,14 @@ rate, seed = params["optimizer"]["lr"], params["train"]["seed"]
 with Path(os.environ["RUNS_LOG"]).open("a") as log:
     log.write(f"{rate}/{seed} ")
 if rate > 1:
-    sys.exit("the loss is not a number")
+    sys.exit("the loss is NaN")
 accuracy = round(0.9 - rate + seed / 100, 4)
 Path("metrics.json").write_text(json.dumps({"accuracy": accuracy, "recall": {"cat": 0.5}}))
 """
 STUDY = "description: Which rate?\ngrid: {optimizer.lr: [3, 0.1]}\nseeds: [1, 2]\n"
 STUDIES = {"lr": STUDY, "one": "{seeds: [4]}", "two": "{seeds: [1, 2]}"}
 
-# Trains until the test allows it to end, or stops it.
+# Trains until the test tells it to finish, or stops it.
 TRAIN = """
 import os, signal, sys, time
 from pathlib import Path
@@ -163,7 +163,7 @@ def test_table_has_the_params_metrics_and_state_of_each_point(swept: Swept) -> N
         "optimizer.lr": 0.1,
         "train.seed": 2,
         "accuracy": 0.82,
-        "state": "done",
+        "state": "completed",
     }
     failed = swept.rows["lr-lr=3-seed=1"]
     assert (failed["optimizer.lr"], failed["train.seed"], failed["accuracy"]) == (3, 1, "")
@@ -184,12 +184,12 @@ def test_second_sweep_runs_only_unfinished_points(swept: Swept, runs_log: Path) 
     assert runs_log.read_text(encoding="utf-8") == "3/1 3/2 "
     assert again.rows["lr-lr=0.1-seed=1"] == {
         **swept.rows["lr-lr=0.1-seed=1"],
-        "state": "already done",
+        "state": "already completed",
     }
     assert again.rows["lr-lr=3-seed=1"]["state"].startswith("failed")
 
 
-def test_experiment_with_other_params_is_not_taken_for_a_finished_point(
+def test_experiment_with_other_params_is_not_treated_as_a_finished_point(
     swept: Swept, runs_log: Path
 ) -> None:
     study = swept.project / "studies" / "lr.yaml"
@@ -267,31 +267,41 @@ def test_study_and_results_of_a_url_are_read_from_its_repository(
     git(project, "clone", "-q", "--bare", str(project), str(bare))
     monkeypatch.setenv("CATDOG_REPOSITORY", str(bare))
     (row,) = sweep("studies/one.yaml", deployment=None)
-    assert row == {"experiment": "one-seed=4", "train.seed": 4, "accuracy": 0.84, "state": "done"}
+    assert row == {
+        "experiment": "one-seed=4",
+        "train.seed": 4,
+        "accuracy": 0.84,
+        "state": "completed",
+    }
     assert git(bare, "for-each-ref", "refs/exps").endswith("/one-seed=4")
     (row,) = sweep("studies/one.yaml", deployment=None)
-    assert row["state"] == "already done"
+    assert row["state"] == "already completed"
 
 
 def test_there_is_no_warning_about_an_uncommitted_study_file() -> None:
     lines = ["studies/new.yaml: new, but", "studies/: new, but", "a: b/train.py: changed, but"]
-    assert unrelated_to("studies/new.yaml", lines) == ["a: b/train.py: changed, but"]
+    assert warnings_unrelated_to("studies/new.yaml", lines) == ["a: b/train.py: changed, but"]
 
 
 def test_params_in_the_table_are_those_of_the_experiment() -> None:
     points = [Point("a", "lr=1", [], {"o.lr": 1}), Point("b", "n=2", [], {"n": [1, 2]})]
     result = Result({"o": {"lr": 0.5}, "n": [3]}, {"accuracy": 0.5, "classes": {"cat": 1}})
     assert table(
-        [PointResult(points[0], "done", result), PointResult(points[1], "failed", reason="why")]
+        [
+            PointResult(points[0], "completed", result),
+            PointResult(points[1], "failed", reason="why"),
+        ]
     ) == [
-        {"experiment": "a", "o.lr": 0.5, "n": "[3]", "accuracy": 0.5, "state": "done"},
+        {"experiment": "a", "o.lr": 0.5, "n": "[3]", "accuracy": 0.5, "state": "completed"},
         {"experiment": "b", "o.lr": "", "n": "[1, 2]", "accuracy": "", "state": "failed: why"},
     ]
 
 
 def test_plot_has_one_row_per_setting_with_all_its_seeds() -> None:
     def row(label: str, seed: int, metrics: dict[str, Any]) -> PointResult:
-        return PointResult(Point(f"{label}-{seed}", label, [], {}), "done", Result({}, metrics))
+        return PointResult(
+            Point(f"{label}-{seed}", label, [], {}), "completed", Result({}, metrics)
+        )
 
     rows = [row("lr=1", 1, {"ok": True, "classes": {"cat": 0.5}}), row("lr=1", 2, {})]
     rows += [row("lr=2", 1, {"classes": {"cat": 0.75}}), row("lr=1", 3, {"classes": {"cat": 1}})]
@@ -398,11 +408,11 @@ def test_without_a_worker_the_command_that_starts_one_is_logged(
         client.create_work_pool(WorkPoolCreate(name="elsewhere", type="docker"))
         try:
             moved = found.model_copy(update={"work_pool_name": "elsewhere"})
-            many_runs._warn_without_agent(moved, logged.append)
+            many_runs._warn_if_no_agent(moved, logged.append)
         finally:
             client.delete_work_pool("elsewhere")
     assert logged == [
-        "no agent of pool elsewhere is online; the runs wait until one starts:"
+        "no agent of pool elsewhere is online; the runs wait until one starts; run"
         " prefect worker start --pool elsewhere"
     ]
 
@@ -427,9 +437,9 @@ def test_repeated_request_starts_one_run_and_a_retry_starts_another(
         (
             "pipeline",
             None,
-            "--deployment: 'pipeline' is not FLOW/NAME, for example pipeline/pipeline",
+            "--deployment: must be FLOW/NAME, such as pipeline/pipeline, not 'pipeline'",
         ),
-        (None, 3, "--at-once: requires --deployment; without it points run one by one"),
+        (None, 3, "--at-once: requires --deployment; without it points run sequentially"),
         ("pipeline/pipeline", 0, "--at-once: must be at least 1, not 0"),
     ],
 )
@@ -522,7 +532,7 @@ def unfinished_runs(study: str) -> list[str]:
 
 def test_missing_deployment_is_reported(prefect_server: Server, project: Path) -> None:
     with pytest.raises(
-        FlowError, match=r"deployment: 'no/where' is not on the server at .*; install"
+        FlowError, match=r"deployment: 'no/where' not found on the server at .*; install"
     ):
         sweep("studies/one.yaml", deployment="no/where")
 
@@ -553,7 +563,7 @@ def test_as_many_points_run_at_once_as_there_are_devices(
     assert command.process
     assert command.process.wait(timeout=240) == 0, command.log()
     assert set(experiments_of(project)) == {"two-seed=1", "two-seed=2"}
-    assert command.log().splitlines()[-1].split() == ["two-seed=2", "done"]
+    assert command.log().splitlines()[-1].split() == ["two-seed=2", "completed"]
 
 
 @pytest.mark.slow
@@ -620,11 +630,11 @@ def test_sweep_waits_for_the_runs_of_a_killed_sweep(
 def test_sweep_survives_a_restart_of_the_server(
     machine: Agent, outside: Path, start_sweep: Callable[..., Service], deployed: Server
 ) -> None:
-    # With its default of five retries, Prefect itself bridges a minute.
+    # With the default of five retries, Prefect itself tolerates an outage of a minute.
     command = start_sweep("studies/two.yaml", PREFECT_CLIENT_MAX_RETRIES="1")
     wait_for(lambda: trainings(outside) == 2, 240)
     deployed.stop()
-    wait_for(lambda: "the server does not answer" in command.log(), 120)
+    wait_for(lambda: "the server does not respond" in command.log(), 120)
     deployed.start()
     (outside / "may end").touch()
     assert command.process

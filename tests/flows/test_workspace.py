@@ -401,7 +401,7 @@ def test_uncommitted_changes_are_listed(project: Path) -> None:
     (project / "neu ü.py").touch()
     git(project, "mv", "evaluate.py", "moved.py")
     assert sorted(uncommitted_changes(ours, head)) == [
-        f"{what}, but not committed; this run does not use it"
+        f"{what} but not committed; this run ignores the change"
         for what in (
             '"neu ü.py": new',
             "evaluate.py -> moved.py: renamed",

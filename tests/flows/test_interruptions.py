@@ -1,7 +1,7 @@
-"""A run without a worker that is interrupted, killed or fails: what is left, logged and resumed.
+"""Runs without a worker that are interrupted, killed or fail: clean-up, log and resume.
 
 The training counts steps, writes each to a checkpoint as `catdog train` does, and saves on SIGTERM.
-It and the tests communicate by files in the folder $SIGNS.
+The training process and the tests communicate through files in the folder $SIGNAL_FILES.
 """
 
 import os
@@ -29,30 +29,30 @@ TRAIN = """
 import os, signal, sys, time
 from pathlib import Path
 
-signs = Path(os.environ["SIGNS"])
+signal_files = Path(os.environ["SIGNAL_FILES"])
 checkpoint = Path(".catdog/checkpoints/step")
 checkpoint.parent.mkdir(parents=True, exist_ok=True)
 step = int(checkpoint.read_text()) if checkpoint.exists() else 0
 if step:
-    print("going on after step", step)
+    print("resuming after step", step)
 
 def save(*_):
-    print("saving", "." * 100_000)  # more than a pipe holds
+    print("saving", "." * 100_000)  # more than the capacity of a pipe
     time.sleep(1)
-    (signs / "saved").touch()
+    (signal_files / "saved").touch()
     print("saved after a second")
     sys.exit(143)
 
 signal.signal(signal.SIGTERM, save)
-while not (signs / "finish").exists():
+while not (signal_files / "finish").exists():
     step += 1
     checkpoint.with_suffix(".new").write_text(str(step))
     checkpoint.with_suffix(".new").replace(checkpoint)
     print("a step")
-    (signs / "new").write_text(str(os.getpid()))
-    (signs / "new").replace(signs / "pid")
+    (signal_files / "new").write_text(str(os.getpid()))
+    (signal_files / "new").replace(signal_files / "pid")
     time.sleep(0.1)
-with (signs / "trained").open("a") as file:
+with (signal_files / "trained").open("a") as file:
     file.write("once ")
 checkpoint.unlink()
 Path("model.txt").write_text("the model")
@@ -60,44 +60,44 @@ Path("model.txt").write_text("the model")
 
 
 @pytest.fixture
-def signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def signal_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "signs"
     folder.mkdir()
-    monkeypatch.setenv("SIGNS", str(folder))
+    monkeypatch.setenv("SIGNAL_FILES", str(folder))
     return folder
 
 
 @pytest.fixture
-def long_training(project: Path, signs: Path) -> Path:
+def long_training(project: Path, signal_files: Path) -> Path:
     """The project, with a training that goes on until the file `finish` exists."""
     (project / "train.py").write_text(TRAIN, encoding="utf-8")
     tiny_project.commit(project, "A long training")
     return project
 
 
-def trainer(signs: Path, after: int = 0) -> psutil.Process:
+def trainer(signal_files: Path, after: int = 0) -> psutil.Process:
     """Wait until a training other than process `after` is running; return its process."""
 
     def stepping() -> int:
-        file = signs / "pid"
+        file = signal_files / "pid"
         pid = int(file.read_text()) if file.exists() else 0
         return 0 if pid == after else pid
 
     return psutil.Process(wait_for(stepping))
 
 
-def assert_nothing_is_left(flow: FlowCommand, signs: Path) -> None:
+def assert_no_process_is_left(flow: FlowCommand, signal_files: Path) -> None:
     """The training has saved, and no process that the flow started is alive."""
     wait_for(lambda: not flow.processes(), 20)
-    assert (signs / "saved").exists()
+    assert (signal_files / "saved").exists()
 
 
 def assert_the_next_run_resumes(start: Callable[..., FlowCommand], project: Path) -> Run:
     """The same run resumes the training from its checkpoint, and succeeds."""
-    (Path(os.environ["SIGNS"]) / "finish").touch()
+    (Path(os.environ["SIGNAL_FILES"]) / "finish").touch()
     run = start(project).finish()
     assert run.code == 0, run.err
-    assert "going on after step " in run.err
+    assert "resuming after step " in run.err
     return run
 
 
@@ -112,16 +112,16 @@ def state_of_the_run_in(log: str) -> State[Any]:
 
 
 def test_interrupted_run_saves_and_the_next_resumes(
-    server: str, long_training: Path, signs: Path, start: Callable[..., FlowCommand]
+    server: str, long_training: Path, signal_files: Path, start: Callable[..., FlowCommand]
 ) -> None:
     flow = start(long_training)
-    trainer(signs)
+    trainer(signal_files)
     os.killpg(flow.process.pid, signal.SIGINT)  # as a terminal does it
-    assert_nothing_is_left(flow, signs)
+    assert_no_process_is_left(flow, signal_files)
     run = flow.finish()
     assert run.code == 130
     assert "saved after a second" in run.err  # its last lines are in the log
-    assert run.err.splitlines()[-1] == "stopped; run it again to continue"
+    assert run.err.splitlines()[-1] == "stopped; run the same command again to resume"
     assert state_of_the_run_in(run.err).is_cancelled()  # not crashed: no notification
     assert_the_next_run_resumes(start, long_training)
 
@@ -134,49 +134,49 @@ def test_run_succeeds_without_a_server_and_while_its_server_is_down(
     away = {"PREFECT_API_URL": server, "PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
     run = start(project, "--experiment", "alone", **away).finish()
     assert run.code == 0, run.err
-    warning = f"the server at {NOWHERE} does not answer; this run uses a temporary one\n"
+    warning = f"the server at {NOWHERE} does not respond; using a temporary server for this run\n"
     assert run.err.count(warning) == (server == NOWHERE)
     assert experiments(project) == ["alone"]
 
 
 @pytest.mark.slow
 def test_terminated_run_without_a_server_leaves_nothing(
-    long_training: Path, signs: Path, start: Callable[..., FlowCommand], database: str
+    long_training: Path, signal_files: Path, start: Callable[..., FlowCommand], database: str
 ) -> None:
     flow = start(long_training, PREFECT_API_URL="", PREFECT_SERVER_DATABASE_CONNECTION_URL=database)
-    trainer(signs)
+    trainer(signal_files)
     assert any("uvicorn" in process.cmdline() for process in flow.processes())
     flow.process.terminate()
-    assert_nothing_is_left(flow, signs)
+    assert_no_process_is_left(flow, signal_files)
     assert flow.finish().code == 130
 
 
 @pytest.mark.slow
 def test_killed_flow_lets_the_training_save_and_the_next_run_resumes(
-    server: str, long_training: Path, signs: Path, start: Callable[..., FlowCommand]
+    server: str, long_training: Path, signal_files: Path, start: Callable[..., FlowCommand]
 ) -> None:
     flow = start(long_training)
-    trainer(signs)
+    trainer(signal_files)
     flow.process.kill()
     flow.process.wait()
-    assert_nothing_is_left(flow, signs)
+    assert_no_process_is_left(flow, signal_files)
     assert_the_next_run_resumes(start, long_training)
 
 
 def test_killed_training_is_retried_from_its_checkpoint(
-    server: str, long_training: Path, signs: Path, start: Callable[..., FlowCommand]
+    server: str, long_training: Path, signal_files: Path, start: Callable[..., FlowCommand]
 ) -> None:
     flow = start(long_training)
-    first = trainer(signs)
+    first = trainer(signal_files)
     first.kill()
-    trainer(signs, after=first.pid)
-    (signs / "finish").touch()
+    trainer(signal_files, after=first.pid)
+    (signal_files / "finish").touch()
     run = flow.finish()
     assert run.code == 0, run.err
     assert "stage train failed: killed by signal 9 (SIGKILL)" in run.err
     assert "; retrying" in run.err
-    assert "going on after step " in run.err
-    assert (signs / "trained").read_text() == "once "
+    assert "resuming after step " in run.err
+    assert (signal_files / "trained").read_text() == "once "
     assert "Traceback" not in run.err
 
 
@@ -205,17 +205,17 @@ def test_stage_that_fails_with_an_error_is_not_retried(server: str, project: Pat
 
 @pytest.mark.slow
 def test_two_identical_runs_train_once(
-    server: str, long_training: Path, signs: Path, start: Callable[..., FlowCommand]
+    server: str, long_training: Path, signal_files: Path, start: Callable[..., FlowCommand]
 ) -> None:
     devices = "0,1"  # so that the second one does not wait for a device
     first = start(long_training, "--experiment", "first", CUDA_VISIBLE_DEVICES=devices)
-    training = trainer(signs).pid
+    training = trainer(signal_files).pid
     second = start(long_training, "--experiment", "second", CUDA_VISIBLE_DEVICES=devices)
-    wait_for(lambda: "waiting" in second.said()[1] or trainer(signs).pid != training)
-    (signs / "finish").touch()
+    wait_for(lambda: "waiting" in second.said()[1] or trainer(signal_files).pid != training)
+    (signal_files / "finish").touch()
     for run in (first.finish(), second.finish()):
         assert run.code == 0, run.err
-    assert (signs / "trained").read_text() == "once "
+    assert (signal_files / "trained").read_text() == "once "
     assert sorted(experiments(long_training)) == ["first", "second"]
 
 
