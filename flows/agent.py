@@ -61,7 +61,7 @@ def worker_command(pool: str, limit: int | None) -> list[str]:
     """Return the command of the worker. The worker creates the pool if it does not exist.
 
     The type is given because the worker otherwise asks the server for it when it starts, and exits
-    if the server does not answer (https://github.com/PrefectHQ/prefect/issues/22638, closed).
+    if the server does not respond (https://github.com/PrefectHQ/prefect/issues/22638, closed).
     """
     max_runs = limit or (len(devices()) if pool == "gpu" else max(2, os.cpu_count() or 1))
     name = f"{socket.gethostname()}-{pool}-{os.getpid()}"

@@ -7,7 +7,7 @@ With it, agents run them, one per device at the same time. Each point becomes a 
 sweep that is run again skips the points that are finished.
 
 `dvc queue` is not used: it does not assign devices, runs on one machine only, and `dvc queue stop
---kill` left a training running and started the next task (DVC 3.67; no upstream issue found,
+--kill` left a stage running and started the next task (DVC 3.67; no upstream issue found,
 searched 2026-11-30).
 """
 

@@ -110,7 +110,7 @@ class Service:
         return self.process.wait(timeout=seconds)
 
     def kill(self) -> None:
-        """Kill the command and its descendants at once, as if the host had failed."""
+        """Kill the command and its descendants together, as if the host had failed."""
         kill_marked(self.mark)
         if self.process is not None:
             self.process.wait()
@@ -129,7 +129,7 @@ class Server(Service):
         self.deployed = False
 
     def start(self) -> None:
-        """Start the server and wait until it answers."""
+        """Start the server and wait until it responds."""
         super().start()
         wait_for(self._answers, 300)
 
@@ -185,7 +185,7 @@ def running_server(home: Path, database: str | None = None) -> Iterator[Server]:
     more = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}
     server = Server(home, **more)
     Path(server.environment["PREFECT_HOME"]).mkdir(parents=True)
-    # Create the tables first: on a busy machine that can take longer than a server has to answer.
+    # Create the tables first: on a busy machine this can exceed the timeout for starting a server.
     upgrade = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
     subprocess.run(upgrade, env=server.environment, check=True, stdout=subprocess.DEVNULL)
     try:

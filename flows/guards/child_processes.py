@@ -89,7 +89,7 @@ def dvc_output(folder: Path, environment: Mapping[str, str], *arguments: str) ->
 
 
 def _read_lines(output: IO[str], handle_line: Callable[[str], None]) -> None:
-    """Pass on each line as it comes, without trailing whitespace, until `output` ends."""
+    """Call `handle_line` with each line, without trailing whitespace, until `output` ends."""
     for line in output:
         if text := line.rstrip():
             handle_line(text)

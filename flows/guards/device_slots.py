@@ -63,7 +63,7 @@ class Device(NamedTuple):
 
 
 def devices() -> list[Device]:
-    """Return the devices of this machine that a training may use; the CPU if there is no GPU.
+    """Return the devices of this machine that training may use; the CPU if there is no GPU.
 
     The GPUs are those in CUDA_VISIBLE_DEVICES if it is set, otherwise those that nvidia-smi lists.
     """

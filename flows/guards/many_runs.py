@@ -39,7 +39,7 @@ from flows.errors import FlowError
 from flows.log import Log
 
 POLL_SECONDS = 3.0
-PAGE_SIZE = 200  # the most runs that the server returns in one answer
+PAGE_SIZE = 200  # maximum number of runs that the server returns per request
 DEPLOYMENT = r"^[^/]+/[^/]+$"  # FLOW/NAME
 Deployment = Annotated[str, Field(pattern=DEPLOYMENT)]
 Parameters = Mapping[str, Any]
@@ -182,8 +182,8 @@ def _start(deployment: str, name: str, parameters: Parameters) -> UUID:
             parameters=dict(parameters),
             flow_run_name=name,
             timeout=0,
-            # If the answer is lost, the same request starts no second run. A retry of this flow
-            # run does start new ones.
+            # If the response is lost, the same request does not start a second run. A retry of
+            # this flow run does start new ones.
             idempotency_key=f"{flow_run.id}-{flow_run.run_count}-{name}",
         )
     assert isinstance(run, FlowRun)  # a coroutine in async code only

@@ -65,9 +65,8 @@ def run_stage(stage: Stage, root: Path, logs: Path, device: bool = True) -> Repo
 
     Its output goes to the log of the run and to STAGE.log in the folder `logs`, its epochs to a
     progress artifact. If `device` is set, train first waits for a device. Call it directly and
-    not with `.submit()`: a cancelled run interrupts the main thread only, and training must
-    save.
-    Raises StageError, after one retry if SIGKILL ended the stage; it resumes from its checkpoint.
+    not with `.submit()`: a cancelled run interrupts the main thread only, and training must save.
+    Raises StageError, after one retry if SIGKILL killed the stage; it resumes from its checkpoint.
     """
     started = time.monotonic()
     slot: AbstractContextManager[Mapping[str, str]] = nullcontext({})

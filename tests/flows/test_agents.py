@@ -25,13 +25,13 @@ from tests.helpers.prefect_runs import log_of, run_deployment_now, state_of, wai
 from tools.prefect_services import REPOSITORY, Agent, Server, wait_for
 from tools.tiny_project import commit, create
 
-# Trains until the test allows it to end, or stops it; then saving takes a second. With a checkpoint
-# of an earlier training it ends at once.
+# Trains until the test tells it to finish, or stops it; then saving takes a second. With a
+# checkpoint of an earlier run it finishes immediately.
 TRAIN = """
 import os, signal, sys, time
 from pathlib import Path
 
-outside = Path(os.environ["OUTSIDE"])
+shared_folder = Path(os.environ["SHARED_FOLDER"])
 checkpoint = Path(".catdog/checkpoints/step")
 checkpoint.parent.mkdir(parents=True, exist_ok=True)
 
@@ -39,7 +39,7 @@ def save(*_):
     print("saving")
     time.sleep(1)
     print("saved after a second")
-    (outside / "saved").touch()
+    (shared_folder / "saved").touch()
     sys.exit(143)
 
 signal.signal(signal.SIGTERM, save)
@@ -47,8 +47,8 @@ if checkpoint.exists():
     print("resuming from step", checkpoint.read_text())
 else:
     checkpoint.write_text("3")
-    (outside / "training").touch()
-    while not (outside / "may end").exists():
+    (shared_folder / "training").touch()
+    while not (shared_folder / "may end").exists():
         print("a step")
         time.sleep(0.1)
 Path("model.txt").write_text("model")
@@ -65,33 +65,33 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def outside(tmp_path: Path) -> Path:
+def shared_folder(tmp_path: Path) -> Path:
     """A folder through which the training and the test communicate."""
-    (tmp_path / "outside").mkdir()
-    return tmp_path / "outside"
+    (tmp_path / "shared_folder").mkdir()
+    return tmp_path / "shared_folder"
 
 
 @pytest.fixture
 def agent(
     deployed: Server,
     project: Path,
-    outside: Path,
+    shared_folder: Path,
     tmp_path: Path,
     start_agent: Callable[..., Agent],
 ) -> Callable[[], Agent]:
     """Start an agent of the pool gpu, each time on the same machine."""
 
     def start() -> Agent:
-        variables = {"OUTSIDE": str(outside), "CUDA_VISIBLE_DEVICES": ""}
+        variables = {"SHARED_FOLDER": str(shared_folder), "CUDA_VISIBLE_DEVICES": ""}
         return start_agent("gpu", project, tmp_path / "machine", **variables)
 
     return start
 
 
-def start_training(outside: Path) -> Any:
+def start_training(shared_folder: Path) -> Any:
     """Start a run of the pipeline; return its id once its training has begun."""
     run = run_deployment_now("pipeline/pipeline").id
-    wait_for(lambda: (outside / "training").exists() or state_of(run).is_final(), 600)
+    wait_for(lambda: (shared_folder / "training").exists() or state_of(run).is_final(), 600)
     assert not state_of(run).is_final(), state_of(run)
     return run
 
@@ -123,14 +123,14 @@ def assert_next_run_resumes() -> None:
 
 
 def test_cancelled_run_saves_leaves_no_process_and_the_next_resumes(
-    agent: Callable[[], Agent], outside: Path
+    agent: Callable[[], Agent], shared_folder: Path
 ) -> None:
     worker = agent()
-    run = start_training(outside)
+    run = start_training(shared_folder)
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(run, Cancelling())
     wait_for(lambda: not processes_of_runs(worker), 20)
-    assert (outside / "saved").exists()
+    assert (shared_folder / "saved").exists()
     assert wait_for_end(run).is_cancelled()
     assert "saved after a second" in log_of(run)
     assert_next_run_resumes()
@@ -138,28 +138,28 @@ def test_cancelled_run_saves_leaves_no_process_and_the_next_resumes(
 
 @pytest.mark.slow
 def test_killed_flow_is_marked_as_crashed_saves_a_checkpoint_and_the_next_run_resumes(
-    agent: Callable[[], Agent], outside: Path
+    agent: Callable[[], Agent], shared_folder: Path
 ) -> None:
     worker = agent()
-    run = start_training(outside)
+    run = start_training(shared_folder)
     own = processes_of_runs(worker)
     (flow,) = [each for each in own if each.ppid() not in {other.pid for other in own}]
     flow.kill()
     wait_for(lambda: not processes_of_runs(worker), 60)
-    assert (outside / "saved").exists()
+    assert (shared_folder / "saved").exists()
     assert wait_for_end(run).is_crashed()
     assert_next_run_resumes()
 
 
 @pytest.mark.slow
 def test_stopped_agent_lets_the_training_save_and_leaves_no_process(
-    agent: Callable[[], Agent], outside: Path
+    agent: Callable[[], Agent], shared_folder: Path
 ) -> None:
     worker = agent()
-    run = start_training(outside)
+    run = start_training(shared_folder)
     assert worker.stop() == 0
     assert not worker.processes()
-    assert (outside / "saved").exists()
+    assert (shared_folder / "saved").exists()
     assert state_of(run).is_crashed()
     assert "saved after a second" in log_of(run)
     agent()
@@ -169,15 +169,15 @@ def test_stopped_agent_lets_the_training_save_and_leaves_no_process(
 @pytest.mark.slow
 def test_second_agent_with_the_same_device_waits_and_logs_the_name_of_the_run(
     project: Path,
-    outside: Path,
+    shared_folder: Path,
     tmp_path: Path,
     deployed: Server,
     start_agent: Callable[..., Agent],
 ) -> None:
     for name in ("machine", "machine, once more"):  # each takes one run at a time
-        variables = {"OUTSIDE": str(outside), "CUDA_VISIBLE_DEVICES": "7"}
+        variables = {"SHARED_FOLDER": str(shared_folder), "CUDA_VISIBLE_DEVICES": "7"}
         start_agent("gpu", project, tmp_path / name, limit=1, **variables)
-    first = start_training(outside)
+    first = start_training(shared_folder)
     # With other params, so that it does not wait for the result of the first.
     second = run_deployment_now("pipeline/pipeline", overrides=["optimizer.lr=0.2"]).id
     wait_for(lambda: any(line.startswith("waiting for a free device: ") for line in log_of(second)))
@@ -185,7 +185,7 @@ def test_second_agent_with_the_same_device_waits_and_logs_the_name_of_the_run(
         name = client.read_flow_run(first).name
     assert f"waiting for a free device: gpu7 is in use by run {name}" in log_of(second)
     assert state_of(first).is_running() and state_of(second).is_running()
-    (outside / "may end").touch()
+    (shared_folder / "may end").touch()
     assert wait_for_end(first).is_completed()
     assert wait_for_end(second).is_completed()
 
@@ -217,10 +217,10 @@ def test_agent_of_a_non_interactive_shell_stops_at_the_first_signal(
 
 @pytest.mark.slow
 def test_server_marks_runs_of_a_failed_machine_as_crashed_and_the_next_run_resumes(
-    agent: Callable[[], Agent], outside: Path
+    agent: Callable[[], Agent], shared_folder: Path
 ) -> None:
     worker = agent()
-    run = start_training(outside)
+    run = start_training(shared_folder)
     wait_for(slots_in_use)
     worker.kill()
     assert state_of(run).is_running()  # no process is left that could report it
@@ -230,7 +230,7 @@ def test_server_marks_runs_of_a_failed_machine_as_crashed_and_the_next_run_resum
     assert isinstance(action, ChangeFlowRunState)
     assert end.message == action.message
     wait_for(lambda: slots_in_use() == 0)
-    assert not (outside / "saved").exists()
+    assert not (shared_folder / "saved").exists()
     agent()
     assert_next_run_resumes()
 
@@ -238,16 +238,16 @@ def test_server_marks_runs_of_a_failed_machine_as_crashed_and_the_next_run_resum
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [3, HEARTBEAT_SECONDS * (MISSED_HEARTBEATS + 1)])
 def test_run_survives_a_restart_of_the_server(
-    deployed: Server, agent: Callable[[], Agent], outside: Path, seconds: float
+    deployed: Server, agent: Callable[[], Agent], shared_folder: Path, seconds: float
 ) -> None:
     agent()
-    run = start_training(outside)
+    run = start_training(shared_folder)
     deployed.stop()
     time.sleep(seconds)
     deployed.start()
     time.sleep(HEARTBEAT_SECONDS)  # it checks for runs without a heartbeat
     assert state_of(run).is_running()
-    (outside / "may end").touch()
+    (shared_folder / "may end").touch()
     end = wait_for_end(run)
     assert end.is_completed(), end
     wait_for(lambda: slots_in_use() == 0)
@@ -255,13 +255,13 @@ def test_run_survives_a_restart_of_the_server(
 
 @pytest.mark.slow
 def test_training_that_ends_while_the_server_is_unreachable_is_not_lost(
-    deployed: Server, agent: Callable[[], Agent], outside: Path
+    deployed: Server, agent: Callable[[], Agent], shared_folder: Path
 ) -> None:
     """It cannot release its slot, and the next stage cannot request its own."""
     worker = agent()
-    run = start_training(outside)
+    run = start_training(shared_folder)
     deployed.stop()
-    (outside / "may end").touch()
+    (shared_folder / "may end").touch()
     wait_for(lambda: "waiting for it" in worker.log())
     deployed.start()
     end = wait_for_end(run)
@@ -272,14 +272,14 @@ def test_training_that_ends_while_the_server_is_unreachable_is_not_lost(
 
 @pytest.mark.slow
 def test_agent_waits_for_a_server_that_is_down(
-    deployed: Server, agent: Callable[[], Agent], outside: Path
+    deployed: Server, agent: Callable[[], Agent], shared_folder: Path
 ) -> None:
     deployed.stop()
     worker = agent()
     wait_for(lambda: "keep attempting to connect" in worker.log(), 300)
     deployed.start()
-    run = start_training(outside)
-    (outside / "may end").touch()
+    run = start_training(shared_folder)
+    (shared_folder / "may end").touch()
     assert wait_for_end(run).is_completed()
 
 
@@ -292,8 +292,10 @@ def started_by_schedule(deployment: UUID) -> UUID | None:
 
 
 @pytest.mark.slow
-def test_schedule_creates_runs_that_complete(agent: Callable[[], Agent], outside: Path) -> None:
-    (outside / "may end").touch()
+def test_schedule_creates_runs_that_complete(
+    agent: Callable[[], Agent], shared_folder: Path
+) -> None:
+    (shared_folder / "may end").touch()
     agent()
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name("pipeline/pipeline")

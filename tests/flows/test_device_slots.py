@@ -1,4 +1,4 @@
-"""Device slots: which device a training gets, which run it waits for, and when a slot is freed."""
+"""Device slots: which device a run gets, which run it waits for, and when a slot is freed."""
 
 import itertools
 import os

@@ -61,7 +61,7 @@ Path("model.txt").write_text("the model")
 
 @pytest.fixture
 def signal_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "signs"
+    folder = tmp_path / "signal_files"
     folder.mkdir()
     monkeypatch.setenv("SIGNAL_FILES", str(folder))
     return folder
@@ -69,14 +69,14 @@ def signal_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def long_training(project: Path, signal_files: Path) -> Path:
-    """The project, with a training that goes on until the file `finish` exists."""
+    """The project, with a train stage that runs until the file `finish` exists."""
     (project / "train.py").write_text(TRAIN, encoding="utf-8")
     tiny_project.commit(project, "A long training")
     return project
 
 
 def trainer(signal_files: Path, after: int = 0) -> psutil.Process:
-    """Wait until a training other than process `after` is running; return its process."""
+    """Wait until a training process other than `after` is running; return it."""
 
     def stepping() -> int:
         file = signal_files / "pid"

@@ -1,4 +1,4 @@
-"""Waiting for a server that does not respond: until it is back, or for a limited time."""
+"""Waiting for a server that does not respond: until it responds again, or for a limited time."""
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -12,7 +12,7 @@ def test_wait_ends_when_the_server_answers_again(prefect_server: Server) -> None
 
     def start_server(line: str) -> None:
         logged.append(line)
-        Service.start(prefect_server)  # unlike Server.start, this returns at once
+        Service.start(prefect_server)  # unlike Server.start, this returns immediately
 
     wait_for_server(pytest.fail)
     prefect_server.stop()

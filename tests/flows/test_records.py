@@ -21,7 +21,7 @@ from flows.errors import FlowError
 from flows.runs import records
 from flows.runs.__main__ import main
 
-# A process that registers a run, and a training that saves on SIGTERM.
+# A process that registers a run, and a child process that saves on SIGTERM.
 HOLDER = """
 import os, subprocess, sys, time
 from pathlib import Path
@@ -179,7 +179,7 @@ def test_kept_workspaces_are_removed_when_they_are_old(
     logged: list[str] = []
     records.clean_up(home, logged.append)
     assert (old.exists(), new.exists(), names(home)) == (False, True, ["new"])
-    assert logged[0].startswith("removed the workspace of run old (failed on 20")
+    assert logged[0].startswith("removed the clone of run old (failed on 20")
     monkeypatch.setenv("CATDOG_KEEP_DAYS", "5")
     records.clean_up(home, logged.append)
     assert not new.exists()

@@ -155,7 +155,7 @@ def test_names_are_unique_and_valid_for_git_dvc_and_the_pipeline(
         ("{grid: {a.x: [{b: 1}]}}", "grid.a.x.0: .* not a mapping; write nested keys with dots"),
         ("{grid: {a.x: ['${b}']}}", "grid.a.x.0: '${b}' has characters that"),
         ("{points: 3}", "points: must be a list of settings, or a mapping"),
-        ("{points: [{a: {x: 1}}]}", "points.0.a: .* join its keys with dots"),
+        ("{points: [{a: {x: 1}}]}", "points.0.a: .* write nested keys with dots"),
         ("{points: {a b: {a.x: 1}}}", "points.a b: invalid value 'a b'; must match"),
         ("{points: [{a.x: 1}, {a.x: 1}]}", "the point lr-x=1 is defined twice"),
         ("{points: [{a.x: 1}], grid: {a.x: [1]}}", "the point lr-x=1 is defined twice"),

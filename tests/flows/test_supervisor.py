@@ -72,7 +72,7 @@ def test_supervisor_waits_for_a_grandchild_that_outlives_the_command() -> None:
     child = (
         "sh -c 'trap \"sleep 1; echo saved; exit\" TERM; echo ready; while :; do sleep 0.1; done'"
     )
-    with supervised(f"{child} & wait") as process:  # SIGTERM ends the outer shell at once
+    with supervised(f"{child} & wait") as process:  # SIGTERM ends the outer shell immediately
         assert process.stdout is not None
         assert next(process.stdout) == "ready\n"
         process.terminate()

@@ -62,15 +62,15 @@ import os, signal, sys, time
 from pathlib import Path
 from dvc.utils.serialize import load_yaml
 
-outside, seed = Path(os.environ["OUTSIDE"]), load_yaml("params.yaml")["train"]["seed"]
+shared_folder, seed = Path(os.environ["SHARED_FOLDER"]), load_yaml("params.yaml")["train"]["seed"]
 
 def save(*_):
-    (outside / f"saved {seed}").touch()
+    (shared_folder / f"saved {seed}").touch()
     sys.exit(143)
 
 signal.signal(signal.SIGTERM, save)
-(outside / f"training {seed}").touch()
-while not (outside / "may end").exists():
+(shared_folder / f"training {seed}").touch()
+while not (shared_folder / "may end").exists():
     time.sleep(0.1)
 Path("model.txt").write_text(f"model {seed}")
 """
@@ -475,24 +475,24 @@ def test_each_override_of_a_study_is_checked_once(
 
 
 @pytest.fixture
-def outside(tmp_path: Path) -> Path:
-    """A folder through which the trainings and the test communicate."""
-    (tmp_path / "outside").mkdir()
-    return tmp_path / "outside"
+def shared_folder(tmp_path: Path) -> Path:
+    """A folder through which the training runs and the test communicate."""
+    (tmp_path / "shared_folder").mkdir()
+    return tmp_path / "shared_folder"
 
 
 @pytest.fixture
 def machine(
     deployed: Server,
     project: Path,
-    outside: Path,
+    shared_folder: Path,
     tmp_path: Path,
     start_agent: Callable[..., Agent],
 ) -> Agent:
     """An agent with two devices, for a project whose training waits for the test."""
     (project / "train.py").write_text(TRAIN, encoding="utf-8")
     commit(project, "A training that waits")
-    variables = {"OUTSIDE": str(outside), "CUDA_VISIBLE_DEVICES": "0,1"}
+    variables = {"SHARED_FOLDER": str(shared_folder), "CUDA_VISIBLE_DEVICES": "0,1"}
     return start_agent("gpu", project, tmp_path / "machine", **variables)
 
 
@@ -518,8 +518,8 @@ def start_sweep(
         print(command.log())  # shown by pytest if the test fails
 
 
-def trainings(outside: Path) -> int:
-    return len(list(outside.glob("training *")))
+def count_training_runs(shared_folder: Path) -> int:
+    return len(list(shared_folder.glob("training *")))
 
 
 def unfinished_runs(study: str) -> list[str]:
@@ -555,11 +555,11 @@ def test_ctrl_c_stops_the_current_point_and_starts_no_other(
 
 @pytest.mark.slow
 def test_as_many_points_run_at_once_as_there_are_devices(
-    machine: Agent, outside: Path, start_sweep: Callable[..., Service], project: Path
+    machine: Agent, shared_folder: Path, start_sweep: Callable[..., Service], project: Path
 ) -> None:
     command = start_sweep("studies/two.yaml")
-    wait_for(lambda: trainings(outside) == 2, 240)
-    (outside / "may end").touch()
+    wait_for(lambda: count_training_runs(shared_folder) == 2, 240)
+    (shared_folder / "may end").touch()
     assert command.process
     assert command.process.wait(timeout=240) == 0, command.log()
     assert set(experiments_of(project)) == {"two-seed=1", "two-seed=2"}
@@ -568,59 +568,59 @@ def test_as_many_points_run_at_once_as_there_are_devices(
 
 @pytest.mark.slow
 def test_at_once_limits_the_number_of_concurrent_points(
-    machine: Agent, outside: Path, start_sweep: Callable[..., Service]
+    machine: Agent, shared_folder: Path, start_sweep: Callable[..., Service]
 ) -> None:
     command = start_sweep("studies/two.yaml", "--at-once", "1")
-    wait_for(lambda: trainings(outside) == 1, 240)
+    wait_for(lambda: count_training_runs(shared_folder) == 1, 240)
     assert unfinished_runs("two") == ["two-seed=1"]
-    (outside / "may end").touch()
+    (shared_folder / "may end").touch()
     assert command.process
     assert command.process.wait(timeout=240) == 0, command.log()
-    assert trainings(outside) == 2
+    assert count_training_runs(shared_folder) == 2
 
 
 @pytest.mark.slow
-def test_cancelled_sweep_cancels_its_runs_and_their_trainings_save(
+def test_cancelled_sweep_cancels_its_runs_which_save_checkpoints(
     machine: Agent,
-    outside: Path,
+    shared_folder: Path,
     project: Path,
     tmp_path: Path,
     start_agent: Callable[..., Agent],
 ) -> None:
     start_agent("cpu", project, tmp_path / "machine 2")
     run = run_deployment_now("sweep/sweep", study="studies/two.yaml").id
-    wait_for(lambda: trainings(outside) == 2, 240)
+    wait_for(lambda: count_training_runs(shared_folder) == 2, 240)
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(run, Cancelling())
     assert wait_for_end(run).is_cancelled()
-    wait_for(lambda: len(list(outside.glob("saved *"))) == 2, 60)
+    wait_for(lambda: len(list(shared_folder.glob("saved *"))) == 2, 60)
     wait_for(lambda: not unfinished_runs("two"), 60)
 
 
 @pytest.mark.slow
 def test_interrupted_command_cancels_its_runs(
-    machine: Agent, outside: Path, start_sweep: Callable[..., Service]
+    machine: Agent, shared_folder: Path, start_sweep: Callable[..., Service]
 ) -> None:
     command = start_sweep("studies/two.yaml")
-    wait_for(lambda: trainings(outside) == 2, 240)
+    wait_for(lambda: count_training_runs(shared_folder) == 2, 240)
     assert command.process
     command.process.send_signal(signal.SIGINT)
     assert command.process.wait(timeout=60) == 130
     assert "Finished in state Cancelled" in command.log()
-    wait_for(lambda: len(list(outside.glob("saved *"))) == 2, 60)
+    wait_for(lambda: len(list(shared_folder.glob("saved *"))) == 2, 60)
     wait_for(lambda: not unfinished_runs("two"), 60)
 
 
 @pytest.mark.slow
 def test_sweep_waits_for_the_runs_of_a_killed_sweep(
-    machine: Agent, outside: Path, start_sweep: Callable[..., Service], project: Path
+    machine: Agent, shared_folder: Path, start_sweep: Callable[..., Service], project: Path
 ) -> None:
     first = start_sweep("studies/two.yaml")
-    wait_for(lambda: trainings(outside) == 2, 240)
+    wait_for(lambda: count_training_runs(shared_folder) == 2, 240)
     first.kill()
     second = start_sweep("studies/two.yaml")
     wait_for(lambda: second.log().count("already running; waiting for it") == 2, 120)
-    (outside / "may end").touch()
+    (shared_folder / "may end").touch()
     assert second.process
     assert second.process.wait(timeout=240) == 0, second.log()
     assert set(experiments_of(project)) == {"two-seed=1", "two-seed=2"}
@@ -628,15 +628,15 @@ def test_sweep_waits_for_the_runs_of_a_killed_sweep(
 
 @pytest.mark.slow
 def test_sweep_survives_a_restart_of_the_server(
-    machine: Agent, outside: Path, start_sweep: Callable[..., Service], deployed: Server
+    machine: Agent, shared_folder: Path, start_sweep: Callable[..., Service], deployed: Server
 ) -> None:
     # With the default of five retries, Prefect itself tolerates an outage of a minute.
     command = start_sweep("studies/two.yaml", PREFECT_CLIENT_MAX_RETRIES="1")
-    wait_for(lambda: trainings(outside) == 2, 240)
+    wait_for(lambda: count_training_runs(shared_folder) == 2, 240)
     deployed.stop()
     wait_for(lambda: "the server does not respond" in command.log(), 120)
     deployed.start()
-    (outside / "may end").touch()
+    (shared_folder / "may end").touch()
     assert command.process
     assert command.process.wait(timeout=300) == 0, command.log()
 
@@ -655,19 +655,19 @@ def test_sweep_without_an_agent_logs_what_it_waits_for(
 
 @pytest.mark.slow
 def test_interrupted_command_without_a_server_stops_soon_and_its_training_saves(
-    project: Path, outside: Path, database: str
+    project: Path, shared_folder: Path, database: str
 ) -> None:
     (project / "train.py").write_text(TRAIN, encoding="utf-8")
     commit(project, "A training that waits")
-    more = {"OUTSIDE": str(outside), "PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
-    environment = {**os.environ, **more, "PREFECT_HOME": str(outside)}
+    more = {"SHARED_FOLDER": str(shared_folder), "PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
+    environment = {**os.environ, **more, "PREFECT_HOME": str(shared_folder)}
     environment.pop("PREFECT_API_URL", None)
     command = [sys.executable, "-m", "flows.sweep", "studies/two.yaml"]
     sweeping = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     try:
-        wait_for(lambda: trainings(outside) == 1, 240)
+        wait_for(lambda: count_training_runs(shared_folder) == 1, 240)
         os.killpg(sweeping.pid, signal.SIGINT)  # as in a terminal: the temporary server gets it too
         assert sweeping.wait(timeout=60) == 130
-        assert [path.name for path in outside.glob("saved *")] == ["saved 1"]
+        assert [path.name for path in shared_folder.glob("saved *")] == ["saved 1"]
     finally:
         sweeping.kill()

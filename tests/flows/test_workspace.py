@@ -60,7 +60,7 @@ def new_workspace(project: Path) -> Open:
 
 
 def repro(ours: Workspace) -> str:
-    """Run the stages in the workspace; return what dvc printed."""
+    """Run the stages in the clone; return what dvc printed."""
     done = subprocess.run(
         [*DVC, "repro"],
         cwd=ours.folder,
@@ -74,7 +74,7 @@ def repro(ours: Workspace) -> str:
 
 
 def shown(project: Path) -> dict[str, Any]:
-    """Return what `dvc exp show` of the checkout says of each experiment, by name."""
+    """Return what `dvc exp show` prints in the checkout for each experiment, by name."""
     _, head = json.loads(dvc_says(project, "exp", "show", "--json"))
     found = [revision for each in head["experiments"] or () for revision in each["revs"]]
     return {revision["name"]: revision["data"] for revision in found}
