@@ -75,9 +75,7 @@ def _try_override(override: str, params: Path, file: str) -> None:
     before = _kind(_value(params, key))
     try:
         if to_hydra_overrides([override])[0].is_sweep_override():
-            raise ValueError(
-                "several values; a run takes one value per key (use a study for several)"
-            )
+            raise ValueError("contains several values; a run takes one per key, a study several")
         apply_overrides(params, [override])
     except Exception as error:  # DVC, hydra, OmegaConf and ruamel.yaml each raise their own
         raise FlowError(f"overrides: {override!r}: {_reason(error, key, file)}") from None

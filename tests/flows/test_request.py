@@ -132,8 +132,14 @@ def test_valid_override_is_accepted(ours: Repository, override: str) -> None:
         ("optimizer.lr=", "optimizer.lr must be a number, as in params.yaml"),
         ("optimizer=3", "optimizer must be a mapping, as in params.yaml"),
         ("train.sizes=3", "train.sizes must be a list, as in params.yaml"),
-        ("optimizer.lr=0.1,0.2", "several values; a run takes one value per key"),
-        ("optimizer.lr=range(1,4)", "several values; a run takes one value per key"),
+        (
+            "optimizer.lr=0.1,0.2",
+            "contains several values; a run takes one per key, a study several",
+        ),
+        (
+            "optimizer.lr=range(1,4)",
+            "contains several values; a run takes one per key, a study several",
+        ),
         ("train.sizes=[1,2", "no viable alternative at input '[1,2'"),
         ("optimizer.lr=${x}", "Interpolation key 'x' not found"),
     ],
