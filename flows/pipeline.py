@@ -27,7 +27,7 @@ from flows.log import shorten_errors
 from flows.paths import METRICS
 from flows.runs import artifacts
 from flows.runs.export import export_result
-from flows.runs.placement import NO_REMOTE, check_pools, run_on
+from flows.runs.placement import NO_REMOTE, check_pools, run_stage_on_pool
 from flows.runs.records import clean_up
 from flows.runs.repository import repository, uncommitted_changes
 from flows.runs.request import Experiment, Override, Recipe, Revision, check, make_request
@@ -45,7 +45,7 @@ from flows.runs.stages import (
 from flows.runs.workspace import Workspace, open_workspace
 
 Placement = dict[Stage, str]
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 shorten_errors()
 
@@ -58,7 +58,7 @@ def pipeline(
     overrides: tuple[Override, ...] = (),
     experiment: Experiment | None = None,
     placement: Placement | None = None,
-    alert_drop: Share = 0.02,
+    alert_drop: Fraction = 0.02,
     keep_workspace: bool = False,
 ) -> dict[str, Any]:
     """Run the DVC pipeline of a revision in a clone; the result becomes a DVC experiment.
@@ -121,7 +121,7 @@ def run_stages(
         wait_for_server(log)
         pool = placement.get(stage)
         # Results of another machine are only restored here, which does not need a device.
-        placed = pool is not None and run_on(pool, stage, workspace.job)
+        placed = pool is not None and run_stage_on_pool(pool, stage, workspace.job)
         with stage_lock(workspace, stage, log):
             report = run_stage(stage, folder, workspace.logs, device=not placed)
         reports.append(dataclasses.replace(report, pool=pool if placed else None))

@@ -47,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="list the runs that have a clone")
     removal = commands.add_parser("remove", help="remove the clones of runs that have ended")
-    removal.add_argument("names", nargs="*", metavar="NAME", help="name of a run, as in `list`")
+    removal.add_argument(
+        "names", nargs="*", metavar="NAME", help="name of a run, as printed by `list`"
+    )
     failed = "remove all runs that failed, were cancelled or crashed"
     removal.add_argument("--failed", action="store_true", help=failed)
     removal.add_argument("--all", action="store_true", help="remove all runs that have ended")

@@ -45,7 +45,7 @@ def _pools() -> set[str]:
         return {deployment.name for deployment in client.read_deployments(flow_filter=stages)}
 
 
-def run_on(pool: str, stage: Stage, job: Job) -> bool:
+def run_stage_on_pool(pool: str, stage: Stage, job: Job) -> bool:
     """Run `stage` on a machine of `pool` and wait for it; return whether another run did it.
 
     A run that is itself in `pool` does nothing and returns False: it can run the stage, and would

@@ -1,4 +1,4 @@
-"""Studies: a grid of settings × seeds, each point of it run as one DVC experiment.
+"""Studies: a grid of configurations × seeds; each point runs as one DVC experiment.
 
 study.py      the study file, and the points it defines
 plan.py       the run request of each point, and which points are not finished

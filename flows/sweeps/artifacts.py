@@ -96,7 +96,7 @@ def first_metric(points: Iterable[PointResult]) -> str | None:
 
 
 def values_by_label(points: Iterable[PointResult], metric: str) -> dict[str, list[float]]:
-    """Return the values of `metric`, one per seed, for the label of each setting that has any."""
+    """Return the values of `metric`, one per seed, for the label of each configuration with results."""
     values: dict[str, list[float]] = {}
     for each in points:
         value = _flat(each.result.metrics).get(metric) if each.result else None
@@ -110,7 +110,7 @@ def _is_number(value: Any) -> bool:
 
 
 def plot(by_label: Mapping[str, Sequence[float]], metric: str, title: str) -> bytes:
-    """Return a PNG with a row for each setting: a dot per seed, and a bar at their mean."""
+    """Return a PNG with a row for each configuration: a dot per seed, and a bar at their mean."""
     figure = Figure(figsize=(8, 1.4 + 0.35 * len(by_label)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -118,7 +118,7 @@ def plot(by_label: Mapping[str, Sequence[float]], metric: str, title: str) -> by
         axes.plot(values, [line] * len(values), "o", color=DARK_BLUE, alpha=0.6, markeredgewidth=0)
         axes.plot([statistics.fmean(values)], [line], "|", color=DARK_BLUE, markersize=18)
     axes.set_yticks(range(len(by_label)), labels=list(by_label), parse_math=False)
-    axes.set_ylim(len(by_label) - 0.5, -0.5)  # the first setting at the top
+    axes.set_ylim(len(by_label) - 0.5, -0.5)  # the first configuration at the top
     axes.grid(axis="both", color=LIGHT_BLUE, linewidth=0.5, alpha=0.5)
     axes.set_xlabel(f"{metric} (dots: seeds, bar: mean)")
     axes.set_title(title, fontsize=10, loc="left", parse_math=False)

@@ -1,4 +1,4 @@
-"""The study file: a YAML file that defines many runs, such as a grid of settings × seeds.
+"""The study file: a YAML file that defines many runs, such as a grid of configurations × seeds.
 
     # studies/lr.yaml (a study is named after its file: lr)
     description: Which learning rate?      # title of the table and the plot
@@ -8,14 +8,14 @@
     grid:                                  # every combination of these values
       optimizer.lr: [0.03, 0.06]
       train.batch_size: [64, 128]
-    points:                                # further settings, each with a name
+    points:                                # further configurations, each with a name
       large: {train.batch_size: 512, optimizer.lr: 0.2}
-    seeds: [1, 2, 3]                       # values of train.seed, for each setting above
+    seeds: [1, 2, 3]                       # values of train.seed for each configuration
     metric: accuracy                       # metric of the plot (default: the first one)
 
 All keys are optional, but a study needs `grid`, `points` or `seeds`. The example defines 15 points:
-5 settings (4 in the grid, and `large`) × 3 seeds. `points` may also be a list of settings without
-names.
+5 configurations (4 in the grid, and `large`) × 3 seeds. `points` may also be a list of
+configurations without names.
 
 A setting is a key of params.yaml, written with dots, and its value: a number, string, boolean,
 null, or a list of these. A key that is set in `overrides` or by `seeds` cannot be set in `grid` or
@@ -108,7 +108,7 @@ Points = Annotated[
 class Point(NamedTuple):
     """One run of a study.
 
-    `name` is the name of the experiment; `label` is the same for all seeds of a setting.
+    `name` is the name of the experiment; `label` is the same for all seeds of a configuration.
     `overrides` are all overrides of the run, `settings` those of its grid, points and seeds.
     """
 

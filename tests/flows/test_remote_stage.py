@@ -1,4 +1,4 @@
-"""Stages on different machines: no machine runs a stage that another one has run.
+"""Stages on different machines: a stage that one machine has run is not repeated on another.
 
 A real server, and a worker per machine. Each machine has its own folder for runs, repository, DVC
 cache and key to the remote; they share only a git repository and a DVC remote behind SSH.

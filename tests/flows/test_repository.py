@@ -1,4 +1,4 @@
-"""The repository that runs come from, and the folder for what they keep."""
+"""The repository that runs come from, and the folder for the data of runs."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a run can be asked to do; an invalid request is refused before anything is copied."""
+"""Requests of runs; an invalid request is an error before anything is copied."""
 
 import shutil
 from pathlib import Path

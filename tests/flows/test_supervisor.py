@@ -1,4 +1,4 @@
-"""The supervisor: no process of its command outlives it, and output and exit code are passed on."""
+"""The supervisor: it terminates all processes of its command, and forwards output and exit code."""
 
 import os
 import signal
