@@ -96,7 +96,7 @@ def first_metric(points: Iterable[PointResult]) -> str | None:
 
 
 def values_by_label(points: Iterable[PointResult], metric: str) -> dict[str, list[float]]:
-    """Return the values of `metric`, one per seed, for the label of each configuration with results."""
+    """Return the values of `metric`, one per seed, by label of the configurations with results."""
     values: dict[str, list[float]] = {}
     for each in points:
         value = _flat(each.result.metrics).get(metric) if each.result else None

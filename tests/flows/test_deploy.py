@@ -170,7 +170,7 @@ def test_each_parameter_has_a_type_and_a_description(deployed: Server) -> None:
         ("on-new-photos/on-new-photos", {"deployment": "pipeline"}),
     ],
 )
-def test_invalid_parameter_is_refused_before_a_run_is_created(
+def test_invalid_parameter_is_rejected_before_a_run_is_created(
     deployed: Server, deployment: str, wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(PrefectHTTPStatusError) as error:

@@ -267,7 +267,7 @@ def test_full_disk_is_reported(
         (["--experiment", "a b"], "a b"),
     ],
 )
-def test_invalid_argument_is_refused_in_one_line_before_anything_is_copied(
+def test_invalid_argument_is_rejected_in_one_line_before_anything_is_copied(
     project: Path, start: Callable[..., FlowCommand], arguments: list[str], word: str
 ) -> None:
     run = start(project, *arguments).finish()

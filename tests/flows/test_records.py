@@ -155,7 +155,7 @@ def test_clean_up_does_not_change_a_live_run(
     assert (out, err) == ("", "calm-owl: still running; cancel it first\n")
 
 
-def test_dead_run_is_listed_as_dead_before_the_clean_up(
+def test_crashed_run_is_listed_as_crashed_before_the_clean_up(
     home: Path,
     holder: Callable[..., "subprocess.Popen[bytes]"],
     capsys: pytest.CaptureFixture[str],
@@ -273,7 +273,7 @@ def test_list_without_workspaces_says_so(home: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == f"no clones in {home / 'runs'}\n"
 
 
-def test_named_runs_are_removed_and_unknown_names_refused(
+def test_named_runs_are_removed_and_unknown_names_are_rejected(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("one", "two", "three"):
@@ -296,9 +296,9 @@ def test_remove_failed_keeps_finished_runs(home: Path) -> None:
 
 
 def test_remove_without_a_selection_is_an_error(home: Path) -> None:
-    with pytest.raises(SystemExit) as refused:
+    with pytest.raises(SystemExit) as raised:
         main(["remove"])
-    assert refused.value.code == 2
+    assert raised.value.code == 2
 
 
 def test_unreadable_record_is_skipped(home: Path) -> None:

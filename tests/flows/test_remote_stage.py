@@ -196,7 +196,7 @@ def test_a_cancelled_run_stops_the_stage_on_the_other_machine(
 
 
 @pytest.mark.slow
-def test_a_pool_without_a_stage_deployment_is_refused_before_any_copy(
+def test_a_pool_without_a_stage_deployment_is_rejected_before_any_copy(
     machines: list[Agent], cpu: Machine
 ) -> None:
     run = run_placed({**PLACES, "train": "tpu"})
@@ -211,7 +211,7 @@ def test_a_pool_without_a_stage_deployment_is_refused_before_any_copy(
 
 
 @pytest.mark.slow
-def test_placement_without_a_remote_is_refused(
+def test_placement_without_a_remote_is_rejected(
     machines: list[Agent], origin: Path, cpu: Machine, gpu: Machine
 ) -> None:
     # The remote itself stays: the configuration of the machines refers to it.

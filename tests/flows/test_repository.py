@@ -98,17 +98,15 @@ def test_error_of_an_unreachable_url_is_one_line_and_leaves_no_incomplete_mirror
 ) -> None:
     url = f"file://{tmp_path}/none.git"
     monkeypatch.setenv("CATDOG_REPOSITORY", url)
-    with pytest.raises(FlowError) as refused:
+    with pytest.raises(FlowError) as raised:
         repository()
-    assert str(refused.value).startswith(
-        f"{url}: cannot be cloned or fetched: git clone failed in "
-    )
-    assert str(refused.value).endswith("does not appear to be a git repository")
-    assert "\n" not in str(refused.value)
+    assert str(raised.value).startswith(f"{url}: cannot be cloned or fetched: git clone failed in ")
+    assert str(raised.value).endswith("does not appear to be a git repository")
+    assert "\n" not in str(raised.value)
     assert [path.suffix for path in (home() / "mirrors").iterdir()] == [".lock"]
 
 
-def test_folder_that_is_not_a_repository_is_refused(
+def test_folder_that_is_not_a_repository_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CATDOG_REPOSITORY", str(tmp_path))

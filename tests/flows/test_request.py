@@ -41,9 +41,9 @@ def make_experiment(project: Path, name: str, baseline: str) -> str:
 
 
 def error_of(request: RunRequest, ours: Repository) -> str:
-    with pytest.raises(FlowError) as refused:
+    with pytest.raises(FlowError) as raised:
         check(request, ours)
-    return str(refused.value)
+    return str(raised.value)
 
 
 def test_commit_branch_and_tag_are_resolved_to_the_full_commit(
@@ -80,7 +80,7 @@ def test_experiment_of_head_takes_precedence_over_others_with_the_same_name(
     assert "2 experiments are named 'x'" in error_of(RunRequest(revision="x"), ours)
 
 
-def test_unknown_revision_is_refused(project: Path, ours: Repository) -> None:
+def test_unknown_revision_is_rejected(project: Path, ours: Repository) -> None:
     reason = error_of(RunRequest(revision="v9"), ours)
     assert reason == (
         "revision: unknown revision 'v9'; must be a commit, branch, tag or experiment of"
@@ -89,7 +89,7 @@ def test_unknown_revision_is_refused(project: Path, ours: Repository) -> None:
 
 
 @pytest.mark.parametrize("missing", ["dvc.yaml", ".dvc"])
-def test_revision_that_is_not_a_dvc_project_is_refused(
+def test_revision_that_is_not_a_dvc_project_is_rejected(
     project: Path, ours: Repository, missing: str
 ) -> None:
     git(project, "rm", "-q", "-r", "--cached", missing)
@@ -144,7 +144,7 @@ def test_valid_override_is_accepted(ours: Repository, override: str) -> None:
         ("optimizer.lr=${x}", "Interpolation key 'x' not found"),
     ],
 )
-def test_invalid_override_is_refused(ours: Repository, override: str, reason: str) -> None:
+def test_invalid_override_is_rejected(ours: Repository, override: str, reason: str) -> None:
     message = error_of(RunRequest(overrides=("train.epochs=3", override)), ours)
     assert message.startswith("overrides: ")
     assert message.endswith(reason)
@@ -169,7 +169,7 @@ def test_experiment_name_must_be_unused_at_the_commit(project: Path, ours: Repos
     check(RunRequest(experiment="x"), ours)
 
 
-def test_refused_request_creates_no_files(project: Path, ours: Repository) -> None:
+def test_rejected_request_creates_no_files(project: Path, ours: Repository) -> None:
     for request in (
         RunRequest(revision="v9"),
         RunRequest(recipe="none"),
@@ -244,15 +244,15 @@ def test_well_formed_values_are_accepted(values: dict[str, object]) -> None:
         {"recipe_name": "quick"},
     ],
 )
-def test_malformed_values_are_refused(values: dict[str, object]) -> None:
+def test_malformed_values_are_rejected(values: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         RunRequest.model_validate(values)
 
 
 def test_error_names_the_value_and_gives_an_example() -> None:
-    with pytest.raises(FlowError) as refused:
+    with pytest.raises(FlowError) as raised:
         make_request(recipe="quick.yaml", overrides=["optimizer.lr 0.1"])
-    assert str(refused.value) == (
+    assert str(raised.value) == (
         "recipe: 'quick.yaml' is not a valid recipe; must be NAME of a file recipes/NAME.yaml in"
         " the revision, used as params.yaml, such as quick; overrides: 'optimizer.lr 0.1' is not a"
         " valid override; must be a changed param, as section.key=value, such as optimizer.lr=0.1"

@@ -77,7 +77,9 @@ def acquire(ours: Workspace, stage: str) -> tuple[list[str], threading.Event]:
     return logged, acquired
 
 
-def test_second_run_waits_and_logs_for_which_run(first: Workspace, second: Workspace) -> None:
+def test_second_run_waits_and_logs_the_name_of_the_first(
+    first: Workspace, second: Workspace
+) -> None:
     with stage_lock(first, "train", print):
         logged, acquired = acquire(second, "train")
         assert logged == ["train: waiting for run first, which is running the same stage"]

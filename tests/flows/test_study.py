@@ -181,7 +181,7 @@ def test_an_invalid_study_is_rejected_in_one_line_with_the_key(text: str, messag
     assert "\n" not in str(error.value)
 
 
-def test_a_file_name_that_is_no_valid_study_name_is_rejected() -> None:
+def test_invalid_study_name_is_rejected() -> None:
     with pytest.raises(
         FlowError, match=r"^my study\.yaml: name: invalid value 'my study'; must match"
     ):

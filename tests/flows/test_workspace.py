@@ -230,7 +230,7 @@ def test_workspace_is_kept_after_a_failure(
     assert git(project, "status", "--porcelain") == ""
 
 
-def test_workspace_is_kept_on_request(new_workspace: Open) -> None:
+def test_workspace_is_kept_if_requested(new_workspace: Open) -> None:
     with new_workspace(keep=True) as ours:
         pass
     assert [run.state for run in records.all_runs(ours.job.repository.home)] == ["finished"]
