@@ -161,7 +161,7 @@ def test_second_run_logs_which_run_it_waits_for_and_continues_when_that_ends(
     wait_for((tmp_path / "first").exists)
     second = hold("second")
     wait_for(lambda: "waiting" in second.log() or (tmp_path / "second").exists())
-    assert "cpu is in use by run first: waiting\n" in second.log()
+    assert "waiting for a free device: cpu is in use by run first\n" in second.log()
     assert not (tmp_path / "second").exists()
     (tmp_path / "go").touch()
     for run in (first, second):
