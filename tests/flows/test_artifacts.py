@@ -115,7 +115,7 @@ def test_plot_is_in_the_artifact_itself(worse: Page) -> None:
 
 def test_summary_names_the_experiment_the_commit_and_what_ran(worse: Page, project: Path) -> None:
     text = worse.artifacts["summary"].data
-    assert text.startswith("## Done\n")
+    assert text.startswith("## Completed\n")
     assert "`dvc exp apply worse`" in text
     assert tiny_project.git(project, "rev-parse", "HEAD") in text
     assert "| prepare | restored from the cache |" in text
