@@ -413,7 +413,7 @@ def test_without_a_worker_the_command_that_starts_one_is_logged(
             client.delete_work_pool("elsewhere")
     assert logged == [
         "no agent of pool elsewhere is online; the runs wait until one starts; run"
-        " prefect worker start --pool elsewhere"
+        " `prefect worker start --pool elsewhere`"
     ]
 
 
