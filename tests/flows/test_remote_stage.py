@@ -204,7 +204,7 @@ def test_a_pool_without_a_stage_deployment_is_rejected_before_any_copy(
     assert state.is_failed()
     reason, _, pools = str(state.message).partition("; available pools: ")
     assert reason.endswith(
-        "the server has no deployment stage/tpu; run make deploy or choose another pool"
+        "the server has no deployment stage/tpu; run `make deploy` or choose another pool"
     )
     assert {"cpu", "gpu"} <= set(pools.split(", "))  # other tests install more
     assert not list((cpu.folder / "catdog").glob("runs/*"))
