@@ -1,4 +1,4 @@
-"""A git and DVC project with three tiny stages, to run the real commands on.
+"""A git and DVC project with three minimal stages, for tests with the real commands.
 
 Its model depends on params.yaml. Each stage that runs appends its name to the file RUNS_LOG, which
 shows what has run in any copy of the project.
@@ -47,7 +47,7 @@ STAGE = """\
 import os
 from pathlib import Path
 
-print("the stage {name} says: é")
+print("output of stage {name}: é")
 Path("{out}").write_text({text})
 with Path(os.environ.get("RUNS_LOG", "runs.log")).open("a") as log:
     log.write("{name} ")

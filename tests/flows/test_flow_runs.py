@@ -70,7 +70,7 @@ def test_checkout_is_unchanged_and_the_clone_is_removed(finished: Finished) -> N
 def test_output_of_the_stages_is_in_the_log_of_the_flow(finished: Finished) -> None:
     lines = log_of_ended(finished.state)
     for stage in ("prepare", "train", "evaluate"):
-        assert f"the stage {stage} says: é" in lines
+        assert f"output of stage {stage}: é" in lines
     assert "the result is experiment first; apply it with `dvc exp apply first`" in lines
 
 
@@ -99,7 +99,7 @@ def test_stage_runs_outdated_stages_before_it(server: str, project: Path, tmp_pa
     report = run_stage("train", project, tmp_path / "logs")
     assert report.outcome == "ran"
     assert (project.parent / "runs.log").read_text() == "prepare train "
-    assert "the stage train says: é\n" in report.log.read_text(encoding="utf-8")
+    assert "output of stage train: é\n" in report.log.read_text(encoding="utf-8")
     assert run_stage("train", project, tmp_path / "logs").outcome == "unchanged"
 
 

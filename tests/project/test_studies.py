@@ -1,4 +1,4 @@
-"""The study of the notebook's questions: its file, its table, its two mistakes in evaluation."""
+"""The study of the notebook's questions: its file, its table, its two evaluation errors."""
 
 from pathlib import Path
 
@@ -99,7 +99,7 @@ def test_verdicts_are_corrected_for_the_number_of_settings() -> None:
     two = with_verdicts([*one, Line("b", [0.6, 0.7], 0.1, difference(-0.1, 0.04))])
     assert [line.verdict for line in two] == ["", "better (uncorrected)", "worse (uncorrected)"]
     none = with_verdicts([first, Line("d", [0.7, 0.7], 0.1, difference(-0.05, 0.06))])
-    assert none[1].verdict == "no difference shown"
+    assert none[1].verdict == "no significant difference"
     sure = with_verdicts([first, Line("c", [0.5, 0.6], 0.1, difference(-0.2, 1e-6))])
     assert sure[1].verdict == "worse"
 
