@@ -113,7 +113,7 @@ def dvc(folder: Path, *arguments: str) -> int:
     return _dvc(folder, *arguments).returncode
 
 
-def dvc_says(folder: Path, *arguments: str) -> str:
+def dvc_output(folder: Path, *arguments: str) -> str:
     """Return the output of a dvc command; it must succeed."""
     done = _dvc(folder, *arguments, stdout=subprocess.PIPE)
     assert done.returncode == 0, done.stdout

@@ -16,7 +16,7 @@ from flows.pipeline import pipeline
 from flows.runs.stages import dvc_commands, outcome_in, run_stage
 from tests.helpers.flow_commands import ROOT, FlowCommand, experiments, log_of_ended, workspaces
 from tools import tiny_project
-from tools.tiny_project import METRICS, dvc, dvc_says, git
+from tools.tiny_project import METRICS, dvc, dvc_output, git
 
 
 class Finished(NamedTuple):
@@ -48,7 +48,7 @@ def test_flow_runs_the_three_stages_and_returns_the_metrics(finished: Finished) 
 
 
 def test_result_is_an_experiment_with_the_requested_params(finished: Finished) -> None:
-    table = json.loads(dvc_says(finished.project, "exp", "show", "--json"))
+    table = json.loads(dvc_output(finished.project, "exp", "show", "--json"))
     (result,) = [
         row["revs"][0]
         for commit in table

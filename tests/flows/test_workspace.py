@@ -25,7 +25,7 @@ from flows.runs.workspace import (
     workspace,
 )
 from tools import tiny_project
-from tools.tiny_project import dvc, dvc_says, git
+from tools.tiny_project import dvc, dvc_output, git
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def repro(ours: Workspace) -> str:
 
 def shown(project: Path) -> dict[str, Any]:
     """Return what `dvc exp show` of the checkout says of each experiment, by name."""
-    _, head = json.loads(dvc_says(project, "exp", "show", "--json"))
+    _, head = json.loads(dvc_output(project, "exp", "show", "--json"))
     found = [revision for each in head["experiments"] or () for revision in each["revs"]]
     return {revision["name"]: revision["data"] for revision in found}
 
@@ -150,7 +150,7 @@ def test_workspace_shares_the_objects_of_git(open_workspace: Open) -> None:
 
 def test_site_cache_of_dvc_is_in_the_workspace(open_workspace: Open) -> None:
     with open_workspace() as ours:
-        site = dvc_says(ours.folder, "config", "core.site_cache_dir").strip()
+        site = dvc_output(ours.folder, "config", "core.site_cache_dir").strip()
         assert Path(site).is_relative_to(ours.folder)
 
 
@@ -158,7 +158,7 @@ def test_cache_type_of_the_user_is_kept(project: Path, open_workspace: Open) -> 
     assert dvc(project, "config", "cache.type", "symlink") == 0
     tiny_project.commit(project, "Link")
     with open_workspace() as ours:
-        assert dvc_says(ours.folder, "config", "cache.type").strip() == "symlink"
+        assert dvc_output(ours.folder, "config", "cache.type").strip() == "symlink"
 
 
 def test_local_configuration_of_the_checkout_applies_in_the_workspace(
@@ -190,7 +190,7 @@ def test_remote_in_git_is_that_of_the_revision(project: Path, open_workspace: Op
     assert dvc(project, "remote", "add", "sample", "data/store") == 0
     tiny_project.commit(project, "A sample")
     with open_workspace() as ours:
-        listed = "".join(dvc_says(ours.folder, "remote", "list").split())  # dvc breaks the line
+        listed = "".join(dvc_output(ours.folder, "remote", "list").split())  # dvc breaks the line
         assert listed.startswith(f"sample{ours.folder}/data/store")
 
 

@@ -161,7 +161,7 @@ def test_the_flops_of_a_step_are_proportional_to_photos_and_pixels() -> None:
     assert larger - two == pytest.approx(3 * two_photos, rel=0.01)
 
 
-def test_both_trainings_start_from_the_same_weights(drawn: Path) -> None:
+def test_both_training_runs_start_from_the_same_weights(drawn: Path) -> None:
     recipe = notebook.with_hidden_width(params.load(ROOT / "recipes" / "seed.yaml"), 8)
     with photo_folder(drawn, 4) as folder:
         small = notebook.with_image_size(recipe, 16)

@@ -20,7 +20,7 @@ from catdog.model import networks
 from catdog.params import Optimizer, ResidualNetwork
 from catdog.training import checkpoint, optimizers, resume
 from catdog.training.checkpoint import Snapshot
-from tests.helpers.small_disk import on_a_small_disk, small_disks_can_be_made
+from tests.helpers.small_disk import can_mount_small_disk, on_a_small_disk
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = resume.PACKAGE
@@ -324,7 +324,7 @@ def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
     assert json.loads(header["__metadata__"]["numbers"]) == SNAPSHOT.numbers
 
 
-@pytest.mark.skipif(not small_disks_can_be_made(), reason="needs user namespaces")
+@pytest.mark.skipif(not can_mount_small_disk(), reason="needs user namespaces")
 def test_a_full_disk_is_an_os_error_and_one_line_of_the_command(tmp_path: Path) -> None:
     code = """
 import sys, torch
