@@ -163,7 +163,7 @@ def compare_time(folder: Path, recipe: Params, device: Device, trials: int) -> N
 def curves(
     folder: Path, recipe: Params, device: Device, epochs: int, seeds: int
 ) -> dict[str, list[Curve]]:
-    """Return the curves of each seed, by the name of the training."""
+    """Return the curves of each seed, by the name of the training loop."""
     found: dict[str, list[Curve]] = {}
     for seed in range(1, seeds + 1):
         for name, training in build_trainings(folder, recipe, device, seed).items():

@@ -1,4 +1,4 @@
-"""The embedded sample: its bytes are reproducible, and only shape distinguishes the classes."""
+"""The sample: its bytes are reproducible, and only shape distinguishes the classes."""
 
 import hashlib
 import io

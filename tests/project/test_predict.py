@@ -158,8 +158,8 @@ def test_json_equals_csv(photos: Path, models: Path) -> None:
         if value["probabilities"] is None:
             assert value["error"]
         else:
-            for name, share in value["probabilities"].items():
-                assert f"{share:.6f}" == row[f"probability_{name}"]
+            for name, probability in value["probabilities"].items():
+                assert f"{probability:.6f}" == row[f"probability_{name}"]
 
 
 def test_json_without_predictions_is_an_empty_list() -> None:

@@ -41,8 +41,8 @@ def case(**augmentation: float) -> Case:
     return Case(classifier, Split(photos, labels, ["cat", "dog"], []), settings)
 
 
-def difference(share: float, p: float) -> Difference:
-    return Difference("no difference", share, share - 0.01, share + 0.01, p, 100, "a test")
+def difference(value: float, p: float) -> Difference:
+    return Difference("no difference", value, value - 0.01, value + 0.01, p, 100, "a test")
 
 
 def test_each_point_of_the_study_has_valid_params_and_three_seeds() -> None:
