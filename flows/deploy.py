@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import timedelta
 from http import HTTPStatus
 from uuid import UUID
 
@@ -29,13 +28,10 @@ from prefect.workers.process import ProcessWorker
 from pydantic import SecretStr
 
 from flows.errors import FlowError
+from flows.guards.heartbeats import SILENCE, SILENT_IS_DEAD
 from flows.paths import CHECKOUT
 
 POOLS = ("cpu", "gpu")
-BEAT_SECONDS = 30  # as in prefect.toml and prefect.yaml; Prefect's minimum
-MISSED_BEATS = 3
-SILENCE = timedelta(seconds=BEAT_SECONDS * MISSED_BEATS)
-SILENT_IS_DEAD = "catdog: a run that has gone silent is dead"
 WAIT_SECONDS = 120.0  # the first start creates the database
 WEBHOOK = "catdog-notify"
 OURS: dict[str, str | list[str]] = {

@@ -6,3 +6,8 @@ class FlowError(RuntimeError):
 
     The first line is complete without the others; it is the only one that is logged.
     """
+
+
+def first_line(error: FlowError) -> str:
+    """Return the summary of an error."""
+    return str(error).partition("\n")[0]

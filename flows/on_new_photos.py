@@ -13,10 +13,13 @@ from prefect.states import Completed
 from prefect.variables import Variable
 
 from flows.guards.many_runs import Deployment
+from flows.log import shorten_errors
 from flows.paths import RAW_POINTER
 from flows.runs.repository import git, repository
 
 VARIABLE = "catdog_photos"
+
+shorten_errors()
 
 
 @flow

@@ -16,36 +16,38 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
-from prefect import flow, get_run_logger, tags
+from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_API_URL
 from pydantic import Field
 
-from flows.errors import FlowError
+from flows.errors import FlowError, first_line
 from flows.guards.flow_command import cancelled_by_interrupt, choose_server, run_as_command
 from flows.guards.outages import wait_for_server
+from flows.log import shorten_errors
 from flows.paths import METRICS
-from flows.remote_stage import NO_REMOTE, check_pools, run_on
 from flows.runs import artifacts
+from flows.runs.export import export_result
+from flows.runs.placement import NO_REMOTE, check_pools, run_on
 from flows.runs.records import clean_up
-from flows.runs.repository import repository
+from flows.runs.repository import repository, uncommitted_changes
 from flows.runs.request import Experiment, Override, Recipe, Revision, check, make_request
 from flows.runs.stage_lock import stage_lock
 from flows.runs.stages import (
-    PUSH_UNCACHED,
     STAGES,
     Report,
     Stage,
     StageError,
-    first_line,
     has_default_remote,
+    push_commands,
     push_results,
     run_stage,
 )
-from flows.runs.workspace import Workspace, export_result, uncommitted_changes, workspace
+from flows.runs.workspace import Workspace, open_workspace
 
 Placement = dict[Stage, str]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+shorten_errors()
 
 
 @flow
@@ -82,31 +84,33 @@ def pipeline(
     for line in uncommitted_changes(job.repository, job.commit):
         logger.warning("%s", line)
     name, run = str(flow_run.get_name()), str(flow_run.get_id())
-    with workspace(job, name, flow_run=run, keep=keep_workspace, log=logger.info) as space:
+    with open_workspace(job, name, flow_run=run, keep=keep_workspace, log=logger.info) as workspace:
         facts = {"revision": job.commit}
         reports: list[Report] = []
         try:
-            push_error = run_stages(space, placement, reports)
-            facts["experiment"] = _export(space)
-            metrics = _read_metrics(space.folder / METRICS)
+            push_error = run_stages(workspace, placement, reports)
+            facts["experiment"] = _export(workspace)
+            metrics = _read_metrics(workspace.folder / METRICS)
         except FlowError as error:
-            facts |= {"workspace": str(space.folder), "logs": str(space.logs)}
+            facts |= {"workspace": str(workspace.folder), "logs": str(workspace.logs)}
             artifacts.show_summary(f"Failed: {first_line(error)}", facts, reports)
             raise
-        _show_results(space, metrics, reports, alert_drop)
+        _show_results(workspace, metrics, reports, alert_drop)
         artifacts.show_summary(first_line(push_error) if push_error else "Done", facts, reports)
         if push_error:
             raise push_error
     return metrics
 
 
-def run_stages(space: Workspace, placement: Placement, reports: list[Report]) -> FlowError | None:
+def run_stages(
+    workspace: Workspace, placement: Placement, reports: list[Report]
+) -> FlowError | None:
     """Run the stages in order, and add a report to `reports` for each that succeeds.
 
     With a default remote, the results of each stage that ran are pushed. A failed push is returned
     instead of raised: the next stages can use results that are on this machine only.
     """
-    log, folder = get_run_logger().info, space.folder
+    log, folder = get_run_logger().info, workspace.folder
     remote = has_default_remote(folder)
     if placement and not remote:
         raise FlowError(NO_REMOTE)
@@ -115,39 +119,39 @@ def run_stages(space: Workspace, placement: Placement, reports: list[Report]) ->
         wait_for_server(log)
         pool = placement.get(stage)
         # What another machine has run is only restored here, which needs no device.
-        placed = pool is not None and run_on(pool, stage, space.job)
-        with stage_lock(space, stage, log):
-            report = run_stage(stage, folder, space.logs, device=not placed)
+        placed = pool is not None and run_on(pool, stage, workspace.job)
+        with stage_lock(workspace, stage, log):
+            report = run_stage(stage, folder, workspace.logs, device=not placed)
         reports.append(dataclasses.replace(report, pool=pool if placed else None))
         if remote and not push_error and (report.outcome == "ran" or stage == STAGES[-1]):
             wait_for_server(log)
-            push_error = _push(stage, space)
+            push_error = _push(stage, workspace)
     wait_for_server(log)
     return push_error
 
 
-def _push(stage: Stage, space: Workspace) -> FlowError | None:
+def _push(stage: Stage, workspace: Workspace) -> FlowError | None:
     """Push the results so far; return an error instead of raising it."""
     try:
-        push_results(stage, space.folder, space.logs)
+        push_results(stage, workspace.folder, workspace.logs)
     except (StageError, httpx.HTTPError) as error:  # the latter if the Prefect server is away
         lines = str(error).splitlines() or [type(error).__name__]
         reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
-        uncached = shlex.join([sys.executable, str(PUSH_UNCACHED)])
-        command = f"cd {shlex.quote(str(space.folder))} && dvc push --run-cache && {uncached}"
+        commands = [["cd", str(workspace.folder)], *push_commands()]
+        command = " && ".join(shlex.join(each) for each in commands)
         first = f"cannot push the results: {reason}; they are kept, push them with: {command}"
         return FlowError("\n".join([first, *lines]))
     return None
 
 
-def _export(space: Workspace) -> str:
+def _export(workspace: Workspace) -> str:
     """Export the result; return its experiment as the summary shows it."""
     log = get_run_logger().info
-    name = export_result(space)
+    name = export_result(workspace)
     if name is None:
-        log("nothing changed since %s; its stored results are used", space.job.commit[:12])
+        log("nothing changed since %s; its stored results are used", workspace.job.commit[:12])
         return "none, since nothing changed since the revision"
-    apply = space.job.repository.apply_command(name)
+    apply = workspace.job.repository.apply_command(name)
     log("the result is experiment %s; apply it with `%s`", name, apply)
     return f"{name}; apply it with `{apply}`"
 
@@ -164,12 +168,12 @@ def _read_metrics(path: Path) -> dict[str, Any]:
 
 
 def _show_results(
-    space: Workspace, metrics: dict[str, Any], reports: Sequence[Report], alert_drop: float
+    workspace: Workspace, metrics: dict[str, Any], reports: Sequence[Report], alert_drop: float
 ) -> None:
     """Create the artifacts of a result, and report a drop if a stage has run."""
-    artifacts.show_metrics(metrics, space.job.commit)
-    artifacts.show_plots(space.folder)
-    if difference := artifacts.difference_from_parent(space.folder, space.job.commit):
+    artifacts.show_metrics(metrics, workspace.job.commit)
+    artifacts.show_plots(workspace.folder)
+    if difference := artifacts.difference_from_parent(workspace.folder, workspace.job.commit):
         artifacts.show_comparison(difference)
         if any(report.outcome == "ran" for report in reports):
             artifacts.report_drop(difference, alert_drop)
@@ -187,9 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.revision, options.recipe, options.overrides, options.experiment
         )
         check(request, repository())  # before a temporary server is started in vain
-        # The automation of flows/deploy.py marks silent runs with this tag as crashed. Tasks have
-        # the tag too and ask the server for a slot of it, which would slow a temporary server down.
-        with choose_server(), tags(*(["catdog"] if PREFECT_API_URL.value() else [])):
+        with choose_server():
             metrics = pipeline(**request.model_dump(), keep_workspace=options.keep)
         for name, value in artifacts.as_text(metrics).items():
             print(f"{name:<40} {value}")

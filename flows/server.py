@@ -18,7 +18,7 @@ from prefect.server.database import provide_database_interface
 from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
 from sqlalchemy import select, update
 
-from flows.deploy import SILENCE, SILENT_IS_DEAD
+from flows.guards.heartbeats import SILENCE, SILENT_IS_DEAD
 
 
 def main() -> None:

@@ -18,17 +18,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from prefect import State, flow, get_run_logger, tags
-from prefect.settings import PREFECT_API_URL
+from prefect import State, flow, get_run_logger
 from pydantic import Field
 
 from flows.errors import FlowError
 from flows.guards.flow_command import cancelled_by_interrupt, choose_server, run_as_command
-from flows.guards.many_runs import DEPLOYMENT, Deployment, Log, run_all
+from flows.guards.many_runs import DEPLOYMENT, Deployment, run_all, state_message
+from flows.log import Log, shorten_errors
 from flows.pipeline import pipeline
-from flows.runs.repository import repository
+from flows.runs.repository import repository, uncommitted_changes
 from flows.runs.request import RunRequest
-from flows.runs.workspace import uncommitted_changes
 from flows.sweeps import artifacts
 from flows.sweeps.artifacts import PointResult
 from flows.sweeps.plan import Plan, make_plan, unfinished
@@ -38,6 +37,8 @@ StudyFile = Annotated[str, Field(max_length=300, pattern=r"\.ya?ml$")]
 AtOnce = Annotated[int, Field(ge=1)]
 NO_ALERT = {"alert_drop": 1.0}  # a point may be worse than its parent: that is what a study is for
 DONE, ALREADY_DONE = "done", "already done"
+
+shorten_errors()
 
 
 @flow
@@ -109,17 +110,12 @@ def point_results(plan: Plan, states: Mapping[str, State[Any]]) -> list[PointRes
     for point in plan.points:
         state, result = states.get(point.name), found.get(point.name)
         if state and not state.is_completed():
-            points.append(PointResult(point, str(state.name).lower(), reason=reason(state)))
+            reason = state_message(state).partition("\n")[0]
+            points.append(PointResult(point, str(state.name).lower(), reason=reason))
             continue
         missing = "" if result else f"its experiment is not in {source.source}"
         points.append(PointResult(point, DONE if state else ALREADY_DONE, result, missing))
     return points
-
-
-def reason(state: State[Any]) -> str:
-    """Return the first line of a state's message, without Prefect's prefix."""
-    line = (state.message or "").partition("\n")[0]
-    return re.sub(r"^Flow run encountered an exception: (\w+Error: )?", "", line)
 
 
 def raise_for_failed(points: Sequence[PointResult]) -> None:
@@ -142,10 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Check everything before a temporary server is started.
         check_options(options.deployment, options.at_once)
         make_plan(options.study, repository())
-        # The automations of `make deploy` watch the tag. Tasks inherit it, and each then requests
-        # a slot for it, which is too much load for a temporary server.
-        server = choose_server(required=options.deployment is not None)
-        with server, tags(*(["catdog"] if PREFECT_API_URL.value() else [])):
+        with choose_server(required=options.deployment is not None):
             rows = sweep(options.study, options.deployment, options.at_once)
         for row in rows:
             print(f"{row['experiment']:<60} {row['state']}")

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 from uuid import UUID, uuid4
@@ -27,6 +27,8 @@ from prefect.concurrency.sync import concurrency
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
+
+from flows.log import Log
 
 LEASE_SECONDS = 60.0  # Prefect's minimum: the device of a dead machine becomes free after it
 POLL_SECONDS = 5.0
@@ -101,7 +103,7 @@ def _listed() -> list[Device]:
 
 
 @contextmanager
-def device_slot(log: Callable[[str], None]) -> Iterator[dict[str, str]]:
+def device_slot(log: Log) -> Iterator[dict[str, str]]:
     """Hold one device of this machine; yield the variables that give it to a child process.
 
     Waits for a free device, and logs which runs hold them. Enter it in a task, in the main thread:
@@ -124,9 +126,7 @@ def has_slots() -> bool:
     return bool(PREFECT_API_URL.value()) and os.environ.get("CATDOG_DEVICE_SLOTS") != "off"
 
 
-def _enter_first_free(
-    found: Sequence[Device], log: Callable[[str], None], stack: ExitStack
-) -> Device:
+def _enter_first_free(found: Sequence[Device], log: Log, stack: ExitStack) -> Device:
     """Wait until a device is free, enter its slot, and return it."""
     logged = ""
     lost: Counter[str] = Counter()
@@ -145,7 +145,7 @@ def _enter_first_free(
 
 
 @contextmanager
-def _slot(device: Device, log: Callable[[str], None]) -> Iterator[None]:
+def _slot(device: Device, log: Log) -> Iterator[None]:
     """Hold the slot of `device`; raise ConcurrencySlotAcquisitionError if it is not free."""
     with get_client(sync_client=True) as client:
         _create_limit(client, device)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar, cast
 
+from prefect import tags
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
@@ -81,18 +82,23 @@ def run_as_command(name: str, work: Callable[[], object]) -> int:
 def choose_server(required: bool = False) -> Iterator[None]:
     """Let the flows of this block use the server at PREFECT_API_URL, or else a temporary one.
 
+    Their runs have the tag `catdog` on the former, so that the automations of
+    flows/deploy.py apply to them.
     The temporary one is also used, with a line on stderr, if the server at PREFECT_API_URL does not
     answer, unless that one is `required`.
     """
     settings: dict[Any, Any] = {PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: START_SECONDS}
-    if PREFECT_API_URL.value() and not required and is_unreachable():
+    address = PREFECT_API_URL.value()
+    if address and not required and is_unreachable():
         print(
-            f"the server at {PREFECT_API_URL.value()} does not answer;"
-            " this run uses a temporary one",
+            f"the server at {address} does not answer; this run uses a temporary one",
             file=sys.stderr,
         )
-        settings[PREFECT_API_URL] = None
-    with temporary_settings(settings):
+        settings[PREFECT_API_URL] = address = None
+    # Tasks inherit the tag, and each then requests a slot for it, which is too much load for a
+    # temporary server.
+    tag = ["catdog"] if address else []
+    with temporary_settings(settings), tags(*tag):
         yield
 
 

@@ -4,10 +4,11 @@ All of it in the calling thread, since Prefect raises the exception of a cancell
 thread only.
 """
 
+import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Annotated, Any
@@ -35,13 +36,13 @@ from prefect.states import Cancelling, Crashed
 from pydantic import Field
 
 from flows.errors import FlowError
+from flows.log import Log
 
 POLL_SECONDS = 3.0
 PAGE_SIZE = 200  # the most runs that the server returns in one answer
 DEPLOYMENT = r"^[^/]+/[^/]+$"  # FLOW/NAME
 Deployment = Annotated[str, Field(pattern=DEPLOYMENT)]
 Parameters = Mapping[str, Any]
-Log = Callable[[str], None]
 NOT_ANSWERED = (httpx.TransportError, PrefectHTTPStatusError)
 
 
@@ -220,6 +221,12 @@ def _already_running(
         if all(run.parameters.get(key) == value for key, value in runs[run.name].items())
     }
     return {run: name for name, run in same.items()}
+
+
+def state_message(state: State[Any]) -> str:
+    """Return the message of a run's state, without the prefix that Prefect adds to an error."""
+    prefix = r"^Flow run encountered an exception: ((Flow|Stage)Error: )?"
+    return re.sub(prefix, "", state.message or "")
 
 
 def _warn_without_agent(deployment: DeploymentResponse, log: Log) -> None:

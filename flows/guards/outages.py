@@ -8,11 +8,12 @@ once new clients retry too.
 """
 
 import time
-from collections.abc import Callable
 
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+from flows.log import Log
 
 POLL_SECONDS = 5.0
 MAX_WAIT_SECONDS = 900.0
@@ -25,7 +26,7 @@ def is_unreachable() -> bool:
         return isinstance(client.api_healthcheck(), httpx.TransportError)
 
 
-def wait_for_server(log: Callable[[str], None], seconds: float = MAX_WAIT_SECONDS) -> None:
+def wait_for_server(log: Log, seconds: float = MAX_WAIT_SECONDS) -> None:
     """Return as soon as the server of this run answers, or after `seconds` even if it does not.
 
     Returns at once without PREFECT_API_URL: a temporary server lives as long as the run. `log` gets

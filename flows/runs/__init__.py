@@ -2,9 +2,14 @@
 
 __main__.py           the command `python -m flows.runs`: list and remove runs
 request.py            a run's revision, recipe, overrides and name, checked
+revisions.py          commits, branches, tags and experiments of the repository
+run_params.py         the params file of a run, with its overrides applied
 repository.py         the git repository that runs come from
-workspace.py          a clone for one run, and the export of its result as an experiment
-stages.py             a DVC stage as a Prefect task
+workspace.py          a clone for one run
+export.py             the result of a run as a DVC experiment
+stages.py             a DVC stage as a Prefect task, and the push of the run cache after it
+stage_output.py       the log file of a stage, and the outcomes and errors that DVC prints
+placement.py          run a stage of a pipeline on another machine
 stage_lock.py         one run at a time for the same stage of the same files
 records.py            records of the runs on this machine, and their removal
 artifacts.py          the Prefect artifacts of a finished run

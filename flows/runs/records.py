@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from flows.errors import FlowError
 from flows.guards.child_processes import GRACE_SECONDS
+from flows.log import Log
 
 KEEP_DAYS = 7.0
 # Variable that marks the child processes of a run; its value is the folder of the workspace.
@@ -139,7 +140,7 @@ def is_alive(home: Path, run: Run) -> bool:
         return not locked
 
 
-def clean_up(home: Path, log: Callable[[str], None] = print) -> None:
+def clean_up(home: Path, log: Log = print) -> None:
     """Clean up after runs whose process has ended; leave all others alone.
 
     A run that did not record its end is marked as failed, and its child processes are ended.
@@ -178,7 +179,7 @@ def keep_days() -> float:
         raise FlowError(f"CATDOG_KEEP_DAYS: must be a number, not {given!r}") from None
 
 
-def _mark_dead(home: Path, run: Run, log: Callable[[str], None]) -> None:
+def _mark_dead(home: Path, run: Run, log: Log) -> None:
     """End the child processes of a run whose own process has died, and mark it as failed."""
     count = _end_processes(run.folder(home))
     ended = f"; ended {count} of its child processes" if count else ""
@@ -187,7 +188,7 @@ def _mark_dead(home: Path, run: Run, log: Callable[[str], None]) -> None:
     log(f"run {run.name}: {message}{ended}; its workspace is kept: {run.folder(home)}")
 
 
-def _remove_old_workspace(home: Path, run: Run, log: Callable[[str], None]) -> None:
+def _remove_old_workspace(home: Path, run: Run, log: Log) -> None:
     """Remove an old workspace; log an error instead of raising it, since other runs must go on."""
     try:
         remove(home, run)

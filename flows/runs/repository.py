@@ -77,6 +77,27 @@ def repository(fetch: bool = True) -> Repository:
     return Repository(source, _mirror(source, fetch), home(), is_checkout=False)
 
 
+def uncommitted_changes(repository: Repository, commit: str) -> list[str]:
+    """Return a line for each change in the checkout that a run of `commit` does not use.
+
+    Empty if another commit is checked out, or without a checkout. A changed
+    folder that DVC tracks is not listed until `dvc add` has changed its .dvc file.
+    """
+    head = try_git(repository.folder, "rev-parse", "HEAD")
+    if not repository.is_checkout or head != commit:
+        return []
+    status = git(repository.folder, "-c", "core.quotePath=off", "status", "--porcelain")
+    return [
+        f"{line[3:]}: {_kind_of_change(line[:2])}, but not committed; this run does not use it"
+        for line in status.splitlines()
+    ]
+
+
+def _kind_of_change(letters: str) -> str:
+    kinds = {"?": "new", "A": "new", "D": "deleted", "R": "renamed"}
+    return next((word for letter, word in kinds.items() if letter in letters), "changed")
+
+
 def git(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
     """Return what `git ARGUMENTS...` prints in `folder`; FlowError with git's reason if it fails.
 

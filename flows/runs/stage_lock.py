@@ -6,12 +6,13 @@ same time. The run that has waited finds the result in the run cache.
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from flows.log import Log
 from flows.paths import LOCK
 from flows.runs.repository import git
 from flows.runs.workspace import Workspace
@@ -20,7 +21,7 @@ POLL_SECONDS = 0.5
 
 
 @contextmanager
-def stage_lock(workspace: Workspace, stage: str, log: Callable[[str], None]) -> Iterator[None]:
+def stage_lock(workspace: Workspace, stage: str, log: Log) -> Iterator[None]:
     """Hold the lock of `stage` for the files of the workspace; wait if another run holds it.
 
     `log` gets a line that names the other run.

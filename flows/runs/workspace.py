@@ -1,4 +1,4 @@
-"""An isolated clone of the repository for one run, and the export of its result as an experiment.
+"""An isolated clone of the repository for one run.
 
 A clone shares the git objects and the DVC cache of the repository, so it costs little time and
 disk space, and runs of different revisions can go on while files in the checkout are edited. A git
@@ -7,27 +7,23 @@ is being saved, with all other worktrees.
 """
 
 import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, count
 from pathlib import Path
 
 from dvc.config import Config, merge
 from dvc.config_schema import RelPath
 from dvc.exceptions import DvcException
-from dvc.repo.experiments.refs import ExpRefInfo
-from dvc.utils.hydra import apply_overrides
 
 from flows.errors import FlowError
-from flows.guards.child_processes import child_environment, dvc_output
-from flows.paths import CHECKPOINTS, PARAMS, STATE
+from flows.guards.child_processes import child_environment
+from flows.log import Log
+from flows.paths import CHECKPOINTS, STATE
 from flows.runs import records
-from flows.runs.repository import Repository, git, try_git
+from flows.runs.repository import git, try_git
 from flows.runs.request import Job
-
-LEFTOVER = ".dvc/tmp/repro.dat"
+from flows.runs.run_params import write_params
 
 
 @dataclass(frozen=True)
@@ -46,13 +42,13 @@ class Workspace:
 
 
 @contextmanager
-def workspace(
+def open_workspace(
     job: Job,
     name: str,
     *,
     flow_run: str = "",
     keep: bool = False,
-    log: Callable[[str], None] = print,
+    log: Log = print,
 ) -> Iterator[Workspace]:
     """Clone the commit of `job` into home/runs/NAME and write its params; yield the workspace.
 
@@ -62,16 +58,14 @@ def workspace(
     """
     home = job.repository.home
     with records.register(home, name, flow_run, job.commit, job.request.experiment or "") as run:
-        made = Workspace(run.name, run.folder(home), run.logs(home), job, run.experiment)
-        _make_or_remove(made, run)
+        workspace = Workspace(run.name, run.folder(home), run.logs(home), job, run.experiment)
+        _make_or_remove(workspace, run)
         with _keep_or_remove(home, run, keep, log):
-            yield made
+            yield workspace
 
 
 @contextmanager
-def _keep_or_remove(
-    home: Path, run: records.Run, keep: bool, log: Callable[[str], None]
-) -> Iterator[None]:
+def _keep_or_remove(home: Path, run: records.Run, keep: bool, log: Log) -> Iterator[None]:
     """Keep the workspace if the block raises or `keep` is set; otherwise remove it."""
     try:
         yield
@@ -105,27 +99,6 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     return {**child_environment(), **ours, **more}
 
 
-def uncommitted_changes(repository: Repository, commit: str) -> list[str]:
-    """Return a line for each change in the checkout that a run of `commit` does not use.
-
-    Empty if another commit is checked out, or without a checkout. A changed
-    folder that DVC tracks is not listed until `dvc add` has changed its .dvc file.
-    """
-    head = try_git(repository.folder, "rev-parse", "HEAD")
-    if not repository.is_checkout or head != commit:
-        return []
-    status = git(repository.folder, "-c", "core.quotePath=off", "status", "--porcelain")
-    return [
-        f"{line[3:]}: {_kind_of_change(line[:2])}, but not committed; this run does not use it"
-        for line in status.splitlines()
-    ]
-
-
-def _kind_of_change(letters: str) -> str:
-    kinds = {"?": "new", "A": "new", "D": "deleted", "R": "renamed"}
-    return next((word for letter, word in kinds.items() if letter in letters), "changed")
-
-
 def _make_or_remove(workspace: Workspace, run: records.Run) -> None:
     """Make the clone; if that fails, remove what exists of it."""
     try:
@@ -142,11 +115,8 @@ def _make(workspace: Workspace) -> None:
     _clone(workspace)
     _share_checkpoints(workspace)
     _configure_dvc(workspace)
-    request, params = workspace.job.request, workspace.folder / PARAMS
-    if request.recipe is not None:
-        params.write_bytes((workspace.folder / request.params_file).read_bytes())
-    if request.overrides:
-        apply_overrides(params, list(request.overrides))
+    request = workspace.job.request
+    write_params(workspace.folder, request.params_file, request.overrides)
 
 
 def _clone(workspace: Workspace) -> None:
@@ -212,64 +182,3 @@ def _relative_remotes(
             url = os.path.normpath(workspace.job.repository.folder / inside)
             remotes[name] = {"url": url}
     return remotes
-
-
-def export_result(workspace: Workspace) -> str | None:
-    """Save the workspace as a DVC experiment of its baseline and push it to the repository.
-
-    Returns the name that it has there: `workspace.experiment`, with a number if that is taken by
-    now. Returns None if nothing differs from the commit and the request names no experiment: then
-    the commit has this result already. Raises FlowError if the experiment cannot be pushed.
-    """
-    folder = workspace.folder
-    changes = git(folder, "status", "--porcelain")
-    if not changes and workspace.job.request.experiment is None:
-        return None
-    name = _free_name(workspace)
-    new = git(folder, "ls-files", "--others", "--exclude-standard").splitlines()
-    _dvc(workspace, "exp", "save", "--name", name, *(f"--include-untracked={path}" for path in new))
-    ref = _ref(workspace, name)
-    _remove_leftover(workspace, ref)
-    _dvc(workspace, "exp", "push", "--no-cache", "origin", name)
-    # If another run has pushed an experiment of this name meanwhile, the push is refused with a
-    # warning and exit code 0 (iterative/dvc#9308).
-    if not git(folder, "ls-remote", "origin", ref).startswith(git(folder, "rev-parse", ref)):
-        raise FlowError(
-            f"experiment {name}: {workspace.job.repository.source} has another one of this name;"
-            f" rename and push this one in {folder}: dvc exp rename {name} NEW; dvc exp push"
-            " --no-cache origin NEW"
-        )
-    return name
-
-
-def _ref(workspace: Workspace, name: str) -> str:
-    """Return the git ref of an experiment."""
-    return str(ExpRefInfo(workspace.job.baseline, name))
-
-
-def _free_name(workspace: Workspace) -> str:
-    """Return the first of NAME, NAME-2, … that no experiment of the baseline has in origin."""
-    listed = git(workspace.folder, "ls-remote", "origin", _ref(workspace, "*"))
-    taken = {line.rpartition("/")[2] for line in listed.splitlines()}
-    numbered = (f"{workspace.experiment}-{number}" for number in count(2))
-    return next(name for name in chain([workspace.experiment], numbered) if name not in taken)
-
-
-def _remove_leftover(workspace: Workspace, ref: str) -> None:
-    """Remove the temporary file that `dvc exp save` adds to an experiment (iterative/dvc#8680)."""
-    folder = workspace.folder
-    if try_git(folder, "cat-file", "-e", f"{ref}:{LEFTOVER}") is None:
-        return
-    with tempfile.TemporaryDirectory(prefix="catdog-") as temporary:
-        index = {"GIT_INDEX_FILE": f"{temporary}/index"}
-        git(folder, "read-tree", ref, environment=index)
-        git(folder, "rm", "--cached", "--quiet", LEFTOVER, environment=index)
-        tree = git(folder, "write-tree", environment=index)
-    message = git(folder, "log", "-1", "--format=%B", ref)
-    commit = git(folder, "commit-tree", tree, "-p", workspace.job.baseline, "-m", message)
-    git(folder, "update-ref", ref, commit)
-
-
-def _dvc(workspace: Workspace, *arguments: str) -> None:
-    """Run a dvc command in the clone; FlowError with its reason if it fails."""
-    dvc_output(workspace.folder, environment(workspace.folder), *arguments)

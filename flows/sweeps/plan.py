@@ -1,19 +1,16 @@
 """The plan of a sweep: the run request of each point of a study, and which are not finished."""
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dvc.utils.flatten import flatten
-from dvc.utils.hydra import apply_overrides
-from dvc.utils.serialize import load_yaml
 
 from flows.errors import FlowError
-from flows.paths import PARAMS
 from flows.runs.repository import Repository, git, try_git
-from flows.runs.request import RunRequest, check, make_request, resolve
+from flows.runs.request import RunRequest, check, make_request
+from flows.runs.revisions import resolve
+from flows.runs.run_params import read_params
 from flows.sweeps.results import Result
 from flows.sweeps.study import Point, Study, parse, points
 
@@ -80,7 +77,8 @@ def unfinished(
     overwritten.
     """
     for name in plan.requests.keys() & existing.keys():
-        wanted = params_of(plan.requests[name], repository)
+        request = plan.requests[name]
+        wanted = read_params(repository, plan.commit, request.params_file, request.overrides)
         if difference := _difference(existing[name], wanted):
             raise FlowError(
                 f"{plan.file}: experiment {name} of {plan.commit[:7]} already exists with"
@@ -88,17 +86,6 @@ def unfinished(
                 f" {repository.remove_command(name)}"
             )
     return {name: request for name, request in plan.requests.items() if name not in existing}
-
-
-def params_of(request: RunRequest, repository: Repository) -> Any:
-    """Return the params of a run of `request`, whose revision must be a commit."""
-    file = f"recipes/{request.recipe}.yaml" if request.recipe else PARAMS
-    with tempfile.TemporaryDirectory(prefix="catdog-") as folder:
-        params = Path(folder) / PARAMS
-        text = git(repository.folder, "show", f"{request.revision}:{file}")
-        params.write_text(f"{text}\n", encoding="utf-8")
-        apply_overrides(params, list(request.overrides))
-        return load_yaml(params)
 
 
 def _difference(result: Result, wanted: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from flows.guards.child_processes import child_environment, dvc_output
 from flows.paths import PARAMS
 from flows.runs.repository import Repository, git
-from flows.runs.request import baseline_of
+from flows.runs.revisions import baseline_of
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.actions import ChangeFlowRunState
 from prefect.states import Cancelling
 
-from flows.deploy import BEAT_SECONDS, MISSED_BEATS, automations
+from flows.deploy import automations
 from flows.guards.device_slots import Device
+from flows.guards.heartbeats import BEAT_SECONDS, MISSED_BEATS
 from tests.helpers.prefect_runs import log_of, run_deployment_now, state_of, wait_for_end
 from tools.prefect_services import REPOSITORY, Agent, Server, wait_for
 from tools.tiny_project import commit, create

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -20,8 +21,9 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.variables import Variable
 
-from flows.deploy import BEAT_SECONDS, MISSED_BEATS, POOLS, main, wait_for_server
+from flows.deploy import POOLS, main, wait_for_server
 from flows.errors import FlowError
+from flows.guards.heartbeats import BEAT_SECONDS, MISSED_BEATS
 from flows.on_new_photos import VARIABLE, on_new_photos
 from flows.paths import RAW_POINTER
 from flows.runs import artifacts
@@ -74,6 +76,15 @@ def test_runs_send_heartbeats_often_enough_and_have_the_tag_of_the_automation(
         assert deployment.tags == ["catdog"]
 
 
+@pytest.mark.parametrize(
+    "file",
+    ["prefect.yaml", "flows/infrastructure/docker.yaml", "flows/infrastructure/kubernetes.yaml"],
+)
+def test_each_file_of_deployments_has_the_interval_of_the_heartbeats(file: str) -> None:
+    text = (ROOT / file).read_text(encoding="utf-8")
+    assert re.findall(r'PREFECT_FLOWS_HEARTBEAT_FREQUENCY: "(\d+)"', text) == [str(BEAT_SECONDS)]
+
+
 def test_commands_in_the_repository_use_the_settings_of_prefect_toml() -> None:
     show = (
         "from prefect.settings import get_current_settings; s = get_current_settings();"
@@ -94,10 +105,9 @@ def test_commands_in_the_repository_use_the_settings_of_prefect_toml() -> None:
 @pytest.mark.parametrize("name", ["pipeline", "remote_stage", "sweep", "on_new_photos"])
 def test_entrypoint_loads_after_the_pull_step(name: str, tmp_path: Path) -> None:
     """A worker starts a run in another folder, without PYTHONPATH."""
-    flow = "stage" if name == "remote_stage" else name
     load = (
         "import os; from prefect.flows import load_flow_from_entrypoint as load;"
-        f" os.chdir({str(ROOT)!r}); print(load('flows/{name}.py:{flow}').fn.__name__)"
+        f" os.chdir({str(ROOT)!r}); print(load('flows/{name}.py:{name}').fn.__name__)"
     )
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     printed = subprocess.run(
@@ -108,7 +118,7 @@ def test_entrypoint_loads_after_the_pull_step(name: str, tmp_path: Path) -> None
         stdout=subprocess.PIPE,
         text=True,
     ).stdout.strip()
-    assert printed == flow
+    assert printed == name
 
 
 def test_each_machine_uses_the_flows_of_its_own_checkout(deployed: Server) -> None:

@@ -13,7 +13,8 @@ from prefect.client.schemas.objects import State
 import catdog.paths
 from flows import paths
 from flows.pipeline import pipeline
-from flows.runs.stages import dvc_commands, outcome_in, run_stage
+from flows.runs.stage_output import outcome_in
+from flows.runs.stages import dvc_commands, run_stage
 from tests.helpers.flow_commands import ROOT, FlowCommand, experiments, log_of_ended, workspaces
 from tools import tiny_project
 from tools.tiny_project import METRICS, dvc, dvc_output, git

@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
 from flows.errors import FlowError
-from flows.remote_stage import check_pools
+from flows.runs.placement import check_pools
 from tests.helpers import ssh_server
 from tests.helpers.prefect_runs import log_of, run_deployment_now, wait_for_end
 from tests.helpers.ssh_server import SshServer

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from flows.errors import FlowError
 from flows.runs.repository import Repository, repository
-from flows.runs.request import RunRequest, baseline_of, check, experiments, make_request
+from flows.runs.request import RunRequest, check, make_request
+from flows.runs.revisions import baseline_of, experiments
 from tools import tiny_project
 from tools.tiny_project import git
 

@@ -15,15 +15,10 @@ import pytest
 from flows.errors import FlowError
 from flows.guards.child_processes import DVC
 from flows.runs import records
-from flows.runs.repository import Repository, repository
+from flows.runs.export import export_result
+from flows.runs.repository import Repository, repository, uncommitted_changes
 from flows.runs.request import Job, RunRequest, check
-from flows.runs.workspace import (
-    Workspace,
-    environment,
-    export_result,
-    uncommitted_changes,
-    workspace,
-)
+from flows.runs.workspace import Workspace, environment, open_workspace
 from tools import tiny_project
 from tools.tiny_project import dvc, dvc_output, git
 
@@ -44,7 +39,7 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 class Open(Protocol):
-    """The type of `open_workspace`."""
+    """The type of `new_workspace`."""
 
     def __call__(
         self, name: str = ..., keep: bool = ..., **values: Any
@@ -52,14 +47,14 @@ class Open(Protocol):
 
 
 @pytest.fixture
-def open_workspace(project: Path) -> Open:
+def new_workspace(project: Path) -> Open:
     """Open a workspace as the flow does, after the check of the request."""
 
     def make(
         name: str = "calm-owl", keep: bool = False, **values: Any
     ) -> AbstractContextManager[Workspace]:
         request, ours = RunRequest(**values), repository()
-        return workspace(check(request, ours), name, keep=keep)
+        return open_workspace(check(request, ours), name, keep=keep)
 
     return make
 
@@ -86,13 +81,13 @@ def shown(project: Path) -> dict[str, Any]:
 
 
 def test_workspace_has_the_revision_without_uncommitted_changes(
-    project: Path, open_workspace: Open
+    project: Path, new_workspace: Open
 ) -> None:
     wanted = (project / "train.py").read_text()
     (project / "train.py").write_text("half an idea\n")
     (project / "new.py").touch()
     before = git(project, "status", "--porcelain")
-    with open_workspace() as ours:
+    with new_workspace() as ours:
         assert (ours.folder / "train.py").read_text() == wanted
         assert not (ours.folder / "new.py").exists()
         assert git(ours.folder, "rev-parse", "HEAD") == ours.job.commit == ours.job.baseline
@@ -102,9 +97,9 @@ def test_workspace_has_the_revision_without_uncommitted_changes(
 
 
 def test_recipe_replaces_the_params_and_overrides_change_it(
-    open_workspace: Open,
+    new_workspace: Open,
 ) -> None:
-    with open_workspace(recipe="slow", overrides=("train.seed=7",)) as ours:
+    with new_workspace(recipe="slow", overrides=("train.seed=7",)) as ours:
         params = (ours.folder / "params.yaml").read_text()
         wanted = (ours.folder / "recipes" / "slow.yaml").read_text()
     assert params == wanted.replace("seed: 1", "seed: 7")
@@ -112,7 +107,7 @@ def test_recipe_replaces_the_params_and_overrides_change_it(
 
 
 def test_stages_run_the_code_of_the_workspace_not_the_installed_package(
-    project: Path, open_workspace: Open
+    project: Path, new_workspace: Open
 ) -> None:
     package = project / "catdog"
     package.mkdir()
@@ -121,7 +116,7 @@ def test_stages_run_the_code_of_the_workspace_not_the_installed_package(
     tiny_project.commit(project, "A package of the same name as the one that is installed")
     command = Path(sys.executable).with_name("catdog")
     assert command.exists()
-    with open_workspace() as ours:
+    with new_workspace() as ours:
         done = subprocess.run(
             [command], cwd="/", env=environment(ours.folder), stdout=subprocess.PIPE, check=True
         )
@@ -129,11 +124,11 @@ def test_stages_run_the_code_of_the_workspace_not_the_installed_package(
 
 
 def test_two_workspaces_share_the_cache_of_the_checkout(
-    project: Path, open_workspace: Open, tmp_path: Path
+    project: Path, new_workspace: Open, tmp_path: Path
 ) -> None:
-    with open_workspace() as first:
+    with new_workspace() as first:
         repro(first)
-        with open_workspace() as second:
+        with new_workspace() as second:
             assert second.folder != first.folder
             assert "is cached - skipping run" in repro(second)
             model = second.folder / "model.txt"
@@ -142,69 +137,69 @@ def test_two_workspaces_share_the_cache_of_the_checkout(
     assert not (project / "model.txt").exists()
 
 
-def test_workspace_shares_the_objects_of_git(open_workspace: Open) -> None:
-    with open_workspace() as ours:
+def test_workspace_shares_the_objects_of_git(new_workspace: Open) -> None:
+    with new_workspace() as ours:
         assert git(ours.folder, "count-objects") == "0 objects, 0 kilobytes"
         assert not list((ours.folder / ".git" / "objects" / "pack").iterdir())
 
 
-def test_site_cache_of_dvc_is_in_the_workspace(open_workspace: Open) -> None:
-    with open_workspace() as ours:
+def test_site_cache_of_dvc_is_in_the_workspace(new_workspace: Open) -> None:
+    with new_workspace() as ours:
         site = dvc_output(ours.folder, "config", "core.site_cache_dir").strip()
         assert Path(site).is_relative_to(ours.folder)
 
 
-def test_cache_type_of_the_user_is_kept(project: Path, open_workspace: Open) -> None:
+def test_cache_type_of_the_user_is_kept(project: Path, new_workspace: Open) -> None:
     assert dvc(project, "config", "cache.type", "symlink") == 0
     tiny_project.commit(project, "Link")
-    with open_workspace() as ours:
+    with new_workspace() as ours:
         assert dvc_output(ours.folder, "config", "cache.type").strip() == "symlink"
 
 
 def test_local_configuration_of_the_checkout_applies_in_the_workspace(
-    project: Path, open_workspace: Open
+    project: Path, new_workspace: Open
 ) -> None:
     assert dvc(project, "remote", "add", "-d", "far", "ssh://example.com/store") == 0
     tiny_project.commit(project, "A remote")
     assert dvc(project, "remote", "modify", "--local", "far", "keyfile", "id_rsa") == 0
-    with open_workspace() as ours:
+    with new_workspace() as ours:
         config = (ours.folder / ".dvc" / "config.local").read_text()
         key = config.partition("keyfile = ")[2].partition("\n")[0]
         assert (ours.folder / ".dvc" / key).resolve() == project / "id_rsa"
 
 
 def test_relative_default_remote_is_that_of_the_checkout(
-    project: Path, open_workspace: Open, tmp_path: Path
+    project: Path, new_workspace: Open, tmp_path: Path
 ) -> None:
     assert dvc(project, "remote", "add", "-d", "beside", "../store") == 0
     tiny_project.commit(project, "A remote")
-    with open_workspace() as ours:
+    with new_workspace() as ours:
         repro(ours)
         assert dvc(ours.folder, "push", "--run-cache") == 0
     assert (tmp_path / "store" / "runs").is_dir()
 
 
-def test_remote_in_git_is_that_of_the_revision(project: Path, open_workspace: Open) -> None:
+def test_remote_in_git_is_that_of_the_revision(project: Path, new_workspace: Open) -> None:
     (project / "data" / "store").mkdir(parents=True)
     (project / "data" / "store" / "file").touch()
     assert dvc(project, "remote", "add", "sample", "data/store") == 0
     tiny_project.commit(project, "A sample")
-    with open_workspace() as ours:
+    with new_workspace() as ours:
         listed = "".join(dvc_output(ours.folder, "remote", "list").split())  # dvc breaks the line
         assert listed.startswith(f"sample{ours.folder}/data/store")
 
 
-def test_checkpoints_are_stored_in_the_checkout(project: Path, open_workspace: Open) -> None:
-    with open_workspace() as ours:
+def test_checkpoints_are_stored_in_the_checkout(project: Path, new_workspace: Open) -> None:
+    with new_workspace() as ours:
         (ours.folder / ".catdog" / "checkpoints" / "state").touch()
         assert git(ours.folder, "status", "--porcelain") == ""
     assert (project / ".catdog" / "checkpoints" / "state").exists()
-    with open_workspace() as ours:
+    with new_workspace() as ours:
         assert (ours.folder / ".catdog" / "checkpoints" / "state").exists()
 
 
-def test_workspace_is_removed_after_success(project: Path, open_workspace: Open) -> None:
-    with open_workspace() as ours:
+def test_workspace_is_removed_after_success(project: Path, new_workspace: Open) -> None:
+    with new_workspace() as ours:
         assert [run.state for run in records.all_runs(ours.job.repository.home)] == ["running"]
     assert list((ours.job.repository.home / "runs").iterdir()) == []
 
@@ -218,13 +213,13 @@ def test_workspace_is_removed_after_success(project: Path, open_workspace: Open)
 )
 def test_workspace_is_kept_after_a_failure(
     project: Path,
-    open_workspace: Open,
+    new_workspace: Open,
     error: BaseException,
     state: str,
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(type(error)), open_workspace() as ours:
+    with pytest.raises(type(error)), new_workspace() as ours:
         raise error
     (run,) = records.all_runs(ours.job.repository.home)
     assert (run.name, run.state) == ("calm-owl", state)
@@ -235,44 +230,44 @@ def test_workspace_is_kept_after_a_failure(
     assert git(project, "status", "--porcelain") == ""
 
 
-def test_workspace_is_kept_on_request(open_workspace: Open) -> None:
-    with open_workspace(keep=True) as ours:
+def test_workspace_is_kept_on_request(new_workspace: Open) -> None:
+    with new_workspace(keep=True) as ours:
         pass
     assert [run.state for run in records.all_runs(ours.job.repository.home)] == ["finished"]
     assert (ours.folder / "dvc.yaml").exists()
 
 
-def test_runs_with_the_same_name_get_different_workspaces(open_workspace: Open) -> None:
-    with open_workspace("calm owl/3") as first, open_workspace("calm owl/3") as second:
+def test_runs_with_the_same_name_get_different_workspaces(new_workspace: Open) -> None:
+    with new_workspace("calm owl/3") as first, new_workspace("calm owl/3") as second:
         assert (first.name, second.name) == ("calm-owl-3", "calm-owl-3-2")
         assert first.folder != second.folder
         assert second.experiment == "calm-owl-3-2"
 
 
-def test_failed_clone_leaves_nothing(project: Path, open_workspace: Open) -> None:
+def test_failed_clone_leaves_nothing(project: Path, new_workspace: Open) -> None:
     ours = repository()
     missing = Job(RunRequest(), ours, "0" * 40, "0" * 40)
     with (
         pytest.raises(FlowError, match="git checkout failed"),
-        workspace(missing, "calm-owl"),
+        open_workspace(missing, "calm-owl"),
     ):
         pass
     assert list((ours.home / "runs").iterdir()) == []
 
 
 def test_git_needs_no_author(
-    project: Path, open_workspace: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, new_workspace: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     git(project, "config", "--unset", "user.name")
-    with open_workspace() as ours:
+    with new_workspace() as ours:
         assert git(ours.folder, "config", "user.name") == "catdog"
         assert git(ours.folder, "config", "user.email") == "tester@example.com"
 
 
-def test_result_is_an_experiment_that_can_be_applied(project: Path, open_workspace: Open) -> None:
-    with open_workspace(overrides=("optimizer.lr=0.5",), experiment="lr=0.5") as ours:
+def test_result_is_an_experiment_that_can_be_applied(project: Path, new_workspace: Open) -> None:
+    with new_workspace(overrides=("optimizer.lr=0.5",), experiment="lr=0.5") as ours:
         repro(ours)
         assert export_result(ours) == "lr=0.5"
     assert git(project, "status", "--porcelain") == ""
@@ -284,12 +279,12 @@ def test_result_is_an_experiment_that_can_be_applied(project: Path, open_workspa
     assert not (project / ".dvc" / "tmp" / "repro.dat").exists()
 
 
-def test_result_based_on_an_experiment_is_its_sibling(project: Path, open_workspace: Open) -> None:
-    with open_workspace(overrides=("optimizer.lr=0.5",), experiment="first") as ours:
+def test_result_based_on_an_experiment_is_its_sibling(project: Path, new_workspace: Open) -> None:
+    with new_workspace(overrides=("optimizer.lr=0.5",), experiment="first") as ours:
         repro(ours)
         export_result(ours)
     head = git(project, "rev-parse", "HEAD")
-    with open_workspace(revision="first", overrides=("train.seed=9",)) as ours:
+    with new_workspace(revision="first", overrides=("train.seed=9",)) as ours:
         assert (ours.job.baseline, git(ours.folder, "rev-parse", "HEAD")) == (head, head)
         assert ours.job.commit != head
         repro(ours)
@@ -306,25 +301,25 @@ def done(project: Path) -> Path:
     return project
 
 
-def test_unchanged_result_is_not_exported(done: Path, open_workspace: Open) -> None:
-    with open_workspace() as ours:
+def test_unchanged_result_is_not_exported(done: Path, new_workspace: Open) -> None:
+    with new_workspace() as ours:
         repro(ours)
         assert export_result(ours) is None
     assert git(done, "for-each-ref", "refs/exps") == ""
 
 
 def test_unchanged_result_is_exported_if_a_name_is_requested(
-    done: Path, open_workspace: Open
+    done: Path, new_workspace: Open
 ) -> None:
-    with open_workspace(experiment="same") as ours:
+    with new_workspace(experiment="same") as ours:
         repro(ours)
         assert export_result(ours) == "same"
     assert shown(done)["same"]["metrics"]["metrics.json"]["data"] == tiny_project.METRICS
 
 
-def test_result_gets_a_number_if_its_name_is_taken_by_now(done: Path, open_workspace: Open) -> None:
-    with open_workspace(experiment="x", overrides=("train.seed=2",)) as first:
-        with open_workspace(experiment="x", overrides=("train.seed=3",)) as second:
+def test_result_gets_a_number_if_its_name_is_taken_by_now(done: Path, new_workspace: Open) -> None:
+    with new_workspace(experiment="x", overrides=("train.seed=2",)) as first:
+        with new_workspace(experiment="x", overrides=("train.seed=3",)) as second:
             repro(second)
             assert export_result(second) == "x"
         repro(first)
@@ -339,12 +334,13 @@ def test_result_gets_a_number_if_its_name_is_taken_by_now(done: Path, open_works
 ONE_RUN = """
 import subprocess, sys
 from flows.guards.child_processes import DVC
+from flows.runs.export import export_result
 from flows.runs.repository import repository
 from flows.runs.request import RunRequest, check
-from flows.runs.workspace import environment, export_result, workspace
+from flows.runs.workspace import environment, open_workspace
 
 request, ours = RunRequest(overrides=(f"train.seed={sys.argv[1]}",)), repository()
-with workspace(check(request, ours), "calm-owl") as made:
+with open_workspace(check(request, ours), "calm-owl") as made:
     subprocess.run([*DVC, "repro"], cwd=made.folder, env=environment(made.folder), check=True)
     export_result(made)
 """
@@ -362,11 +358,11 @@ def test_concurrent_runs_export_one_experiment_each(project: Path) -> None:
 
 
 def test_result_that_cannot_be_pushed_is_kept_in_the_workspace(
-    project: Path, open_workspace: Open
+    project: Path, new_workspace: Open
 ) -> None:
     with (
         pytest.raises(FlowError, match=r"git ls-remote failed .* does not appear to be a git"),
-        open_workspace() as ours,
+        new_workspace() as ours,
     ):
         repro(ours)
         git(ours.folder, "remote", "set-url", "origin", str(project / "none"))
@@ -384,9 +380,9 @@ def far(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 def test_result_is_pushed_to_the_url_of_the_repository(
-    far: Repository, project: Path, open_workspace: Open, tmp_path: Path
+    far: Repository, project: Path, new_workspace: Open, tmp_path: Path
 ) -> None:
-    with open_workspace(overrides=("train.seed=4",), experiment="x") as ours:
+    with new_workspace(overrides=("train.seed=4",), experiment="x") as ours:
         assert git(ours.folder, "remote", "get-url", "origin") == far.source
         repro(ours)
         (ours.folder / ".catdog" / "checkpoints" / "state").touch()
@@ -428,18 +424,18 @@ def test_environment_has_additional_variables(tmp_path: Path) -> None:
 
 
 def test_home_that_is_not_writable_is_reported(
-    project: Path, open_workspace: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, new_workspace: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("CATDOG_HOME", str(tmp_path / "file" / "home"))
-    with pytest.raises(FlowError, match="home: cannot be written to"), open_workspace():
+    with pytest.raises(FlowError, match="home: cannot be written to"), new_workspace():
         pass
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a separate file system")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount one")
 def test_on_a_full_disk_the_error_of_the_run_is_reported(
-    open_workspace: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_workspace: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -448,7 +444,7 @@ def test_on_a_full_disk_the_error_of_the_run_is_reported(
         pytest.skip("no file system can be mounted here")
     try:
         monkeypatch.setenv("CATDOG_HOME", str(disk))
-        with pytest.raises(FlowError, match="stage train failed"), open_workspace() as ours:
+        with pytest.raises(FlowError, match="stage train failed"), new_workspace() as ours:
             with suppress(OSError):
                 (ours.folder / "model.txt").write_bytes(b"x" * 4_000_000)
             raise FlowError("stage train failed: No space left on device")

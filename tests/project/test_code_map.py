@@ -33,9 +33,10 @@ ALLOWED: dict[str, dict[str, frozenset[str]]] = {
     "flows": {
         "errors": frozenset(),
         "paths": frozenset({"errors"}),
-        "guards": BASE,
-        "runs": BASE | {"guards"},
-        "sweeps": BASE | {"guards", "runs"},
+        "log": BASE,
+        "guards": BASE | {"log"},
+        "runs": BASE | {"log", "guards"},
+        "sweeps": BASE | {"log", "guards", "runs"},
     },
 }
 # The folders of the repository that each package must not import at all.

@@ -1,0 +1,74 @@
+"""Export the result of a run: its workspace becomes a DVC experiment of the repository."""
+
+import tempfile
+from itertools import chain, count
+
+from dvc.repo.experiments.refs import ExpRefInfo
+
+from flows.errors import FlowError
+from flows.guards.child_processes import dvc_output
+from flows.runs.repository import git, try_git
+from flows.runs.workspace import Workspace, environment
+
+LEFTOVER = ".dvc/tmp/repro.dat"
+
+
+def export_result(workspace: Workspace) -> str | None:
+    """Save the workspace as a DVC experiment of its baseline and push it to the repository.
+
+    Returns the name that it has there: `workspace.experiment`, with a number if that is taken by
+    now. Returns None if nothing differs from the commit and the request names no experiment: then
+    the commit has this result already. Raises FlowError if the experiment cannot be pushed.
+    """
+    folder = workspace.folder
+    changes = git(folder, "status", "--porcelain")
+    if not changes and workspace.job.request.experiment is None:
+        return None
+    name = _free_name(workspace)
+    new = git(folder, "ls-files", "--others", "--exclude-standard").splitlines()
+    _dvc(workspace, "exp", "save", "--name", name, *(f"--include-untracked={path}" for path in new))
+    ref = _ref(workspace, name)
+    _remove_leftover(workspace, ref)
+    _dvc(workspace, "exp", "push", "--no-cache", "origin", name)
+    # If another run has pushed an experiment of this name meanwhile, the push is refused with a
+    # warning and exit code 0 (iterative/dvc#9308).
+    if not git(folder, "ls-remote", "origin", ref).startswith(git(folder, "rev-parse", ref)):
+        raise FlowError(
+            f"experiment {name}: {workspace.job.repository.source} has another one of this name;"
+            f" rename and push this one in {folder}: dvc exp rename {name} NEW; dvc exp push"
+            " --no-cache origin NEW"
+        )
+    return name
+
+
+def _ref(workspace: Workspace, name: str) -> str:
+    """Return the git ref of an experiment."""
+    return str(ExpRefInfo(workspace.job.baseline, name))
+
+
+def _free_name(workspace: Workspace) -> str:
+    """Return the first of NAME, NAME-2, … that no experiment of the baseline has in origin."""
+    listed = git(workspace.folder, "ls-remote", "origin", _ref(workspace, "*"))
+    taken = {line.rpartition("/")[2] for line in listed.splitlines()}
+    numbered = (f"{workspace.experiment}-{number}" for number in count(2))
+    return next(name for name in chain([workspace.experiment], numbered) if name not in taken)
+
+
+def _remove_leftover(workspace: Workspace, ref: str) -> None:
+    """Remove the temporary file that `dvc exp save` adds to an experiment (iterative/dvc#8680)."""
+    folder = workspace.folder
+    if try_git(folder, "cat-file", "-e", f"{ref}:{LEFTOVER}") is None:
+        return
+    with tempfile.TemporaryDirectory(prefix="catdog-") as temporary:
+        index = {"GIT_INDEX_FILE": f"{temporary}/index"}
+        git(folder, "read-tree", ref, environment=index)
+        git(folder, "rm", "--cached", "--quiet", LEFTOVER, environment=index)
+        tree = git(folder, "write-tree", environment=index)
+    message = git(folder, "log", "-1", "--format=%B", ref)
+    commit = git(folder, "commit-tree", tree, "-p", workspace.job.baseline, "-m", message)
+    git(folder, "update-ref", ref, commit)
+
+
+def _dvc(workspace: Workspace, *arguments: str) -> None:
+    """Run a dvc command in the clone; FlowError with its reason if it fails."""
+    dvc_output(workspace.folder, environment(workspace.folder), *arguments)

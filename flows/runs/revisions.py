@@ -1,0 +1,71 @@
+"""Revisions of the repository: commits, branches, tags, and the DVC experiments it stores."""
+
+from contextlib import closing
+from typing import NamedTuple
+
+from dvc.repo.experiments.utils import exp_refs
+from dvc.scm import Git
+
+from flows.errors import FlowError
+from flows.runs.repository import Repository, try_git
+
+
+def resolve(revision: str, repository: Repository) -> str:
+    """Return the full hash of a commit, branch, tag or experiment; FlowError if it is unknown.
+
+    A full hash that the repository does not have is fetched from its origin, since another machine
+    may have sent it.
+    """
+    found = try_git(repository.folder, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    if found is None and len(revision) == 40:
+        try_git(repository.folder, "fetch", "--quiet", "origin", revision)
+        found = try_git(repository.folder, "cat-file", "-e", f"{revision}^{{commit}}")
+        found = revision if found is not None else None
+    if found is None:
+        found = _commit_of_experiment(revision, repository)
+    if found is None:
+        raise FlowError(
+            f"revision: unknown revision {revision!r}; must be a commit, branch, tag or experiment"
+            f" of {repository.source}"
+        )
+    return found
+
+
+class StoredExperiment(NamedTuple):
+    """An experiment in the repository."""
+
+    baseline: str
+    name: str
+    commit: str
+
+
+def experiments(repository: Repository) -> list[StoredExperiment]:
+    """Return the experiments in the repository, which may be a mirror without files."""
+    with closing(Git(str(repository.folder), search_parent_directories=False)) as scm:
+        return [
+            StoredExperiment(ref.baseline_sha, ref.name, scm.get_ref(str(ref)))
+            for ref in exp_refs(scm)
+            if ref.name
+        ]
+
+
+def baseline_of(commit: str, repository: Repository) -> str:
+    """Return the commit that an experiment based on `commit` belongs to.
+
+    That is `commit`, or its own baseline if it is an experiment: DVC shows experiments of commits
+    only, so one that starts from an experiment becomes its sibling.
+    """
+    baselines = [found.baseline for found in experiments(repository) if found.commit == commit]
+    return baselines[0] if baselines else commit
+
+
+def _commit_of_experiment(name: str, repository: Repository) -> str | None:
+    """Return the commit of the experiment; of several with this name, the one of HEAD."""
+    found = {each.baseline: each.commit for each in experiments(repository) if each.name == name}
+    head = try_git(repository.folder, "rev-parse", "HEAD") or ""
+    if len(found) > 1 and head not in found:
+        raise FlowError(
+            f"revision: {len(found)} experiments are named {name!r}; give the commit of one of them"
+            " (git for-each-ref refs/exps)"
+        )
+    return found.get(head) or next(iter(found.values()), None)
