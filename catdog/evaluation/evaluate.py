@@ -114,7 +114,7 @@ def read_history(file: Path) -> list[dict[str, float]]:
                 for row in csv.DictReader(stream)
             ]
     except FileNotFoundError:
-        raise CatdogError(f"{file}: missing training history; run `dvc repro train`") from None
+        raise CatdogError(f"{file}: no such file; run `dvc repro train`") from None
 
 
 def _check_compatible(split: Split, model: TrainedModel, prepared: Path, models: Path) -> None:

@@ -57,7 +57,7 @@ def format_metrics(metrics: dict[str, Any]) -> list[tuple[str, str]]:
 
 def metrics_table(metrics: dict[str, Any]) -> Table:
     """Return the metrics as a table for a terminal."""
-    table = Table("test photos", "")
+    table = Table("metric (test set)", "value")
     for name, value in format_metrics(metrics):
         table.add_row(Text(name), Text(value))
     return table

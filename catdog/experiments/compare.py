@@ -90,7 +90,7 @@ def _complete(given: Sequence[str]) -> list[str]:
     """Return the names to compare, at least two."""
     names = [_shorten(name) for name in dict.fromkeys(given or ["HEAD"])]
     if len(given) > len(names) == 1:
-        raise CatdogError(f"{names[0]}: named {len(given)} times; name two different revisions")
+        raise CatdogError(f"{names[0]}: given {len(given)} times; pass two different revisions")
     if names == [WORKSPACE]:
         return ["HEAD", WORKSPACE]
     return names if len(names) > 1 else [*names, WORKSPACE]
@@ -115,7 +115,9 @@ def compare_results(settings: list[Setting], notes: Sequence[str] = ()) -> Compa
         )
     several = all(len(setting.runs) > 1 for setting in settings)
     if several and len(common) < 2:
-        raise CatdogError("only one test photo in common, --seeds needs two; omit --seeds")
+        raise CatdogError(
+            "--seeds: requires at least two test photos in common, found 1; omit --seeds"
+        )
     correct = [_correct(setting.runs, common) for setting in settings]
     test = compare_settings if several else _compare_single
     two = len(settings) == 2
@@ -188,7 +190,7 @@ def _data_change(first: RunResults, other: RunResults) -> DataChange | None:
     if first.photos is None or other.photos is None:
         same = first.raw == other.raw and _shares(first) == _shares(other)
         uncached = first.name if first.photos is None else other.name
-        reason = f"DVC's cache lacks {PREPARED}/photos.csv of {uncached}"
+        reason = f"{PREPARED}/photos.csv of {uncached} is not in the DVC cache"
         return None if same else DataChange(other.name, unknown=reason)
     both = first.photos.keys() & other.photos.keys()
     moved: dict[str, int] = {}

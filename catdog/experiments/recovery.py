@@ -27,8 +27,8 @@ def recovery_advice(project: Project, name: str, commit: str | None, out: str) -
     # The name `again`: another kind of processor may compute other bytes than the revision has, so
     # the revision itself may still not be in the cache.
     again = (
-        f"recompute with `{checkout}{rerun_command(commit, project.root)}` and compare `again` "
-        "instead"
+        f"recompute it with `{checkout}{rerun_command(commit, project.root)}` and compare the "
+        "experiment `again` instead"
     )
     if not project.has_default_remote:
         return again

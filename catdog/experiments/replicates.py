@@ -46,7 +46,9 @@ def find_replicates(project: Project, run: RunResults, notes: list[str]) -> Sett
         except CatdogError:  # for example a branch that has not been evaluated
             continue
         if found.setting != run.setting:
-            skipped.append(f"skipped: {name}: same params as {run.name}, but other code or photos")
+            skipped.append(
+                f"skipped: {name}: same params as {run.name}, but different code or photos"
+            )
         elif found.notes:
             skipped.append(f"skipped: {'; '.join(found.notes)}")
         else:
@@ -72,7 +74,7 @@ def refuse_equal_settings(settings: list[Setting]) -> None:
         key = setting.runs[0].setting
         if key in seen:
             raise CatdogError(
-                f"{seen[key]} and {setting.name}: the same setting, at most {SEED} differs; "
-                "with --seeds name different settings, or omit --seeds"
+                f"{seen[key]} and {setting.name}: the same setting (at most {SEED} differs); "
+                "pass different settings, or omit --seeds"
             )
         seen[key] = setting.name

@@ -81,7 +81,7 @@ def read_results(project: Project, name: str) -> RunResults:
     rows = _read_csv(snapshot, f"{REPORTS}/predictions.csv")
     if rows is None:
         raise NotCachedError(
-            f"{name}: DVC's cache lacks its {REPORTS}/predictions.csv; "
+            f"{name}: {REPORTS}/predictions.csv is not in the DVC cache; "
             f"{recovery_advice(project, name, commit, REPORTS)}"
         )
     predictions = {

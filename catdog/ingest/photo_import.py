@@ -71,11 +71,11 @@ def import_photos(
         raise CatdogError(f"{raw}: another import is in progress; wait for it to finish") from None
     except BrokenProcessPool:
         raise CatdogError(
-            f"{raw}: a worker process was killed, possibly because memory ran out; nothing was "
-            "changed; retry with --workers 1"
+            f"{raw}: a worker process was killed, possibly out of memory; no files were changed; "
+            "retry with --workers 1"
         ) from None
     except OSError as error:
-        raise CatdogError(f"{raw}: {error}; nothing was changed") from None
+        raise CatdogError(f"{raw}: {error}; no files were changed") from None
 
 
 def check_replaceable(raw: Path, replace: bool) -> None:
@@ -95,7 +95,9 @@ def check_archive_survives(archive: Path, raw: Path) -> None:
             f"{archive}: would be deleted with the old photos of {raw}; move it to another folder"
         )
     if target.is_relative_to(source) and raw.exists():
-        raise CatdogError(f"{archive}: contains {raw}, which is to be replaced; use another folder")
+        raise CatdogError(
+            f"{archive}: contains {raw}, which would be replaced; pass another folder"
+        )
 
 
 def _import(archive: Path, raw: Path, quarantine: Path, workers: int) -> ImportReport:
@@ -129,7 +131,7 @@ def _too_few_classes(
 ) -> str:
     nested = [e.name for e in entries if e.name.lower().endswith((".zip", ".tar", ".tar.gz"))]
     if nested:
-        return f"{archive}: contains further archives; unpack it and pass {nested[0]}"
+        return f"{archive}: contains other archives; unpack it and pass {nested[0]}"
     found = ", ".join(sorted(imported)) or "none"
     refused = len(entries) > imported.total()
     hint = f"; the refused files are listed in {quarantine}" if refused else ""

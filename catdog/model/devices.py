@@ -51,7 +51,10 @@ def pick_device(
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, ImportError) as error:
         cause = str(error).splitlines()[0]
-        raise CatdogError(f"device {wanted}: not available on this machine ({cause})") from None
+        raise CatdogError(
+            f"device {wanted}: not available on this machine ({cause}); set CATDOG_DEVICE to cpu, "
+            "cuda or mps"
+        ) from None
     if device.type == "cpu":
         keep_freed_memory()
     if precision == "auto":
@@ -117,8 +120,8 @@ def device_count(requested: int | None = None) -> int:
         return max(1, available)
     if requested > available and wanted != "cpu":
         raise CatdogError(
-            f"--devices {requested}: only {available} available (device {wanted}); use fewer, or "
-            "check CUDA_VISIBLE_DEVICES and CATDOG_DEVICE"
+            f"--devices {requested}: only {available} available (device {wanted}); request fewer, "
+            "or check CUDA_VISIBLE_DEVICES and CATDOG_DEVICE"
         )
     return requested
 

@@ -188,7 +188,7 @@ def _check_that_no_split_is_empty(raw: Path, counts: dict[str, dict[str, int]]) 
                     "test": "raise prepare.test_share",
                 }[split]
                 raise CatdogError(
-                    f"{raw / name}: none of {total} photos is in the {split} split; add photos or "
+                    f"{raw / name}: no photo in the {split} split, out of {total}; add photos or "
                     f"{change} in params.yaml"
                 )
 

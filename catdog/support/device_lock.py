@@ -77,4 +77,4 @@ def _holder(record: Path) -> str:
         who = json.loads(record.read_text(encoding="utf-8"))
         return f"process {who['pid']} of {who['user']} in {who['folder']} since {who['since']}"
     except (OSError, ValueError, KeyError):  # the holder has not written its record yet
-        return "another training"
+        return "another training run"

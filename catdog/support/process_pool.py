@@ -18,12 +18,12 @@ def usable_cores() -> int:
     """Return the number of cores that this process may use.
 
     The environment variable CATDOG_WORKERS overrides it; CatdogError if that is not a positive
-    whole number.
+    integer.
     """
     if wanted := os.environ.get("CATDOG_WORKERS"):
         if not wanted.isdecimal() or int(wanted) < 1:
             raise CatdogError(
-                f"CATDOG_WORKERS: invalid value {wanted!r}; must be a whole number of at least 1"
+                f"CATDOG_WORKERS: invalid value {wanted!r}; must be an integer of at least 1"
             )
         return int(wanted)
     if hasattr(os, "sched_getaffinity"):

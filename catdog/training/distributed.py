@@ -132,8 +132,8 @@ def joined(group: Group, device: torch.device, stop: StopRequest) -> Iterator[No
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             raise LostContactError(
-                "another process of this training has ended; run the same command to resume "
-                "from the last checkpoint, if there is one"
+                "another process of this training run exited unexpectedly; run the same command "
+                "to resume from the last checkpoint, if there is one"
             ) from None
         raise
 
@@ -145,7 +145,7 @@ def _meet(group: Group, stop: StopRequest) -> Store:
     store.add("joined", 1)
     while store.add("joined", 0) < group.size:
         if stop:
-            raise Stopped("stopped before the training began")
+            raise Stopped("stopped before training started")
         time.sleep(0.1)
     return store
 

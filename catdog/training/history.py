@@ -55,7 +55,7 @@ def epoch_line(row: Epoch, timing: Timing, epochs: int) -> str:
 def cost_line(rows: Sequence[Epoch], timings: Sequence[Timing]) -> str:
     """Return the log line with the operations and the time of the whole training."""
     minutes = sum(timing.seconds for timing in timings) / 60
-    return f"cost: {total_pflop(rows):.4g} PFLOP of training, {minutes:.1f} minutes"
+    return f"training took {minutes:.1f} minutes and {total_pflop(rows):.4g} PFLOP"
 
 
 def total_pflop(rows: Sequence[Epoch]) -> float:

@@ -133,7 +133,7 @@ def _forward_signals() -> Iterator[list[int]]:
         received.append(number)
         children = psutil.Process().children()
         if not children:
-            raise Stopped("stopped before the training began")
+            raise Stopped("stopped before training started")
         for child in children:
             with suppress(psutil.NoSuchProcess):
                 child.send_signal(signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
@@ -149,16 +149,16 @@ def _explain(failures: Mapping[int, ProcessFailure], count: int, signals: list[i
     if kind == Stopped.__name__:
         return Stopped(text)
     if signals and (failure.exitcode < 0 or kind == LostContactError.__name__):
-        return Stopped(f"stopped at once; {RESUME}")
+        return Stopped(f"stopped immediately; {RESUME}")
     if kind in {CatdogError.__name__, LostContactError.__name__}:
         return CatdogError(text)
     if kind:
         end = f"failed with {kind} (see above)"
     elif failure.exitcode < 0:
-        memory = ", perhaps out of memory" if -failure.exitcode == signal.SIGKILL else ""
+        memory = ", possibly out of memory" if -failure.exitcode == signal.SIGKILL else ""
         end = f"was killed by {failure.signal_name()}{memory}"
     else:
-        end = f"ended with exit code {failure.exitcode}"
+        end = f"exited with code {failure.exitcode}"
     who = f"process {rank + 1} of {count} (pid {failure.pid})"
     return CatdogError(f"{who} {end}; the other processes were stopped; {RESUME}")
 

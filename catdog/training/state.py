@@ -70,10 +70,9 @@ class TrainingState:
         self.totals = self._no_totals()
 
     def position(self, steps_per_epoch: int) -> str:
-        """Return how far the training is, such as `epoch 3 and 5 of 15 steps`."""
-        step = self.totals.step
-        inside = f" and {step} of {steps_per_epoch} steps" if step else ""
-        return f"epoch {len(self.history)}{inside}"
+        """Return the progress: the last finished epoch or step, as in `step 5 of 15 in epoch 4`."""
+        step, epochs = self.totals.step, len(self.history)
+        return f"step {step} of {steps_per_epoch} in epoch {epochs + 1}" if step else f"epoch {epochs}"
 
     def snapshot(self) -> checkpoint.Snapshot:
         """Return a copy of the state, as tensors and plain numbers."""

@@ -188,7 +188,9 @@ class Trainer:
         """
         if stop and self.group.first:
             place = self.state.position(self.steps_per_epoch)
-            raise Stopped(f"stopped after {place}, state saved; run the same command to resume")
+            raise Stopped(
+                f"stopped after {place}; checkpoint saved; run the same command to resume"
+            )
 
     def card(self) -> ModelCard:
         """Return the content of model.json."""

@@ -249,6 +249,6 @@ def test_an_empty_test_split_is_an_error(tmp_path: Path) -> None:
 def test_a_missing_history_is_an_error(tmp_path: Path) -> None:
     run = make_run(tmp_path, ["cat", "dog"], photos=4)
     (tmp_path / "history.csv").unlink()
-    with pytest.raises(CatdogError, match=r"history\.csv: missing training history"):
+    with pytest.raises(CatdogError, match=r"history\.csv: no such file; run `dvc repro train`"):
         run.evaluate()
     assert not run.reports.exists()

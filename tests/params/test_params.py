@@ -79,7 +79,7 @@ def test_the_error_for_an_unknown_key_refers_to_the_list_of_keys() -> None:
 
 def test_a_missing_key_is_reported() -> None:
     assert "model.seed.dropout: missing key" in refusal(model__seed__dropout=...)
-    assert "schedule: missing key" in refusal(schedule=...)
+    assert "schedule: missing key; add it" in refusal(schedule=...)
 
 
 @pytest.mark.parametrize(

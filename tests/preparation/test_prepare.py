@@ -284,9 +284,9 @@ def leave_one_photo(raw: Path) -> None:
 
 
 REFUSALS = [
-    pytest.param(empty_a_class, r"dog: empty class", id="empty class"),
-    pytest.param(damage_a_class, r"dog: none of 0 photos", id="only invalid photos"),
-    pytest.param(leave_one_photo, r"dog: none of 1 photos .* the \w+ split", id="empty split"),
+    pytest.param(empty_a_class, r"dog: class folder without photos", id="empty class"),
+    pytest.param(damage_a_class, r"dog: no photo .*, out of 0", id="only invalid photos"),
+    pytest.param(leave_one_photo, r"dog: no photo in the \w+ split, out of 1;", id="empty split"),
     pytest.param(lambda raw: shutil.rmtree(raw / "dog"), r"at least two class", id="one class"),
     pytest.param(shutil.rmtree, r"no such folder", id="no folder"),
 ]

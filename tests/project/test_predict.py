@@ -196,7 +196,7 @@ def test_without_photos_nothing_is_written(tmp_path: Path, models: Path) -> None
 
 def test_without_a_model_nothing_is_written(photos: Path, tmp_path: Path) -> None:
     stream = io.StringIO()
-    with pytest.raises(CatdogError, match="not found; run `dvc repro`"):
+    with pytest.raises(CatdogError, match="no such file; run `dvc repro`"):
         run_predict([photos], tmp_path / "models", "csv", stream)
     assert stream.getvalue() == ""
 

@@ -76,8 +76,8 @@ def test_a_signal_to_the_process_group_saves_once_and_exits_with_75(
     code, _, err = finish(long)
     assert code == 75
     line = one_line(err)
-    assert line.startswith("catdog: stopped after epoch")
-    assert "state saved" in line
+    assert line.startswith("catdog: stopped after ")
+    assert "checkpoint saved" in line
     wait_until_gone(both)
     assert not list((tmp_path / "long").rglob("*.tmp"))
 
@@ -106,8 +106,8 @@ def stop_and_go_on(folder: Path, count: str) -> None:
     launcher.send_signal(signal.SIGINT)
     code, _, err = finish(launcher)
     assert code == 75, err
-    assert "state saved" in one_line(err)
-    assert "resuming after epoch" in train(folder, "--devices", count)
+    assert "checkpoint saved" in one_line(err)
+    assert "resuming after " in train(folder, "--devices", count)
     assert not checkpoints(folder)
 
 

@@ -226,7 +226,7 @@ def test_a_stop_saves_in_mid_epoch_and_the_next_run_resumes_there(
 ) -> None:
     assert folder.run(Death(number, STEP, MIDDLE)) == Stopped.exit_code == 75
     assert folder.lines()[-1] == (
-        "catdog: stopped after epoch 1 and 4 of 6 steps, state saved; "
+        "catdog: stopped after step 4 of 6 in epoch 2; checkpoint saved; "
         "run the same command to resume"
     )
     assert folder.made() == []
@@ -234,14 +234,14 @@ def test_a_stop_saves_in_mid_epoch_and_the_next_run_resumes_there(
     assert saved.endswith(".safetensors")
     assert_ends_as(whole, folder)
     resumed = [line for line in folder.lines() if line.startswith("resuming")]
-    place = "epoch 1 and 4 of 6 steps"
+    place = "step 4 of 6 in epoch 2"
     assert resumed == [f"resuming after {place}, from .catdog/checkpoints/{saved}"]
 
 
 @pytest.mark.parametrize(
     ("at", "call", "place"),
     [
-        ("catdog.training.train:Trainer", 1, "epoch 0 and 1 of 6 steps"),
+        ("catdog.training.train:Trainer", 1, "step 1 of 6 in epoch 1"),
         (STEP, STEPS, "epoch 1"),
         ("catdog.training.validation:Validation.evaluate", 2, "epoch 2"),
         ("catdog.training.checkpoint:save", 3, "epoch 3"),
@@ -253,7 +253,7 @@ def test_a_stop_outside_of_the_steps_saves_at_the_next_consistent_state(
     at: str, call: int, place: str, folder: Folder, whole: Whole
 ) -> None:
     assert folder.run(Death(signal.SIGTERM, at, call)) == Stopped.exit_code
-    assert folder.lines()[-1].startswith(f"catdog: stopped after {place}, state saved")
+    assert folder.lines()[-1].startswith(f"catdog: stopped after {place}; checkpoint saved")
     assert_ends_as(whole, folder)
 
 
@@ -267,7 +267,7 @@ def test_a_second_signal_ends_it_at_once(number: int, folder: Folder, whole: Who
 
 @pytest.mark.parametrize(
     ("save_every", "place"),
-    [(None, "epoch 1"), (0.0, "epoch 1 and 3 of 6 steps")],
+    [(None, "epoch 1"), (0.0, "step 3 of 6 in epoch 2")],
     ids=["epochs shorter than a minute", "epochs longer than that"],
 )
 def test_a_kill_costs_at_most_an_epoch_or_the_seconds_between_saves(
@@ -363,7 +363,7 @@ def test_changed_params_of_evaluate_still_resume(folder: Folder, whole: Whole) -
     stop_in_epoch_2(folder)
     folder.set(evaluate__worst_mistakes=3)
     assert_ends_as(whole, folder)
-    assert any(line.startswith("resuming after epoch 1 and 4") for line in folder.lines())
+    assert any(line.startswith("resuming after step 4 of 6 in epoch 2") for line in folder.lines())
 
 
 def refuse_last_photo(folder: Folder) -> None:
@@ -446,7 +446,7 @@ def test_the_real_command_stops_with_one_line_and_resumes(folder: Folder, whole:
     assert code == Stopped.exit_code
     (line,) = errors
     assert re.fullmatch(
-        r"catdog: stopped after epoch \d+( and \d of 6 steps)?, state saved; .*", line
+        r"catdog: stopped after (step \d of 6 in )?epoch \d+; checkpoint saved; .*", line
     )
     assert len(folder.checkpoints()) == 1
     assert folder.made() == []

@@ -277,7 +277,7 @@ def test_the_operations_of_all_steps_are_counted_and_logged(
     total = json.loads((folder / "models/model.json").read_text())["pflop"]
     assert total == pytest.approx(sum(pflops), rel=1e-5)
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith(f"cost: {total:.4g} PFLOP of training, ")
+    assert last.endswith(f" and {total:.4g} PFLOP")
 
 
 def test_other_initial_weights_in_the_same_file_find_no_checkpoint(prepared: Path) -> None:
