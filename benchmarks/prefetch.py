@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 from benchmarks.training_overhead import write_prepared
 from catdog import params
-from catdog.model.devices import compute_deterministically, pick_device
+from catdog.model.devices import pick_device, use_deterministic_algorithms
 from catdog.training import batches
 from catdog.training.train import Trainer
 from tools import command_line, measure
@@ -31,7 +31,7 @@ def run_steps(trainer: Trainer, image_size: int, prefetch: bool) -> float:
         start, waited = time.perf_counter(), 0.0
         for batch in trainer.epoch_batches(0, image_size, 0):
             trainer.train_step(batch)
-            waited += batch.seconds
+            waited += batch.waited
         return waited / (time.perf_counter() - start)
 
 
@@ -66,7 +66,7 @@ def main() -> None:
     recipe = params.load(options.recipe)
     device = pick_device(recipe.train.precision)
     print(measure.hardware(device))
-    compute_deterministically()
+    use_deterministic_algorithms()
     with tempfile.TemporaryDirectory() as name:
         prepared = Path(name) / "prepared"
         write_prepared(prepared, options.steps * recipe.train.batch_size)

@@ -103,9 +103,9 @@ def train(
     the model.
     """
     if "RANK" in os.environ:  # a launcher such as torchrun has started this process
-        from catdog.training.launch import work_as_rank
+        from catdog.training.launch import run_as_rank
 
-        work_as_rank(_train)
+        run_as_rank(_train)
         return
     _load_params()
     from catdog.model.devices import device_count
@@ -338,7 +338,7 @@ def _load_params() -> params.Params:
         return settings
     from catdog.model import pretrained
 
-    return pretrained.complete(settings)
+    return pretrained.resolve_weights_references(settings)
 
 
 def _counts_table(counts: dict[str, dict[str, int]]) -> Table:

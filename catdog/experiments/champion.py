@@ -11,7 +11,7 @@ def promote(revision: str, force: str | None = None) -> Champion:
     """Make the model of a revision the champion if `compare` finds it better; return it.
 
     The first champion is promoted without a comparison. `force` is a reason to promote the model
-    whatever the comparison finds. The message of the git tag records both. Raises CatdogError, and
+    regardless of the comparison. The message of the git tag records both. Raises CatdogError, and
     leaves the tags unchanged, if the model is not better, is the champion already, or cannot be
     fetched.
     """

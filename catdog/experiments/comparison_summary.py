@@ -4,7 +4,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
-from catdog.experiments.compare import Changed, Comparison, DataChange
+from catdog.experiments.compare import ChangedPrediction, Comparison, DataChange
 from catdog.experiments.replicates import Setting
 from catdog.experiments.significance import Difference
 
@@ -223,7 +223,7 @@ def _photos(comparison: Comparison) -> Section:
     return Section("Photos with changed predictions", header=["change", "photo", *names], rows=rows)
 
 
-def _list_photos(change: str, photos: list[Changed]) -> list[list[str]]:
+def _list_photos(change: str, photos: list[ChangedPrediction]) -> list[list[str]]:
     rows = [[change, photo.path, photo.first, photo.second] for photo in photos[:MOST_CHANGED]]
     if (more := len(photos) - MOST_CHANGED) > 0:
         rows.append([change, f"and {more:,} more (--format json lists all)", "", ""])

@@ -1,4 +1,4 @@
-"""Whether a revision's metrics belong to its params, code, photos and predictions."""
+"""Check that a revision's metrics match its params, code, photos and predictions."""
 
 from collections.abc import Sequence
 from typing import Any

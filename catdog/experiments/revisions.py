@@ -10,9 +10,9 @@ CHAMPION = "champion"
 def resolve(revision: str) -> str:
     """Return the full hash of a commit, branch, tag or DVC experiment, or of the champion.
 
-    Of experiments with the same name, that of HEAD takes precedence. `champion` is the current
-    champion unless git or DVC knows that name. Raises CatdogError if the revision is unknown, or
-    if the name is that of several experiments, none of which belongs to HEAD.
+    If several experiments have the same name, that of HEAD takes precedence. `champion` is the
+    current champion unless git or DVC knows that name. Raises CatdogError if the revision is
+    unknown, or if the name is that of several experiments, none of which belongs to HEAD.
     """
     commit = _git_commit(revision) or _experiment(revision)
     if commit:

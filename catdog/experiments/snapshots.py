@@ -141,7 +141,7 @@ class Project:
         Raises CatdogError, with the reason alone, if neither has all of it.
         """
         try:
-            # With the remotes of the checkout: an older commit lacks those that were added later.
+            # With the remotes of the checkout: an older commit has none of those added later.
             # treeverse/dvc#9754 discusses which configuration DVC should use.
             files = DVCFileSystem(repo=self._open(commit, self._config))
             files.get(f"/{path}", str(target), recursive=True)

@@ -1,4 +1,4 @@
-"""torchvision's image classifiers, with a head for our classes and pretrained weights if wanted.
+"""torchvision's image classifiers, with a head for our classes and optional pretrained weights.
 
 torchvision is imported inside the functions: importing it takes seconds, and the other networks do
 not need it.
@@ -22,8 +22,8 @@ from catdog.params.schema import SIZE_KEYS
 
 # Auxiliary classifiers of googlenet and inception_v3, which only their original training uses.
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
-# torchvision's files of densenet have module names with dots, `denselayer1.norm.1.weight`, which
-# torch no longer allows (pytorch/vision#474).
+# torchvision's checkpoints of densenet have module names with dots, `denselayer1.norm.1.weight`,
+# which torch no longer allows (pytorch/vision#474).
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 
@@ -52,8 +52,8 @@ def weights_inputs(name: str) -> WeightsInputs:
     return WeightsInputs(transforms.crop_size[0], list(transforms.mean), list(transforms.std))
 
 
-def complete(params: Params) -> Params:
-    """Return params with the values that depend on torchvision's weights filled in.
+def resolve_weights_references(params: Params) -> Params:
+    """Return params, with values that refer to torchvision's weights resolved.
 
     A `train.*image_size` of 0 becomes the crop size of the weights, and `normalization.source:
     weights` becomes their mean and std. Raises CatdogError if torchvision has no classifier
@@ -144,7 +144,7 @@ def initialize(network: nn.Module, name: str, weights: str, image_sizes: Iterabl
 
 @torch.no_grad()
 def _check_size(network: nn.Module, name: str, image_size: int) -> None:
-    """Run one black photo through the network, so that it does not fail after an epoch."""
+    """Run one black photo through the network, so that an unsupported size fails immediately."""
     device = next(network.parameters()).device
     network.eval()
     try:

@@ -56,7 +56,7 @@ def download(name: str, weights: Any) -> Path:
 
 
 def fingerprint(weights: str) -> str:
-    """Return what identifies model.torchvision.weights: `none`, `default`, or a file's sha256.
+    """Return an identifier of model.torchvision.weights: `none`, `default`, or the file's SHA-256.
 
     Raises CatdogError if the file cannot be read.
     """

@@ -1,12 +1,12 @@
 """The sections of params.yaml as frozen, typed and validated settings; `model` is in networks.py.
 
 The schema contains all settings that can affect a result, and no others: device, workers and log
-level are command-line options or environment variables. Every key is required, because `dvc exp run -S`
-only changes keys that the file contains. No key may be named `size` or `nfiles`: DVC's run cache
-ignores params of these names and would restore the results of another value.
+level are command-line options or environment variables. Every key is required, because `dvc exp run
+-S` only changes keys that the file contains. No key may be named `size` or `nfiles`: DVC's run
+cache ignores params of these names and would restore the results of another value.
 
-This module does not import torchvision. `catdog.model.pretrained.complete` checks that torchvision
-has a network of that name, and replaces the values that refer to its weights.
+This module does not import torchvision. `catdog.model.pretrained.resolve_weights_references` checks
+that torchvision has a network of that name, and replaces the values that refer to its weights.
 """
 
 from typing import Annotated, Literal, Self
@@ -39,9 +39,7 @@ SIZE_KEYS = ("start_image_size", "image_size", "eval_image_size")
 class Prepare(Section):
     """Stored image size, and the sizes of the validation and test sets."""
 
-    image_size: StoredSize = Field(
-        description="height and width of the stored photos, in pixels"
-    )
+    image_size: StoredSize = Field(description="height and width of the stored photos, in pixels")
     val_share: OpenFraction = Field(
         description="fraction of the photos in the validation set, used to select the best epoch"
     )
@@ -210,11 +208,11 @@ class Train(Section):
         description="photos per step, over all devices (global batch size)"
     )
     start_image_size: ImageSize = Field(
-        description="image size in the first epoch, in pixels (0 = that of the torchvision weights)",
+        description="image size in the first epoch, in pixels (0 = that of torchvision's weights)",
         json_schema_extra=sourced(GROW),
     )
     image_size: ImageSize = Field(
-        description="image size in the last epoch, in pixels (0 = that of the torchvision weights)"
+        description="image size in the last epoch, in pixels (0 = that of torchvision's weights)"
     )
     grow_from: Fraction = Field(
         description="fraction of training after which the image size starts to grow",
@@ -226,7 +224,7 @@ class Train(Section):
     )
     eval_image_size: ImageSize = Field(
         description="image size in validation, evaluate and predict, in pixels "
-        "(0 = that of the torchvision weights)",
+        "(0 = that of torchvision's weights)",
         json_schema_extra=sourced("larger than in training: Touvron et al. 2019, arXiv:1906.06423"),
     )
     eval_flip: bool = Field(
@@ -309,7 +307,9 @@ class Params(Section):
         train, stored = self.train, self.prepare.image_size
         sizes = {f"train.{key}": getattr(train, key) for key in SIZE_KEYS}
         if 0 in sizes.values():
-            return self  # `pretrained.complete` replaces the 0 and validates again
+            return (
+                self  # `pretrained.resolve_weights_references` replaces the 0 and validates again
+            )
         largest = max(train.image_size, train.eval_image_size)
         if largest > stored:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Parse YAML exactly as DVC does, with errors of one line."""
+"""Parse YAML exactly as DVC does, with one-line errors."""
 
 from typing import Any
 

@@ -38,7 +38,7 @@ def warnings_are_errors() -> Iterator[None]:
 def test_intervals_are_those_of_newcombe_1998_table_1_method_3(
     correct: int, photos: int, low: float, high: float
 ) -> None:
-    assert metrics.wilson(correct, photos) == pytest.approx((low, high), abs=5e-5)
+    assert metrics.wilson_interval(correct, photos) == pytest.approx((low, high), abs=5e-5)
 
 
 def test_metrics_of_two_classes_equal_those_computed_by_hand() -> None:
@@ -47,8 +47,8 @@ def test_metrics_of_two_classes_equal_those_computed_by_hand() -> None:
     assert summary["roc_auc"] == round(4 / 6, 6)
     assert summary["loss"] == round(-math.log(0.9 * 0.6 * 0.3 * 0.8 * 0.25) / 5, 6)
     assert (summary["accuracy"], summary["photos"], summary["correct"]) == (0.6, 5, 3)
-    assert (summary["accuracy_low"], summary["accuracy_high"]) == metrics.wilson(3, 5)
-    low, high = metrics.wilson(2, 3)
+    assert (summary["accuracy_low"], summary["accuracy_high"]) == metrics.wilson_interval(3, 5)
+    low, high = metrics.wilson_interval(2, 3)
     assert summary["classes"]["cat"] == {
         "accuracy": 0.666667,
         "low": low,

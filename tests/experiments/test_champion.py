@@ -261,7 +261,9 @@ def test_a_revision_without_a_model_cannot_be_promoted(project: Path) -> None:
 
 def test_a_model_missing_in_cache_and_remote_cannot_be_promoted(project: Path) -> None:
     shutil.rmtree(project / ".dvc/cache")
-    assert "in neither the DVC cache nor a reachable remote" in promotion_error("poor", force="why not")
+    assert "in neither the DVC cache nor a reachable remote" in promotion_error(
+        "poor", force="why not"
+    )
     assert tags(project) == []
 
 
@@ -269,7 +271,9 @@ def test_an_incomplete_model_cannot_be_promoted(project: Path) -> None:
     cached = [path for path in (project / ".dvc/cache/files").rglob("*") if path.is_file()]
     max(cached, key=lambda path: path.stat().st_size).unlink()  # the weights
     for _ in range(2):
-        assert "in neither the DVC cache nor a reachable remote" in promotion_error("poor", force="why not")
+        assert "in neither the DVC cache nor a reachable remote" in promotion_error(
+            "poor", force="why not"
+        )
     assert tags(project) == []
 
 

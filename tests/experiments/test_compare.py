@@ -343,7 +343,10 @@ def test_metrics_older_than_the_params_are_noted(project: Path) -> None:
     text = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(text.replace("right: 150", "right: 20"))
     [note] = compare.compare([]).notes
-    assert "workspace: metrics are outdated: changed since the evaluation: params.yaml (train.right)" in note
+    assert (
+        "workspace: metrics are outdated: changed since the evaluation: params.yaml (train.right)"
+        in note
+    )
 
 
 def test_metrics_of_another_evaluation_are_noted(project: Path) -> None:

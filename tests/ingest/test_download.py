@@ -177,7 +177,8 @@ def test_an_existing_file_with_a_wrong_checksum_is_downloaded(
 def test_a_client_error_is_not_retried(server: Server, tmp_path: Path) -> None:
     server.failures = [404, 404]
     with pytest.raises(
-        CatdogError, match=r"photos\.zip\?key=1: the server responded with 404 Not Found; check the URL"
+        CatdogError,
+        match=r"photos\.zip\?key=1: the server responded with 404 Not Found; check the URL",
     ):
         fetch(server, tmp_path)
     assert len(server.ranges_requested) == 1

@@ -34,7 +34,7 @@ State = dict[str, Tensor]
 
 def complete(values: dict[str, Any]) -> params.Params:
     """Return the params as a stage gets them."""
-    return pretrained.complete(params.parse(values, "params.yaml"))
+    return pretrained.resolve_weights_references(params.parse(values, "params.yaml"))
 
 
 def recipe(**changes: object) -> dict[str, Any]:

@@ -273,7 +273,9 @@ def test_photos_missing_after_a_killed_import_are_reported_as_such(tmp_path: Pat
 
 def test_an_empty_class_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.jpg", "dog/Thumbs.db")
-    with pytest.raises(CatdogError, match=r"dog: class folder without photos; add photos or remove the folder"):
+    with pytest.raises(
+        CatdogError, match=r"dog: class folder without photos; add photos or remove the folder"
+    ):
         list_classes(tmp_path)
 
 

@@ -179,7 +179,7 @@ def test_a_batch_has_the_dtype_and_memory_format_of_a_network_input() -> None:
         assert batch.inputs.is_contiguous(memory_format=torch.channels_last)
         assert batch.labels.dtype == torch.int64
         assert batch.photos == len(batch.labels) == len(batch.inputs)
-        assert batch.seconds > 0
+        assert batch.waited > 0
 
 
 @pytest.mark.parametrize("memory", [None, 0], ids=["resident", "streamed"])

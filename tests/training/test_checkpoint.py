@@ -201,7 +201,7 @@ def test_train_does_not_depend_on_the_code_of_prepare() -> None:
 
 def test_the_key_changes_with_each_part() -> None:
     keys = {
-        resume.key_of(*parts)
+        resume.checkpoint_key(*parts)
         for parts in (
             ("params", b"photos", "machine"),
             ("Params", b"photos", "machine"),
@@ -212,24 +212,24 @@ def test_the_key_changes_with_each_part() -> None:
         )
     }
     assert len(keys) == 6
-    assert resume.key_of("params", b"photos") == resume.key_of("params", b"photos")
+    assert resume.checkpoint_key("params", b"photos") == resume.checkpoint_key("params", b"photos")
 
 
 def test_the_key_changes_with_the_code_that_computes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = resume.key_of("params")
+    before = resume.checkpoint_key("params")
     copy = shutil.copytree(PACKAGE, tmp_path / "copy")
     monkeypatch.setattr(resume, "PACKAGE", copy)
-    assert resume.key_of("params") == before
+    assert resume.checkpoint_key("params") == before
     for folder in {*paths.PREPARE_CODE, *paths.TRAIN_CODE}:
         for file in (copy / folder).glob("*.py"):
             text = file.read_text()
             file.write_text(text + "# changed\n")
-            assert resume.key_of("params") != before, file
+            assert resume.checkpoint_key("params") != before, file
             file.write_text(text)
     (copy / "cli.py").write_text("# changed\n")  # computes nothing
-    assert resume.key_of("params") == before
+    assert resume.checkpoint_key("params") == before
 
 
 KINDS = [
@@ -263,16 +263,16 @@ class Training:
                 optimizer.step()
 
     def state(self) -> Snapshot:
-        tensors = checkpoint.prefixed("network", self.network.state_dict())
+        tensors = checkpoint.add_prefix("network", self.network.state_dict())
         for index, optimizer in enumerate(self.optimizers):
             flat = checkpoint.flatten_optimizer(optimizer)
-            tensors |= checkpoint.prefixed(f"optimizer{index}", flat)
+            tensors |= checkpoint.add_prefix(f"optimizer{index}", flat)
         return Snapshot(tensors, {})
 
     def restore(self, state: Snapshot) -> None:
-        self.network.load_state_dict(checkpoint.with_prefix("network", state.tensors))
+        self.network.load_state_dict(checkpoint.strip_prefix("network", state.tensors))
         for index, optimizer in enumerate(self.optimizers):
-            flat = checkpoint.with_prefix(f"optimizer{index}", state.tensors)
+            flat = checkpoint.strip_prefix(f"optimizer{index}", state.tensors)
             checkpoint.restore_optimizer(optimizer, flat)
 
 
@@ -310,10 +310,10 @@ def test_a_restored_optimizer_keeps_its_own_settings() -> None:
 
 def test_prefixes_separate_tensors_of_the_same_name() -> None:
     one, other = {"x": torch.zeros(1)}, {"x": torch.ones(1), "y:z": torch.ones(2)}
-    together = {**checkpoint.prefixed("a", one), **checkpoint.prefixed("ab", other)}
-    assert checkpoint.with_prefix("a", together).keys() == {"x"}
-    assert checkpoint.with_prefix("ab", together).keys() == {"x", "y:z"}
-    assert torch.equal(checkpoint.with_prefix("ab", together)["x"], torch.ones(1))
+    together = {**checkpoint.add_prefix("a", one), **checkpoint.add_prefix("ab", other)}
+    assert checkpoint.strip_prefix("a", together).keys() == {"x"}
+    assert checkpoint.strip_prefix("ab", together).keys() == {"x", "y:z"}
+    assert torch.equal(checkpoint.strip_prefix("ab", together)["x"], torch.ones(1))
 
 
 def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:

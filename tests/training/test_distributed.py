@@ -97,7 +97,7 @@ with distributed.joined(group, cpu, StopRequest()):
     (out * weights[group.shard(len(photos))]).sum().backward()
     parts = group.all_gather((out.detach(), mine.grad))
     grads = [group.all_reduce(weight.grad) for weight in norm.parameters()]
-    if group.first:
+    if group.is_main:
         torch.save([parts, grads, norm.state_dict()], "results.pt")
 """
 
@@ -141,8 +141,8 @@ def test_more_processes_than_photos_in_a_batch_is_one_line() -> None:
     with pytest.raises(
         CatdogError, match=r"3 processes cannot share batches of 2 photos.*train\.batch_size"
     ):
-        distributed.refuse_too_many(Group(0, 3), 2)
-    distributed.refuse_too_many(Group(0, 3), 3)
+        distributed.check_batch_is_large_enough(Group(0, 3), 2)
+    distributed.check_batch_is_large_enough(Group(0, 3), 3)
 
 
 def test_the_group_is_read_from_the_launchers_environment(
