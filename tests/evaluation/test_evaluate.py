@@ -1,4 +1,4 @@
-"""Stage 3: from a prepared folder and a saved model to every file it writes."""
+"""Stage 3: all output files for a prepared dataset and a saved model."""
 
 import csv
 import hashlib

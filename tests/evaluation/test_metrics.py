@@ -1,4 +1,4 @@
-"""Metrics, checked against numbers computed by hand or published."""
+"""Metrics, checked against published values or values computed by hand."""
 
 import json
 import math
@@ -124,7 +124,7 @@ def test_a_mistake_with_full_confidence_has_a_finite_loss() -> None:
     assert metrics.loss(np.array([0]), np.array([[0.0, 1.0]])) == pytest.approx(36.04, abs=0.01)
 
 
-def test_float32_probabilities_are_no_trouble() -> None:
+def test_float32_probabilities_raise_no_warning() -> None:
     rows = np.random.default_rng(1).random((100, 3), dtype=np.float32)
     rows /= rows.sum(axis=1, keepdims=True)
     labels = np.arange(100) % 3

@@ -1,4 +1,4 @@
-"""Archives and folders are listed and read alike; damaged and unsupported ones are refused."""
+"""Archives and folders are read in the same way; damaged and unsupported ones are refused."""
 
 import io
 import random

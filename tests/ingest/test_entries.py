@@ -59,7 +59,7 @@ def test_a_photo_without_a_class_is_refused(name: str) -> None:
         "\\\\server\\cat\\1.jpg",
     ],
 )
-def test_a_path_that_leads_out_of_the_archive_is_refused(name: str) -> None:
+def test_a_path_outside_the_archive_is_refused(name: str) -> None:
     assert placed(name) == ["path outside the archive"]
 
 

@@ -1,4 +1,4 @@
-"""Photos are imported byte for byte, validated, and all or none; refused files are listed."""
+"""Photos are validated and imported unchanged and atomically; refused files are listed."""
 
 import csv
 import errno

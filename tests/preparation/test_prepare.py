@@ -137,7 +137,7 @@ def test_the_sizes_of_the_splits_match_their_shares(val_share: float, test_share
         )
 
 
-def test_of_duplicates_in_one_class_the_first_is_used(raw: Path) -> None:
+def test_only_the_first_duplicate_in_a_class_is_used(raw: Path) -> None:
     shutil.copy(raw / "cat/05.png", raw / "cat/zz copy.png")
     prepared = run(raw)
     assert row_of(prepared, "cat/05.png")["reason"] == ""

@@ -51,7 +51,7 @@ with stop_request(ignore_repeated) as stop:
 
 @each_signal
 @pytest.mark.parametrize("ignore_repeated", [False, True])
-def test_the_second_signal_ends_the_process_unless_it_is_patient(
+def test_a_second_signal_terminates_the_process_unless_ignored(
     number: signal.Signals, ignore_repeated: bool
 ) -> None:
     arguments = [str(int(number)), "ignore" if ignore_repeated else "terminate"]

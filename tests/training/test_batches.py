@@ -322,7 +322,7 @@ def test_the_next_batch_is_prepared_during_a_step(
     made = batches.epoch_batches(photos, PLAIN, AS_IS, image_size=16, batch_size=5, seed=1, epoch=0)
     next(made)
     assert second_made.wait(60)
-    made.close()  # type: ignore[attr-defined]  # ends when all that was begun is made
+    made.close()  # type: ignore[attr-defined]  # returns when all pending batches are finished
     assert len(transformed) == 2  # one ahead, no more
 
 

@@ -80,18 +80,18 @@ def test_an_error_during_saving_keeps_the_old_checkpoint(
     path = tmp_path / "a"
     checkpoint.save(path, SNAPSHOT)
 
-    def die_halfway(tensors: object, file: Path, metadata: object) -> None:
+    def fail_during_write(tensors: object, file: Path, metadata: object) -> None:
         file.write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", die_halfway)
+    monkeypatch.setattr(checkpoint, "save_file", fail_during_write)
     with pytest.raises(OSError, match="no space left"):
         checkpoint.save(path, Snapshot({}, {}))
     assert same(checkpoint.load(path), SNAPSHOT)
     assert list(tmp_path.iterdir()) == [path]
 
 
-DIES_WHILE_WRITING = """
+KILLED_WHILE_WRITING = """
 import resource, signal, sys, torch
 from pathlib import Path
 from catdog.training import checkpoint
@@ -109,7 +109,7 @@ save(2)
 
 def test_a_kill_during_saving_keeps_the_old_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    done = subprocess.run([sys.executable, "-c", DIES_WHILE_WRITING, str(path)], check=False)
+    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(path)], check=False)
     assert done.returncode == -signal.SIGXFSZ
     state = checkpoint.load(path)
     assert state is not None
@@ -325,7 +325,7 @@ def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not small_disks_can_be_made(), reason="needs user namespaces")
-def test_a_full_disk_is_an_os_error_and_one_line_of_the_command(tmp_path: Path) -> None:
+def test_a_full_disk_raises_os_error_and_the_command_prints_one_line(tmp_path: Path) -> None:
     code = """
 import sys, torch
 from pathlib import Path

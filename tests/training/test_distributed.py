@@ -1,4 +1,4 @@
-"""What several processes promise: the training is that of one, and one of them writes."""
+"""Distributed training gives the results of one process, and only rank 0 writes files."""
 
 import functools
 from pathlib import Path
@@ -137,7 +137,7 @@ def test_a_sync_batch_norm_keeps_weights_and_outputs_of_the_replaced_one() -> No
     assert list(shared.state_dict()) == list(plain.state_dict())
 
 
-def test_more_processes_than_photos_in_a_batch_is_one_line() -> None:
+def test_the_error_of_more_processes_than_photos_in_a_batch_is_one_line() -> None:
     with pytest.raises(
         CatdogError, match=r"3 processes cannot share batches of 2 photos.*train\.batch_size"
     ):

@@ -1,4 +1,4 @@
-"""Operations of a step: those that torch counts around a real one, and nothing but counting."""
+"""FLOP counting: equals torch's count for a real step, and has no side effects."""
 
 from pathlib import Path
 

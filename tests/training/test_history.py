@@ -1,4 +1,4 @@
-"""What a training writes down: rows as CSV, and lines of log."""
+"""The training history: CSV rows and log lines."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The learning rate and the image size over a training, against numbers computed by hand."""
+"""The schedules of learning rate and image size, against numbers computed by hand."""
 
 import itertools
 
