@@ -78,7 +78,7 @@ def make_photos(photos: int, side: int) -> npt.NDArray[np.uint8]:
 
 
 def make_run(folder: Path, classes: list[str], photos: int) -> Run:
-    """Write `photos` synthetic test photos, two rejected files per class, an untrained model."""
+    """Write `photos` synthetic test photos, two refused files per class, an untrained model."""
     prepared = folder / "prepared"
     prepared.mkdir(parents=True)
     pixels = make_photos(photos, SIDE)

@@ -198,7 +198,7 @@ def test_only_the_params_that_differ_are_shown(project: Path) -> None:
     assert compare.compare(["HEAD", "good"]).params == {"train.right": [150, 180]}
 
 
-def test_the_photos_with_a_changed_outcome_are_listed(project: Path) -> None:
+def test_the_photos_with_changed_predictions_are_listed(project: Path) -> None:
     found = compare.compare(["good", "HEAD"])
     assert [photo.path for photo in found.right_to_wrong][:2] == ["dog/151.jpg", "cat/152.jpg"]
     assert len(found.right_to_wrong) == 30 and not found.wrong_to_right

@@ -1,4 +1,4 @@
-"""Downloads from a real HTTP server: complete, resumed, verified, or an error of one line."""
+"""Downloads from a real HTTP server: complete, resumed, verified, or a one-line error."""
 
 import hashlib
 import threading

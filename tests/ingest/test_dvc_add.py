@@ -32,7 +32,7 @@ def test_without_a_dvc_file_nothing_is_changed(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_an_error_of_dvc_is_one_line_and_the_photos_stay(
+def test_an_error_of_dvc_is_one_line_and_the_photos_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder is not a DVC project."""

@@ -142,7 +142,7 @@ def test_photos_are_resized_and_normalized_as_the_card_says() -> None:
     np.testing.assert_allclose(loaded.logits(photos), expected, rtol=5e-3)
 
 
-def test_flip_averages_the_photo_and_its_mirror_image() -> None:
+def test_flip_averages_the_photo_and_its_horizontal_flip() -> None:
     photos = noise(6, 16)
     alone, both = model(stored_image_size=16), model(stored_image_size=16, flip=True)
     mirrored = np.ascontiguousarray(photos[:, :, ::-1])

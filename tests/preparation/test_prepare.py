@@ -112,7 +112,7 @@ def hashes(count: int) -> list[str]:
     return [generator.bytes(32).hex() for _ in range(count)]
 
 
-def test_the_test_set_only_grows_with_its_share() -> None:
+def test_the_test_set_only_grows_with_its_fraction() -> None:
     test = [
         {sha for sha in hashes(2000) if split_of(sha, 0.2, share) == "test"}
         for share in (0.1, 0.2, 0.5)
@@ -127,7 +127,7 @@ def test_the_test_set_does_not_depend_on_val_share() -> None:
 
 
 @pytest.mark.parametrize(("val_share", "test_share"), [(0.15, 0.25), (0.1, 0.1), (0.5, 0.4)])
-def test_the_sizes_of_the_splits_match_their_shares(val_share: float, test_share: float) -> None:
+def test_the_sizes_of_the_splits_match_their_fractions(val_share: float, test_share: float) -> None:
     found = Counter(split_of(sha, val_share, test_share) for sha in hashes(20_000))
     shares = {"val": val_share, "test": test_share, "train": 1 - val_share - test_share}
     for split, share in shares.items():

@@ -1,4 +1,4 @@
-"""Device locks: one training run per device; a waiting run names the holder; SIGKILL frees a lock."""
+"""Device locks: one training run per device; the holder is named; SIGKILL releases the lock."""
 
 import getpass
 import os

@@ -1,4 +1,4 @@
-"""The number of workers, and that workers end with their parent process."""
+"""The number of workers, and that workers exit with their parent process."""
 
 import subprocess
 import sys

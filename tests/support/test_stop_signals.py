@@ -1,4 +1,4 @@
-"""Stop signals: the first sets a flag, the second ends the process."""
+"""Stop signals: the first sets a flag, the second terminates the process."""
 
 import os
 import signal

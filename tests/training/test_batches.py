@@ -1,4 +1,4 @@
-"""Epochs: what they hold, what they depend on, and how their photos come to the device."""
+"""The batches of an epoch: their content, their seeds, and how photos get to the device."""
 
 import sys
 import threading
@@ -336,7 +336,7 @@ def test_preparing_batches_does_not_change_the_number_of_threads() -> None:
         torch.set_num_threads(before)
 
 
-def test_an_error_in_the_helper_thread_reaches_the_training(
+def test_an_error_in_the_helper_thread_is_raised_in_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*arguments: Any) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, found only by the training that wrote them, exact when restored."""
+"""Checkpoints: written atomically, found only by the same training run, restored exactly."""
 
 import ast
 import json

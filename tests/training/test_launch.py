@@ -163,7 +163,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def diverged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str, str]:
-    """A training that diverges in both processes: folder, exit code, stdout, stderr."""
+    """Training that diverges in both processes: folder, exit code, stdout, stderr."""
     changes = {"optimizer__lr": 100.0, "schedule__name": "constant", "train__batch_size": 4}
     folder = create_project(tmp_path_factory.mktemp("diverged") / "a", "seed", **changes)  # type: ignore[arg-type]
     return folder, *finish(start(folder, *TWO, OMP_NUM_THREADS=None))

@@ -98,7 +98,7 @@ class Folder:
         save_every: float | None = None,
         package: Path | None = None,
     ) -> int:
-        """Train until the end or a scheduled; return the exit code, negative for a signal."""
+        """Train until the end or the scheduled signal; return the exit code, negative if killed."""
         arguments = (self.path, scheduled, save_every, package)
         process = CONTEXT.Process(target=train_here, args=arguments)
         process.start()
@@ -107,7 +107,7 @@ class Folder:
         return process.exitcode
 
     def lines(self) -> list[str]:
-        """Return what the processes have written, and forget it."""
+        """Return the lines that the processes have printed, and clear them."""
         lines = self.log.read_text().splitlines()
         self.log.unlink()
         return lines
@@ -117,7 +117,7 @@ class Folder:
         return {name: (self.path / name).read_bytes() for name in OUTS}
 
     def checkpoints(self) -> list[str]:
-        """Return the names of all that lies in the folder of checkpoints."""
+        """Return the names of all files in the folder of checkpoints."""
         return sorted(file.name for file in (self.path / ".catdog/checkpoints").glob("*"))
 
     def made(self) -> list[str]:
@@ -431,7 +431,7 @@ class Command:
         )
 
     def wait_for(self, start: str) -> None:
-        """Return when it has printed a line that begins so."""
+        """Wait until it has printed a line that begins with `start`."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith(start):
@@ -439,7 +439,7 @@ class Command:
         pytest.fail(f"it ended without a line {start!r}: {self.end()}")
 
     def end(self) -> tuple[int, list[str]]:
-        """Wait for its end; return the exit code and the lines on stderr."""
+        """Wait until it exits; return the exit code and the lines on stderr."""
         errors = self.process.communicate()[1]
         return self.process.returncode, errors.splitlines()
 
