@@ -99,8 +99,8 @@ def train(
 
     On a CPU, --devices is the number of processes that share its cores. To train on several
     machines, run on each: torchrun --nnodes N --node-rank R --nproc-per-node GPUS --master-addr
-    HOST --master-port PORT -m catdog train. HOST is the machine with node rank 0, which writes
-    the model.
+    HOST --master-port PORT -m catdog train. HOST is the machine with node rank 0, which writes the
+    model.
     """
     if "RANK" in os.environ:  # a launcher such as torchrun has started this process
         from catdog.training.launch import run_as_rank

@@ -42,7 +42,7 @@ def map_chunks(
     """Yield the results of `work` on each chunk, in order, computed by `workers` processes.
 
     At most four chunks per worker are pending at a time, so memory does not grow with the number
-    of chunks; Executor.map would submit all of them immediately.
+    of chunks; Executor.map would submit all of them up front.
     """
     pending: deque[Future[list[Result]]] = deque()
     with process_pool(workers) as pool:

@@ -33,8 +33,8 @@ def stop_request(ignore_repeated: bool = False) -> Iterator[StopRequest]:
 
     A second signal terminates the process immediately, unless `ignore_repeated`: a process that a
     launcher has started may get one signal from the user and one from the launcher, which later
-    sends SIGKILL.
-    Python handles signals in the main thread only; in any other thread the flag is never set.
+    sends SIGKILL. Python handles signals in the main thread only; in any other thread the flag is
+    never set.
     """
     request = StopRequest(ignore_repeated)
     if threading.current_thread() is not threading.main_thread():

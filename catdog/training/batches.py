@@ -47,9 +47,9 @@ def epoch_batches(
     """Yield the batches of an epoch: every photo once, in random order, with new augmentation.
 
     Order and transforms of the whole epoch depend only on (seed, epoch). Batch sizes differ by at
-    most one photo and do not exceed `batch_size`, so that an epoch does not end with a small
-    batch. With `first` the epoch begins at that batch. A process of a `group` gets its shard of
-    each. A helper thread prepares the next batch during a step.
+    most one photo and do not exceed `batch_size`, so that an epoch does not end with a small batch.
+    With `first` the epoch begins at that batch. A process of a `group` gets its shard of each. A
+    helper thread prepares the next batch during a step.
     """
     start = time.perf_counter()
     photos.set_size(image_size)

@@ -72,9 +72,9 @@ class TrainingState:
     def position(self, steps_per_epoch: int) -> str:
         """Return the progress: the last finished epoch or step, as in `step 5 of 15 in epoch 4`."""
         step, epochs = self.totals.step, len(self.history)
-        return (
-            f"step {step} of {steps_per_epoch} in epoch {epochs + 1}" if step else f"epoch {epochs}"
-        )
+        if step:
+            return f"step {step} of {steps_per_epoch} in epoch {epochs + 1}"
+        return f"epoch {epochs}"
 
     def snapshot(self) -> checkpoint.Snapshot:
         """Return a copy of the state, as tensors and plain numbers."""
