@@ -141,7 +141,7 @@ def test_the_first_champion_is_promoted_without_a_comparison(project: Path) -> N
     assert promoted == registry.current()
     assert promoted.commit == git(project, "rev-parse", "poor^{commit}")
     assert tags(project) == ["catdog#champion#1", f"catdog@{promoted.version}"]
-    assert "no other to compare with" in message(project, "catdog#champion#1")
+    assert "promoted without a comparison" in message(project, "catdog#champion#1")
 
 
 def test_a_better_model_is_promoted_and_the_tag_records_the_numbers(project: Path) -> None:

@@ -452,7 +452,7 @@ def test_runs_with_inconsistent_metrics_are_not_replicates(project: Path) -> Non
         for run in found.settings[0].runs
     ]
     assert first_correct == [1, 2, 3]  # the seeds
-    assert any(note.startswith("skipped: s4: metrics are older") for note in found.notes)
+    assert any(note.startswith("skipped: s4: metrics are outdated") for note in found.notes)
 
 
 def test_an_invalid_yaml_file_is_reported_in_one_line(project: Path) -> None:

@@ -204,7 +204,9 @@ def test_our_networks_have_no_pretrained_weights(changes: dict[str, object]) -> 
 @pytest.mark.parametrize("name", ["vit_b_16", "maxvit_t"])
 def test_a_network_with_a_fixed_size_cannot_train_on_growing_photos(name: str) -> None:
     line = error_of(model__name=name, train__start_image_size=96)
-    assert f"model.name: {name} requires train.start_image_size (96)" in line
+    assert (
+        f"model.name: {name} accepts only one image size; set train.start_image_size (96)" in line
+    )
     assert "to the same value" in line
 
 
