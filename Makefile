@@ -30,19 +30,19 @@ install: $(READY) ## create .venv with the versions of constraints.txt
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "$(PYTHON): older than the required Python 3.11; choose another, for example make PYTHON=python3.12" >&2; exit 1; }
+	  echo "$(PYTHON): Python 3.11 or newer is required; select another interpreter, for example make PYTHON=python3.12" >&2; exit 1; }
 	@echo "Installing into .venv (3 to 10 minutes the first time: torch is large)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-repro: $(READY) ## get the sample photos, run the stages whose inputs changed, print the metrics
+repro: $(READY) ## pull the sample photos, run the stages whose inputs changed, print the metrics
 	@$(BIN)/catdog params >/dev/null
 	@[ -e data/raw ] || $(BIN)/dvc pull data/raw.dvc
 	@$(BIN)/dvc repro $(PULL)
 	@$(BIN)/catdog results
 
-# Two processes with one thread each: with more threads, trainings that share cores slow each other down.
+# Two processes with one thread each: with more threads, training runs that share cores slow each other down.
 test: lint ## lint, type-check and run the tests (under 15 minutes on 2 cores)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
@@ -78,10 +78,10 @@ agent: $(READY) ## start a Prefect worker on this machine: POOL=gpu or POOL=cpu 
 deploy: $(READY) ## install pools, deployments, schedules and automations on the server
 	@$(BIN)/python -m flows.deploy
 
-bench: $(READY) ## run the short benchmarks and print ratios (all but benchmarks/orchestration.py)
+bench: $(READY) ## run the short benchmarks (all except benchmarks/orchestration.py)
 	@for name in $(filter-out orchestration,$(basename $(notdir $(wildcard benchmarks/*.py)))); do \
 	  echo "benchmarks/$$name.py"; $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 
-clean: ## delete stage outputs and checkpoints, but not photos, DVC cache, flow runs or .venv
+clean: ## delete stage outputs and checkpoints (keeps photos, the DVC cache, flow runs and .venv)
 	rm -rf data/prepared models reports .catdog/checkpoints dvc_plots

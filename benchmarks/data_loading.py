@@ -1,19 +1,18 @@
-"""Photos per second and core: this project's batches and ImageFolder + DataLoader(num_workers=2).
+"""Photos per second and core: catdog compared with ImageFolder + DataLoader(num_workers=2).
 
 python -m benchmarks.data_loading [--photos FOLDER] [--number 400] [--sizes 64 96 128] [--trials 5]
 
 Three pipelines make the same kind of batches from the same photos, with the recipe's augmentation:
 
 1. torchvision: ImageFolder decodes and its transforms augment each photo, in two worker processes;
-2. packed: the same workers and transforms, on photos that are already decoded and resized;
-3. catdog: `batches.epoch_batches` on the same packed photos, which augments whole batches.
+2. pre-decoded: the same workers and transforms, on photos that are already decoded and resized;
+3. catdog: `batches.epoch_batches` on the same decoded photos, which augments whole batches.
 
-The gain from 1 to 2 is that of decoding in advance, from 2 to 3 that of augmenting in batches. The
-two factors multiply, so their shares are shares of the logarithm. Each rate is divided by the
+The gain from 1 to 2 is that of pre-decoding, from 2 to 3 that of augmenting in batches. The two
+factors multiply, so their fractions are fractions of the logarithm. Each rate is divided by the
 number of cores: the workers of 1 and 2, the one thread that makes batches in 3 (the consumer of the
 batches is not counted). The rate per CPU second of all processes is printed too; prefer it on a
-machine that is busy with other work. Decoding in advance happens once, in the prepare stage; its
-rate is printed as well.
+machine under load. Pre-decoding is done once, in the prepare stage; its rate is printed as well.
 """
 
 import math
@@ -45,7 +44,7 @@ from tools import command_line, measure
 from tools.photo_folder import photo_folder
 
 WORKERS = 2
-TORCHVISION, PACKED = "ImageFolder, 2 workers", "packed, 2 workers"
+TORCHVISION, PREDECODED = "ImageFolder, 2 workers", "pre-decoded, 2 workers"
 CATDOG = "catdog, 1 thread"
 
 
@@ -88,8 +87,8 @@ def resident(photos: PhotoStore, image_size: int) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy())
 
 
-class PackedDataset(Dataset[tuple[Any, int]]):
-    """Packed photos, transformed one at a time, and their labels."""
+class PredecodedDataset(Dataset[tuple[Any, int]]):
+    """Decoded photos, transformed one at a time, and their labels."""
 
     def __init__(
         self,
@@ -109,7 +108,7 @@ class PackedDataset(Dataset[tuple[Any, int]]):
 
 
 @dataclass(frozen=True)
-class Setting:
+class Workload:
     """What all pipelines share: the recipe's augmentation with black fill, and the sizes."""
 
     augmentation: Augmentation
@@ -117,33 +116,33 @@ class Setting:
     batch_size: int
 
 
-def contenders(
-    folder: Path, photos: PhotoStore, setting: Setting
+def pipelines(
+    folder: Path, photos: PhotoStore, workload: Workload
 ) -> dict[str, Callable[[], Iterable[Any]]]:
     """Return, by the name of the pipeline, a function that starts an epoch of batches.
 
     All of them augment photos of the size that `photos` keeps for this image size.
     """
-    shrunk = resident(photos, setting.image_size)
-    steps = torchvision_transforms(setting.augmentation, setting.image_size)
+    shrunk = resident(photos, workload.image_size)
+    steps = torchvision_transforms(workload.augmentation, workload.image_size)
     shrink = transforms.Resize(shrunk.shape[1:3])
     files = ImageFolder(str(folder), transforms.Compose([shrink, *steps]))
-    packed = PackedDataset(shrunk, photos.labels.numpy(), transforms.Compose(steps))
+    predecoded = PredecodedDataset(shrunk, photos.labels.numpy(), transforms.Compose(steps))
 
     def catdog() -> Iterable[batches.Batch]:
         return batches.epoch_batches(
             photos,
-            setting.augmentation,
+            workload.augmentation,
             IMAGENET,
-            image_size=setting.image_size,
-            batch_size=setting.batch_size,
+            image_size=workload.image_size,
+            batch_size=workload.batch_size,
             seed=1,
             epoch=0,
         )
 
     return {
-        TORCHVISION: _loader(files, setting.batch_size).__iter__,
-        PACKED: _loader(packed, setting.batch_size).__iter__,
+        TORCHVISION: _loader(files, workload.batch_size).__iter__,
+        PREDECODED: _loader(predecoded, workload.batch_size).__iter__,
         CATDOG: catdog,
     }
 
@@ -155,34 +154,34 @@ def _loader(dataset: Dataset[Any], batch_size: int) -> DataLoader[Any]:
     )
 
 
-def exhaust(epoch: Callable[[], Iterable[Any]]) -> None:
+def iterate_epoch(epoch: Callable[[], Iterable[Any]]) -> None:
     """Iterate over the batches of an epoch."""
     for _ in epoch():
         pass
 
 
-def shares_of_gain(slow: float, middle: float, fast: float) -> tuple[float, float]:
-    """Return the shares of the gain from `slow` to `fast` before and after `middle`.
+def fractions_of_gain(slow: float, middle: float, fast: float) -> tuple[float, float]:
+    """Return the fractions of the gain from `slow` to `fast` before and after `middle`.
 
-    They are shares of the logarithm, since gains multiply, and sum to 1.
+    They are fractions of the logarithm, since gains multiply, and sum to 1.
     """
     first = math.log(middle / slow) / math.log(fast / slow)
     return first, 1 - first
 
 
-def compare(folder: Path, photos: PhotoStore, setting: Setting, trials: int) -> None:
+def compare(folder: Path, photos: PhotoStore, workload: Workload, trials: int) -> None:
     """Print the table of one image size, and the two factors of its gain."""
     workers = min(WORKERS, usable_cores())
-    used = {TORCHVISION: workers, PACKED: workers, CATDOG: 1}
-    epochs = contenders(folder, photos, setting)
-    runs = {name: partial(exhaust, epoch) for name, epoch in epochs.items()}
+    used = {TORCHVISION: workers, PREDECODED: workers, CATDOG: 1}
+    epochs = pipelines(folder, photos, workload)
+    runs = {name: partial(iterate_epoch, epoch) for name, epoch in epochs.items()}
     costs = measure.interleaved(runs, trials)
     middle = {name: measure.median_of(values) for name, values in costs.items()}
     rate = {name: len(photos) / cost.seconds for name, cost in middle.items()}
     per_core = {name: rate[name] / used[name] for name in rate}
     per_cpu = {name: len(photos) / cost.cpu_seconds for name, cost in middle.items()}
     measure.show(
-        f"{setting.image_size} px, batches of {setting.batch_size}",
+        f"{workload.image_size} px, batches of {workload.batch_size}",
         (
             "pipeline",
             "seconds min/median/max",
@@ -196,7 +195,7 @@ def compare(folder: Path, photos: PhotoStore, setting: Setting, trials: int) -> 
         [
             (
                 name,
-                measure.spread(costs[name]),
+                measure.min_median_max(costs[name]),
                 f"{rate[name]:,.0f}",
                 str(used[name]),
                 f"{per_core[name]:,.0f}",
@@ -207,15 +206,15 @@ def compare(folder: Path, photos: PhotoStore, setting: Setting, trials: int) -> 
             for name in runs
         ],
     )
-    print(gain_line("core", *(per_core[name] for name in (TORCHVISION, PACKED, CATDOG))))
-    print(gain_line("CPU second", *(per_cpu[name] for name in (TORCHVISION, PACKED, CATDOG))))
+    print(gain_line("core", *(per_core[name] for name in (TORCHVISION, PREDECODED, CATDOG))))
+    print(gain_line("CPU second", *(per_cpu[name] for name in (TORCHVISION, PREDECODED, CATDOG))))
 
 
 def gain_line(unit: str, slow: float, middle: float, fast: float) -> str:
     """Return a line with the two factors of a gain; the rates are photos per `unit`."""
-    decoded, batched = shares_of_gain(slow, middle, fast)
+    decoded, batched = fractions_of_gain(slow, middle, fast)
     return (
-        f"{fast / slow:.1f} × per {unit} = {middle / slow:.1f} × by decoding in advance "
+        f"{fast / slow:.1f} × per {unit} = {middle / slow:.1f} × by pre-decoding "
         f"({decoded:.0%} of the gain) times {fast / middle:.1f} × by augmenting in batches "
         f"({batched:.0%})"
     )
@@ -243,8 +242,8 @@ def main() -> None:
         took = time.perf_counter() - start
         print(f"decoding and resizing to {side} px on one core: {len(photos) / took:,.0f} photos/s")
         for size in arguments.sizes:
-            setting = Setting(augmentation, size, arguments.batch_size)
-            compare(folder, photos, setting, arguments.trials)
+            workload = Workload(augmentation, size, arguments.batch_size)
+            compare(folder, photos, workload, arguments.trials)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 python -m benchmarks.freed_memory [--sizes 48 96] [--batch-size 128] [--steps 5] [--trials 3]
 
 The effect of `devices.keep_freed_memory` lasts until the process ends, so each trial is a new
-process, with both settings in turns. The step is that of `benchmarks/training_step.py`: the real
-recipe's, without data loading.
+process, and the trials alternate between the two modes. The step is that of
+`benchmarks/training_step.py`: the real recipe's, without data loading.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from catdog import params
 from catdog.model import devices
 from tools import command_line, measure
 
-SETTINGS = {"returned": False, "kept": True}
+MODES = {"returned": False, "kept": True}
 
 
 def step_in_this_process(options: argparse.Namespace) -> dict[str, float]:
@@ -51,9 +51,9 @@ def step_in_a_process(size: int, keep: bool, options: argparse.Namespace) -> dic
 
 def compare(size: int, options: argparse.Namespace) -> None:
     """Print the table of one image size."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in SETTINGS}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in MODES}
     for _ in range(options.trials):
-        for name, keep in SETTINGS.items():
+        for name, keep in MODES.items():
             found[name].append(step_in_a_process(size, keep, options))
     seconds = {name: sorted(run["seconds"] for run in runs) for name, runs in found.items()}
     slow = median(seconds["returned"])
@@ -80,7 +80,7 @@ def main() -> None:
     add("--sizes", type=int, nargs="+", default=[48, 96], help="image sizes in pixels")
     add("--batch-size", type=int, default=128, help="photos per step (default: 128)")
     add("--steps", type=int, default=5, help="steps per process (default: 5)")
-    add("--trials", type=int, default=3, help="processes per setting (default: 3)")
+    add("--trials", type=int, default=3, help="processes per mode (default: 3)")
     add("--child", type=int, metavar="SIZE", help=argparse.SUPPRESS)
     add("--keep", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

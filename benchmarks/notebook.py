@@ -8,7 +8,7 @@ batches of 10, float32, log-softmax and NLL loss, plain SGD, contiguous memory f
 installed torch. catdog: `batches.epoch_batches`, `networks.build`, `optimizers.build_optimizers`,
 channels-last. Both start from the same weights and see the same photos, in different order.
 
-Times are of the full network, with epochs of both in turns. The curves (mean training loss per
+Times are of the full network, with interleaved epochs of both. The curves (mean training loss per
 epoch) are compared with a smaller first linear layer by default, since that layer takes nearly all
 the time of a step and is the same in both; --hidden-width 8192 is the full network. The difference
 of the curves is compared with the noise: two means over n seeds with standard deviation s differ by
@@ -30,7 +30,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.data_loading import pack, torchvision_transforms
-from benchmarks.training_step import CLASSES, Learner
+from benchmarks.training_step import CLASSES, StepRunner
 from catdog import params
 from catdog.model import networks
 from catdog.model.devices import Device, pick_device
@@ -46,7 +46,7 @@ Curve = list[float]
 
 
 class Training(Protocol):
-    """A training by the notebook or by catdog."""
+    """A training run by the notebook or by catdog."""
 
     def run_epoch(self) -> float:
         """Train one epoch; return the mean training loss."""
@@ -91,12 +91,12 @@ class Catdog:
     device: Device
     seed: int
     epoch: int = 0
-    learner: Learner = field(init=False)
+    runner: StepRunner = field(init=False)
 
     def __post_init__(self) -> None:
-        """Build the network with the same weights as the notebook's training with this seed."""
+        """Build the network with the same initial weights as the notebook's with this seed."""
         torch.manual_seed(self.seed)
-        self.learner = Learner(self.recipe, self.recipe.train.image_size, self.device)
+        self.runner = StepRunner(self.recipe, self.recipe.train.image_size, self.device)
 
     def run_epoch(self) -> float:
         """Train one epoch; return the mean training loss."""
@@ -110,7 +110,7 @@ class Catdog:
             seed=self.seed,
             epoch=self.epoch,
         ):
-            loss = self.learner.step(batch.inputs, batch.labels)
+            loss = self.runner.step(batch.inputs, batch.labels)
             total, count = total + loss * len(batch.labels), count + len(batch.labels)
         self.epoch += 1
         return total.item() / count
@@ -130,8 +130,8 @@ def with_image_size(recipe: Params, size: int) -> Params:
     return recipe.model_copy(update={"train": train})
 
 
-def both(folder: Path, recipe: Params, device: Device, seed: int) -> dict[str, Training]:
-    """Return a training by the notebook and one by catdog, on the photos of a folder."""
+def build_trainings(folder: Path, recipe: Params, device: Device, seed: int) -> dict[str, Training]:
+    """Return a training run by the notebook and one by catdog, on the photos of a folder."""
     photos = PhotoStore(*pack(folder, recipe.train.image_size), device.torch_device)
     return {
         "notebook": Notebook(folder, recipe, seed),
@@ -141,7 +141,7 @@ def both(folder: Path, recipe: Params, device: Device, seed: int) -> dict[str, T
 
 def compare_time(folder: Path, recipe: Params, device: Device, trials: int) -> None:
     """Print the seconds per epoch of both, and their ratio."""
-    trainings = both(folder, recipe, device, seed=1)
+    trainings = build_trainings(folder, recipe, device, seed=1)
     number = len(ImageFolder(str(folder)))
     runs = {name: training.run_epoch for name, training in trainings.items()}
     costs = measure.interleaved(runs, trials, device)
@@ -149,7 +149,7 @@ def compare_time(folder: Path, recipe: Params, device: Device, trials: int) -> N
     rows = [
         (
             name,
-            measure.spread(costs[name]),
+            measure.min_median_max(costs[name]),
             f"{number / seconds[name]:,.1f}",
             f"{seconds['notebook'] / seconds[name]:.2f} ×",
         )
@@ -163,10 +163,10 @@ def compare_time(folder: Path, recipe: Params, device: Device, trials: int) -> N
 def curves(
     folder: Path, recipe: Params, device: Device, epochs: int, seeds: int
 ) -> dict[str, list[Curve]]:
-    """Return the curves of each seed, by the name of the training."""
+    """Return the curves of each seed, by the name of the training loop."""
     found: dict[str, list[Curve]] = {}
     for seed in range(1, seeds + 1):
-        for name, training in both(folder, recipe, device, seed).items():
+        for name, training in build_trainings(folder, recipe, device, seed).items():
             found.setdefault(name, []).append([training.run_epoch() for _ in range(epochs)])
     return found
 
@@ -204,7 +204,7 @@ def compare_curves(found: dict[str, list[Curve]]) -> None:
     print(
         f"the curves differ by {root_mean_square:.4f} (root mean square), "
         f"{root_mean_square / noise:.1f} times the noise of {noise:.4f}; "
-        f"{'within' if root_mean_square <= 2 * noise else 'BEYOND'} twice the noise"
+        f"{'at most' if root_mean_square <= 2 * noise else 'MORE THAN'} twice the noise"
     )
 
 
@@ -216,7 +216,12 @@ def main() -> None:
     add("--number", type=int, default=200, help="photos per epoch of the curves")
     add("--epochs", type=int, default=4, help="epochs per curve")
     add("--seeds", type=int, default=2, help="curves per training, at least 2")
-    add("--hidden-width", type=int, default=64, help="of the network of the curves")
+    add(
+        "--hidden-width",
+        type=int,
+        default=64,
+        help="width of the first linear layer for the curves",
+    )
     add("--timed", type=int, default=30, help="photos per timed epoch")
     add("--trials", type=int, default=3, help="timed epochs per training")
     add("--image-size", type=int, default=128, help="image size in pixels")

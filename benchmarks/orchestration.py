@@ -89,7 +89,7 @@ def _run(command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> 
         raise CatdogError(f"{' '.join(command[:4])}: exit code {done.returncode}: {reason}")
 
 
-def contenders(
+def commands_to_compare(
     project: Project, server: Server, home: Path
 ) -> dict[tuple[str, str], Callable[[], None]]:
     """Return the commands to compare, by the work to do (no-op or full) and the method.
@@ -129,13 +129,13 @@ def compare(name: str, project: Project, server: Server, home: Path, trials: int
     _run(["git", "add", "--all"], project.folder, {})  # dvc.lock may be new
     commit = ["git", "commit", "--quiet", "--allow-empty", "--message", "Results"]
     _run(commit, project.folder, {})
-    costs = measure.interleaved(contenders(project, server, home), trials)
+    costs = measure.interleaved(commands_to_compare(project, server, home), trials)
     rows = []
     for (work, method), values in costs.items():
         beyond = measure.median_of(values).seconds - measure.median_of(costs[work, DVC]).seconds
         cpu = f"{measure.median_of(values).cpu_seconds:.1f}"
-        rows.append((work, method, measure.spread(values, 1), cpu, f"{beyond:+.1f}"))
-    columns = ("", "", "seconds min/median/max", "CPU seconds", "more than dvc repro")
+        rows.append((work, method, measure.min_median_max(values, 1), cpu, f"{beyond:+.1f}"))
+    columns = ("work", "method", "seconds min/median/max", "CPU seconds", "overhead")
     measure.show(f"{name} project, {trials} trials", columns, rows)
 
 
@@ -192,7 +192,7 @@ def _wait_for(runs: Sequence[FlowRun]) -> None:
             while not (state := client.read_flow_run(run.id).state) or not state.is_final():
                 time.sleep(0.5)
             if not state.is_completed():
-                raise CatdogError(f"run {run.name} ended {state.name}: {state.message}")
+                raise CatdogError(f"run {run.name} ended in state {state.name}: {state.message}")
 
 
 def _busy_seconds() -> float:
@@ -215,12 +215,12 @@ def main() -> None:
         nargs="*",
         choices=PROJECTS,
         default=["tiny"],
-        help="to measure the overhead with",
+        help="projects for the overhead measurement (default: tiny)",
     )
     add("--trials", type=int, default=3, help="trials of the overhead (default: 3)")
     add("--workers", type=int, nargs="*", default=[1, 4, 16], help="numbers of workers")
     add("--runs", type=int, default=32, help="runs per number of workers (default: 32)")
-    add("--database", metavar="URL", help="of PostgreSQL, as for make server (default: SQLite)")
+    add("--database", metavar="URL", help="PostgreSQL URL, as for `make server`")
     options = parser.parse_args()
     print(measure.hardware())
     with tempfile.TemporaryDirectory() as name:
@@ -257,7 +257,7 @@ def show_throughput(server: Server, folder: Path, workers: Sequence[int], runs: 
                 f"{server_minute:.0f}",
             )
         )
-        print(*rows[-1], flush=True)  # a later row may take very long
+        print(*rows[-1], flush=True)  # later rows may take long
     columns = ("workers", "runs/minute", "busy cores", "server CPU s/run", "limit of one server")
     measure.show(f"pipelines with trivial stages, {runs} runs per row", columns, rows)
     if failed:

@@ -1,8 +1,8 @@
-"""Imported photos per second, with one worker process and with one per core.
+"""Import throughput in photos per second, with one worker process and with one per core.
 
 python -m benchmarks.photo_import [--archive FILE] [--trials 3]
 
-One more process reads the archive: one worker means two processes.
+The main process reads the archive, so one worker means two processes.
 """
 
 import tempfile
@@ -48,7 +48,7 @@ def compare(archive: Path, trials: int) -> None:
         [
             (
                 str(workers),
-                measure.spread(costs[workers]),
+                measure.min_median_max(costs[workers]),
                 f"{photos / seconds[workers]:,.0f}",
                 f"{seconds[1] / seconds[workers]:.2f} ×",
             )
@@ -65,7 +65,7 @@ def main() -> None:
     add("--trials", type=int, default=3, help="imports per number of workers (default: 3)")
     arguments = parser.parse_args()
     if arguments.archive is None and not SAMPLE.is_dir():
-        print(f"{SAMPLE}: no photos; run `dvc pull data/raw.dvc` or give --archive FILE")
+        print(f"{SAMPLE}: no photos; run `dvc pull data/raw.dvc` or pass --archive FILE")
         return
     print(measure.hardware())
     with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 from benchmarks.training_overhead import write_prepared
 from catdog import params
-from catdog.model.devices import compute_deterministically, pick_device
+from catdog.model.devices import pick_device, use_deterministic_algorithms
 from catdog.training import batches
 from catdog.training.train import Trainer
 from tools import command_line, measure
@@ -25,22 +25,22 @@ MODES = {"not prefetched": False, "prefetched": True}
 
 
 def run_steps(trainer: Trainer, image_size: int, prefetch: bool) -> float:
-    """Run the steps of an epoch; return the share of the time spent waiting for batches."""
+    """Run the steps of an epoch; return the fraction of the time spent waiting for batches."""
     mode = nullcontext() if prefetch else patch.object(batches, "_prefetch", iter)
     with mode:
         start, waited = time.perf_counter(), 0.0
         for batch in trainer.epoch_batches(0, image_size, 0):
             trainer.train_step(batch)
-            waited += batch.seconds
+            waited += batch.waited
         return waited / (time.perf_counter() - start)
 
 
 def compare(trainer: Trainer, image_size: int, steps: int, trials: int) -> None:
-    """Print the time per step and the share of waiting, in both modes."""
-    shares: dict[str, list[float]] = {mode: [] for mode in MODES}
+    """Print the time per step and the fraction spent waiting, in both modes."""
+    fractions: dict[str, list[float]] = {mode: [] for mode in MODES}
 
     def run(mode: str) -> None:
-        shares[mode].append(run_steps(trainer, image_size, MODES[mode]))
+        fractions[mode].append(run_steps(trainer, image_size, MODES[mode]))
 
     runs = {mode: partial(run, mode) for mode in MODES}
     costs = measure.interleaved(runs, trials, trainer.device)
@@ -48,8 +48,10 @@ def compare(trainer: Trainer, image_size: int, steps: int, trials: int) -> None:
     for mode, values in costs.items():
         middle = measure.median_of(values)
         cpu = f"{middle.cpu_seconds / steps:.3f}"
-        waiting = f"{sum(shares[mode][1:]) / trials:.1%}"
-        rows.append([mode, measure.spread(values), f"{middle.seconds / steps:.3f}", cpu, waiting])
+        waiting = f"{sum(fractions[mode][1:]) / trials:.1%}"
+        rows.append(
+            [mode, measure.min_median_max(values), f"{middle.seconds / steps:.3f}", cpu, waiting]
+        )
     columns = ("batches", "seconds min/median/max", "per step", "CPU per step", "waiting")
     measure.show(f"{steps} steps at {image_size} px, {trials} trials", columns, rows)
 
@@ -66,7 +68,7 @@ def main() -> None:
     recipe = params.load(options.recipe)
     device = pick_device(recipe.train.precision)
     print(measure.hardware(device))
-    compute_deterministically()
+    use_deterministic_algorithms()
     with tempfile.TemporaryDirectory() as name:
         prepared = Path(name) / "prepared"
         write_prepared(prepared, options.steps * recipe.train.batch_size)

@@ -1,4 +1,4 @@
-"""The time of `catdog train` outside its epochs: start, loading, saving, end.
+"""The overhead of `catdog train` outside of its epochs: startup, loading, saving, shutdown.
 
 python -m benchmarks.training_overhead [--photos 20000] [--image-size 64]
 
@@ -65,9 +65,9 @@ def main() -> None:
     """Parse the command line, measure and print."""
     parser = command_line.parser(__doc__)
     add = parser.add_argument
-    add("--photos", type=int, default=20_000, help="training photos")
-    add("--image-size", type=int, default=64, help="in pixels (default: 64)")
-    add("--trials", type=int, default=3, help="trainings (default: 3)")
+    add("--photos", type=int, default=20_000, help="training photos (default: 20000)")
+    add("--image-size", type=int, default=64, help="image size in pixels (default: 64)")
+    add("--trials", type=int, default=3, help="training runs (default: 3)")
     options = parser.parse_args()
     print(measure.hardware())
     with tempfile.TemporaryDirectory() as name:

@@ -1,12 +1,12 @@
-"""The FLOP/s of the training step, as a share of what plain matrix products reach.
+"""FLOP/s of the training step, relative to the peak of plain matrix products.
 
 python -m benchmarks.training_step [--widths 32 64] [--sizes 64 96 128] [--batch-size 64]
                                    [--seed-network]
 
 A step is forward, loss, backward and optimizer of the recipe, in the precision that train chooses.
 Its FLOPs are counted as train does: only convolutions and matrix products, including those of Muon.
-The peak is the fastest of a few square matrix products of the same dtype, measured in turns with
-the steps.
+The peak is the fastest of a few square matrix products of the same dtype, interleaved with the
+steps.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +30,7 @@ CLASSES = 2
 SEED_RECIPE = Path("recipes/seed.yaml")
 
 
-class Learner:
+class StepRunner:
     """A network and its optimizers, with the same step as train."""
 
     def __init__(self, recipe: Params, image_size: int, device: Device) -> None:
@@ -69,7 +69,7 @@ def prepare_step(
     inputs = inputs.contiguous(memory_format=torch.channels_last)
     labels = torch.arange(batch_size, device=device.torch_device) % CLASSES
     flops = StepFlops(recipe, CLASSES).count(batch_size, image_size)
-    return flops, partial(Learner(recipe, image_size, device).step, inputs, labels)
+    return flops, partial(StepRunner(recipe, image_size, device).step, inputs, labels)
 
 
 def prepare_matmul(side: int, device: Device) -> tuple[int, Callable[[], object]]:
@@ -84,19 +84,19 @@ def compare(
     trials: int,
     device: Device,
 ) -> None:
-    """Print FLOPs, seconds, FLOP/s and share of the peak of each step and matrix product."""
+    """Print FLOPs, seconds, FLOP/s and fraction of the peak of each step and matrix product."""
     work = {**matmuls, **steps}
     costs = measure.interleaved({name: run for name, (_, run) in work.items()}, trials, device)
     rate = {n: work[n][0] / measure.median_of(values).seconds for n, values in costs.items()}
     peak = max(rate[name] for name in matmuls)
     measure.show(
-        f"shares of the peak, {peak / 1e9:,.0f} GFLOP/s; medians of {trials} trials",
-        ("work", "GFLOP", "seconds min/median/max", "GFLOP/s", "share of the peak"),
+        f"peak: {peak / 1e9:,.0f} GFLOP/s; medians of {trials} trials",
+        ("work", "GFLOP", "seconds min/median/max", "GFLOP/s", "of the peak"),
         [
             (
                 name,
                 f"{work[name][0] / 1e9:,.2f}",
-                measure.spread(costs[name], digits=3),
+                measure.min_median_max(costs[name], digits=3),
                 f"{rate[name] / 1e9:,.1f}",
                 f"{rate[name] / peak:.1%}",
             )
@@ -137,7 +137,7 @@ def main() -> None:
     add(
         "--seed-network",
         action="store_true",
-        help="also the seed network (268 million weights)",
+        help="also measure the notebook's network (268 million parameters)",
     )
     add("--matmuls", type=int, nargs="+", default=[1024, 2048, 4096], help="sides of the matrices")
     add("--trials", type=int, default=3, help="trials of each step and product (default: 3)")

@@ -1,19 +1,19 @@
-"""catdog: classify photos of cats and dogs, or of any other class folders.
+"""catdog: train an image classifier for cats and dogs, or for any other class folders.
 
 data/raw --prepare--> data/prepared --train--> models/ --evaluate--> metrics.json, reports/
 
 ingest/       import photos: archives, downloads, quarantine list, DVC
 preparation/  stage 1, prepare: split the photos, write them as arrays
 dataset/      read what stage 1 writes
-model/        networks, devices, inputs, the model card, a model on disk
+model/        networks, devices, inputs, the model card, saving and loading a model
 training/     stage 2, train: the loop, exact resume, several devices
 evaluation/   stage 3, evaluate: metrics, plots, report
 experiments/  compare revisions (statistical tests), promote the champion
 support/      atomic files, process pools, signals, locks, progress
 params/       params.yaml as validated settings
 cli.py        the `catdog` command
-predict.py    a model on new photos
-paths.py      every path of dvc.yaml and of the project's other files
+predict.py    predict the classes of new photos
+paths.py      all paths of dvc.yaml and of the project's other files
 errors.py     errors that a user can fix
 """
 

@@ -1,4 +1,4 @@
-"""`python -m catdog` is the `catdog` command, for launchers that want a module."""
+"""`python -m catdog` is the `catdog` command, for launchers that require a module."""
 
 from catdog.cli import main
 

@@ -76,7 +76,7 @@ def catdog(
         ),
     ] = False,
 ) -> None:
-    """Classify photos of cats and dogs, or of any other classes given as folders."""
+    """Train and use an image classifier for cats and dogs, or for any other class folders."""
 
 
 @app.command()
@@ -95,17 +95,17 @@ def train(
         typer.Option(min=1, help="Number of devices (default: all CUDA devices)."),
     ] = None,
 ) -> None:
-    """Stage 2: train the network; resumes an interrupted training.
+    """Stage 2: train the network, or resume an interrupted training run.
 
     On a CPU, --devices is the number of processes that share its cores. To train on several
     machines, run on each: torchrun --nnodes N --node-rank R --nproc-per-node GPUS --master-addr
-    HOST --master-port PORT -m catdog train. HOST is the machine with rank 0, which writes the
+    HOST --master-port PORT -m catdog train. HOST is the machine with node rank 0, which writes the
     model.
     """
     if "RANK" in os.environ:  # a launcher such as torchrun has started this process
-        from catdog.training.launch import work_as_rank
+        from catdog.training.launch import run_as_rank
 
-        work_as_rank(_train)
+        run_as_rank(_train)
         return
     _load_params()
     from catdog.model.devices import device_count
@@ -162,8 +162,8 @@ def predict(
     model: Annotated[
         str,
         typer.Option(
-            help="Folder of the trained model, or a revision whose model DVC fetches: champion, or "
-            "a commit, branch, tag or experiment."
+            help="Folder of a trained model, or a revision (commit, branch, tag, experiment or "
+            "`champion`) whose model is fetched with DVC."
         ),
     ] = str(MODELS),
     format: Annotated[
@@ -221,11 +221,13 @@ def fetch(
 ) -> None:
     """Import photos: validate them, write them to data/raw and track them with DVC.
 
-    Supports PetImages/Cat/1.jpg (Microsoft), train/cat.1.jpg (Kaggle) and class folders of any
-    names.
+    Supports PetImages/Cat/1.jpg (Microsoft), train/cat.1.jpg (Kaggle), and one folder per class,
+    with any names.
     """
     if archive is not None and (url is not None or sha256 is not None):
-        raise CatdogError("--archive: cannot be combined with --url or --sha256")
+        raise CatdogError(
+            "--archive: cannot be combined with --url or --sha256; pass only one source"
+        )
     from catdog.ingest import download, dvc_add, photo_import
 
     photo_import.check_replaceable(RAW, replace)
@@ -258,17 +260,18 @@ def champion(
         str | None,
         typer.Option(
             metavar="REASON",
-            help="Promote it whatever the comparison finds; the tag records the reason.",
+            help="Promote the model regardless of the comparison; the git tag records REASON.",
         ),
     ] = None,
 ) -> None:
-    """Promote a revision's model to champion if it is better than the current one.
+    """Promote a revision's model to champion if it is significantly better than the current one.
 
-    `catdog compare` decides on the test photos of both. The champion is stored in git tags (see
-    gto): push them with `git push --tags`. For the model of an experiment, also run `dvc push`.
+    The models are compared on the test photos that both have evaluated, as in `catdog compare`. The
+    champion is stored in git tags (by GTO): push them with `git push --tags`. For the model of an
+    experiment, also run `dvc push`.
     """
     if revision is None and force is not None:
-        raise CatdogError("--force: requires the revision to promote")
+        raise CatdogError("--force: no revision given; pass the revision to promote")
     from catdog.experiments import registry
 
     if revision:
@@ -288,21 +291,22 @@ def compare(
     revisions: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Commits, branches, tags, experiments, `champion` or `workspace`. A single one is "
-            "compared with the workspace (default: HEAD and the workspace)."
+            help="Commits, branches, tags, experiments, `champion` or `workspace`. A single "
+            "revision is compared with the workspace (default: HEAD and the workspace)."
         ),
     ] = None,
     seeds: Annotated[
         bool,
         typer.Option(
-            "--seeds", help="Compare settings, each over all its runs with different train.seed."
+            "--seeds",
+            help="Compare settings: group all runs that differ only in train.seed.",
         ),
     ] = False,
     format: Annotated[
         ComparisonFormat, typer.Option(help="Output format.")
     ] = ComparisonFormat.table,
 ) -> None:
-    """Compare revisions with the first one, and test the differences for significance."""
+    """Compare revisions with the first one, and test whether the differences are significant."""
     from catdog.experiments.compare import compare as run
     from catdog.experiments.comparison_report import write
 
@@ -312,7 +316,7 @@ def compare(
 @app.command(name="params")
 def explain_params(
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print docs/params.md instead.")
+        bool, typer.Option("--markdown", help="Print docs/params.md instead of a table.")
     ] = False,
 ) -> None:
     """Validate params.yaml and print the description of each key."""
@@ -328,13 +332,13 @@ def explain_params(
 
 
 def _load_params() -> params.Params:
-    """Return params.yaml with the values that refer to torchvision's weights replaced."""
+    """Return params.yaml, with values that refer to torchvision's weights resolved."""
     settings = params.load()
     if not settings.model.from_torchvision:
         return settings
     from catdog.model import pretrained
 
-    return pretrained.complete(settings)
+    return pretrained.resolve_weights_references(settings)
 
 
 def _counts_table(counts: dict[str, dict[str, int]]) -> Table:
@@ -356,13 +360,12 @@ def main() -> None:
         app()
     except BrokenProcessPool:
         _fail(
-            "prepare: a worker process was killed, possibly because memory ran out; retry with "
-            "--workers 1"
+            "prepare: a worker process was killed, possibly out of memory; retry with --workers 1"
         )
     except (CatdogError, OSError) as error:  # OSError: a full disk or a read-only folder
         _fail(str(error), error.exit_code if isinstance(error, CatdogError) else 1)
     finally:
-        gc.freeze()  # saves the final collection at exit: most of a second once torch is imported
+        gc.freeze()  # skip the final collection at exit: most of a second once torch is imported
 
 
 def _fail(message: str, exit_code: int = 1) -> None:

@@ -11,7 +11,7 @@ class CatdogError(Exception):
 
 
 class Stopped(CatdogError):  # noqa: N818 (a requested stop is not an error)
-    """A training was stopped on request after saving its state; running it again resumes it.
+    """Training was stopped by a signal after saving a checkpoint; running it again resumes it.
 
     The exit code is EX_TEMPFAIL of sysexits.h: "temporary failure; user is invited to retry".
     """

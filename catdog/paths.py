@@ -12,8 +12,8 @@ REPORTS = Path("reports/evaluate")
 METRICS = Path("metrics.json")
 LOCK = Path("dvc.lock")
 
-# The folders of this package that each stage depends on, as in dvc.yaml. The key of a checkpoint
-# includes the code of prepare and train.
+# The folders of this package that each stage depends on, as in dvc.yaml. The name of a checkpoint
+# is a hash that includes the code of prepare and train.
 PREPARE_CODE = ("dataset", "preparation")
 TRAIN_CODE = ("dataset", "model", "training")
 EVALUATE_CODE = ("dataset", "evaluation", "model")

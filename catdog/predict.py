@@ -66,9 +66,9 @@ def predict(
 ) -> Iterator[Prediction]:
     """Yield a prediction for each path, in order.
 
-    `workers` threads (default: one per usable core) decode the next batch while the model computes
-    this one; at most two batches are in memory. Photos are decoded and resized as in `prepare`, so
-    the probabilities equal those of `evaluate`.
+    `workers` threads (default: one per usable core) decode the next batch while the model processes
+    the current one; at most two batches are in memory. Photos are decoded and resized as in
+    `prepare`, so the probabilities equal those of `evaluate`.
     """
     for batch in _decode_ahead(paths, model.card.stored_image_size, workers or usable_cores()):
         readable = [pixels for _, pixels in batch if not isinstance(pixels, PhotoError)]

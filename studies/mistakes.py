@@ -1,4 +1,4 @@
-"""The effect of the two mistakes that the 2020 notebook made in its evaluation.
+"""The effect of the two evaluation errors of the 2020 notebook.
 
 python -m studies.mistakes [REVISION...] [--draws 10]
 
@@ -32,7 +32,7 @@ from catdog.training.photo_store import PhotoStore
 from catdog.training.seeds import make_generator
 from tools import command_line, measure
 
-AUGMENTED_TEST = 7  # purpose of the seed, not used in training: the transforms are new
+AUGMENTED_TEST = 7  # a stream of random numbers that training does not use
 
 
 class Case(NamedTuple):

@@ -3,9 +3,9 @@
 python -m studies.table studies/seed.yaml [--plot docs/study.png]
 
 It reads the study's experiments of HEAD, which `python -m flows.sweep` creates. The difference, its
-interval and p are those of `catdog compare FIRST OTHER --seeds`. A verdict is significant if p is
-at most 0.05 after the correction for the number of settings (Holm 1979), and marked "uncorrected"
-if it is only so before.
+interval and p are those of `catdog compare FIRST OTHER --seeds`. A difference is significant if p
+is at most 0.05 after correction for the number of settings (Holm 1979), and is marked "uncorrected"
+if p is at most 0.05 only before it.
 """
 
 import statistics
@@ -24,7 +24,8 @@ from flows.sweeps.study import parse, points
 from tools import command_line
 
 PLAIN, FAINT, SIGNIFICANT, UNCORRECTED = "#1f4e79", "#9db7d0", "#b3402a", "#d99a3d"
-COLOURS = {"": PLAIN, "no difference shown": PLAIN, "better": SIGNIFICANT, "worse": SIGNIFICANT}
+NO_DIFFERENCE = "no significant difference"
+COLOURS = {"": PLAIN, NO_DIFFERENCE: PLAIN, "better": SIGNIFICANT, "worse": SIGNIFICANT}
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Line:
     accuracies: list[float]
     """one per seed"""
     pflop: float
-    """of one training"""
+    """of one training run"""
     difference: Difference | None = None
     """from the first setting; None for the first itself"""
     verdict: str = ""
@@ -80,12 +81,12 @@ def _verdict(line: Line, p: float) -> str:
     kind = "better" if line.difference.difference > 0 else "worse"
     if p <= ALPHA:
         return kind
-    return f"{kind} (uncorrected)" if line.difference.p <= ALPHA else "no difference shown"
+    return f"{kind} (uncorrected)" if line.difference.p <= ALPHA else NO_DIFFERENCE
 
 
 def markdown(lines: Sequence[Line]) -> str:
     """Return the table in Markdown."""
-    difference = f"difference from {lines[0].label}, points"
+    difference = f"difference from {lines[0].label}, percentage points"
     head = f"| setting | accuracy | {difference} | p | verdict | seeds needed | PFLOP |"
     rows = [head, "|---|---|---|---|---|---|---|"]
     for line in lines:
@@ -103,8 +104,8 @@ def markdown(lines: Sequence[Line]) -> str:
     return "\n".join(rows)
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "−")  # a minus sign, as in docs/study.md
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.1f}".replace("-", "−")  # a minus sign, as in docs/study.md
 
 
 def draw(lines: Sequence[Line], title: str, file: Path) -> None:
@@ -130,16 +131,18 @@ def draw(lines: Sequence[Line], title: str, file: Path) -> None:
 def main() -> None:
     """Parse the command line, print the table and draw the plot."""
     parser = command_line.parser(__doc__)
-    parser.add_argument("file", type=Path, metavar="FILE", help="file of the study")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="study file, such as studies/seed.yaml"
+    )
     parser.add_argument("--plot", type=Path, metavar="PNG", help="write a plot to this file")
     options = parser.parse_args()
     if not options.file.is_file():
-        raise CatdogError(f"{options.file}: not found")
+        raise CatdogError(f"{options.file}: no such file; pass a study file from studies/")
     try:
         lines = lines_of(options.file)
     except CatdogError as error:
         command = f"python -m flows.sweep {options.file}"
-        raise CatdogError(f"{error}; `{command}` runs missing points") from None
+        raise CatdogError(f"{error}; run the missing points with `{command}`") from None
     print(markdown(lines))
     if options.plot:
         draw(lines, str(options.file), options.plot)

@@ -51,7 +51,7 @@ def tree(package: Path, indent: str = "") -> str:
 
 
 def updated(page: str) -> str:
-    """Return the text of docs/code.md with the present list of modules."""
+    """Return the text of docs/code.md with the current list of modules."""
     before, _, rest = page.partition(START)
     _, _, after = rest.partition(END)
     listing = "".join(f"{name}/\n{tree(ROOT / name, '  ')}" for name in PACKAGES)

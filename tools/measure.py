@@ -1,4 +1,4 @@
-"""Measuring: the hardware, the costs of trials run in turns, and tables of them."""
+"""Benchmark utilities: a description of the hardware, interleaved trials, tables of their costs."""
 
 import os
 import platform
@@ -26,7 +26,7 @@ def hardware(device: Device | None = None) -> str:
     """Return one line with the CPU, its cores, GPU, versions, dtype and the load of the machine.
 
     The load is the average number of runnable processes in the last minute. It is below 1 on an
-    idle machine; on a busy one only ratios are meaningful, and only roughly.
+    idle machine; on a machine under load only ratios are meaningful, and only roughly.
     """
     parts = [f"{cpu_model()}, {usable_cores()} cores"]
     if device is not None and device.torch_device.type == "cuda":
@@ -59,16 +59,16 @@ class Cost:
 
 
 def interleaved(
-    contenders: Mapping[Name, Callable[[], object]], trials: int, device: Device | None = None
+    runs: Mapping[Name, Callable[[], object]], trials: int, device: Device | None = None
 ) -> dict[Name, list[Cost]]:
-    """Return the costs of `trials` runs of each contender, after one warm-up run.
+    """Return the costs of `trials` calls of each function, after one warmup call.
 
-    They run in turns, so that temporary load on the machine affects all of them alike. With a CUDA
-    device a run ends when the device has finished its work.
+    They are interleaved, so that temporary load on the machine affects all of them equally. With a
+    CUDA device a call ends when the device has finished its work.
     """
-    costs: dict[Name, list[Cost]] = {name: [] for name in contenders}
+    costs: dict[Name, list[Cost]] = {name: [] for name in runs}
     for trial in range(1 + trials):
-        for name, run in contenders.items():
+        for name, run in runs.items():
             cost = cost_of(run, device)
             if trial > 0:
                 costs[name].append(cost)
@@ -85,14 +85,14 @@ def cost_of(run: Callable[[], object], device: Device | None = None) -> Cost:
 
 
 def cpu_seconds() -> float:
-    """Return the CPU time so far of this process and its children, including ended ones.
+    """Return the CPU time so far of this process and its children, including finished ones.
 
     The resolution for children is 0.01 s.
     """
     process = psutil.Process()
     ended = process.cpu_times()
-    living = [child.cpu_times() for child in process.children()]
-    children = ended.children_user + ended.children_system + sum(t.user + t.system for t in living)
+    running = [child.cpu_times() for child in process.children()]
+    children = ended.children_user + ended.children_system + sum(t.user + t.system for t in running)
     return time.process_time() + float(children)
 
 
@@ -101,7 +101,7 @@ def median_of(costs: Sequence[Cost]) -> Cost:
     return Cost(median(cost.seconds for cost in costs), median(cost.cpu_seconds for cost in costs))
 
 
-def spread(costs: Sequence[Cost], digits: int = 2) -> str:
+def min_median_max(costs: Sequence[Cost], digits: int = 2) -> str:
     """Return min/median/max of the seconds as text."""
     values = [cost.seconds for cost in costs]
     return "/".join(f"{value:.{digits}f}" for value in (min(values), median(values), max(values)))

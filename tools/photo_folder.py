@@ -1,4 +1,4 @@
-"""A temporary folder of photos to measure with: copies of given photos, or drawn ones."""
+"""A temporary folder of photos for benchmarks: copies of given photos, or drawn ones."""
 
 import shutil
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ def _copy_photos(given: Path, folder: Path, number: int) -> None:
         copied = [shutil.copy(f, folder / name) for f, _ in zip(readable, range(wanted))]  # noqa: B905
         if len(copied) < wanted:
             raise CatdogError(
-                f"{given / name}: only {len(copied)} of {wanted} photos are readable; give a "
+                f"{given / name}: only {len(copied)} of {wanted} photos are readable; pass a "
                 f"smaller --number"
             )
 

@@ -1,4 +1,4 @@
-"""Start a Prefect server and workers as child processes, with free ports and separate homes."""
+"""Start a Prefect server and workers as child processes, each with a separate home folder."""
 
 import ctypes
 import os
@@ -25,7 +25,7 @@ def marked(mark: str) -> list[Any]:
     """Return the running processes whose environment has MARK=`mark`."""
     found = []
     for process in psutil.process_iter():
-        with suppress(psutil.Error):  # it has ended, or belongs to another user
+        with suppress(psutil.Error):  # it has exited, or belongs to another user
             if process.environ().get("MARK") == mark:
                 found.append(process)
     return found
@@ -34,7 +34,7 @@ def marked(mark: str) -> list[Any]:
 def kill_marked(mark: str) -> None:
     """Kill the processes marked `mark` with SIGKILL, as a power failure would.
 
-    None of them gets the chance to react to the end of another.
+    No process gets the chance to react to the end of another.
     """
     while processes := marked(mark):
         for process in processes:
@@ -110,7 +110,7 @@ class Service:
         return self.process.wait(timeout=seconds)
 
     def kill(self) -> None:
-        """Kill the command and its descendants together, as if the host had failed."""
+        """Kill the command and its descendants with SIGKILL, as if the host had failed."""
         kill_marked(self.mark)
         if self.process is not None:
             self.process.wait()
@@ -131,9 +131,9 @@ class Server(Service):
     def start(self) -> None:
         """Start the server and wait until it responds."""
         super().start()
-        wait_for(self._answers, 300)
+        wait_for(self._responds, 300)
 
-    def _answers(self) -> bool:
+    def _responds(self) -> bool:
         import httpx  # noqa: PLC0415
 
         assert self.process is not None
@@ -185,7 +185,7 @@ def running_server(home: Path, database: str | None = None) -> Iterator[Server]:
     more = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}
     server = Server(home, **more)
     Path(server.environment["PREFECT_HOME"]).mkdir(parents=True)
-    # Create the tables first: on a busy machine this can exceed the timeout for starting a server.
+    # Create the tables first: on a busy machine that can take longer than a server has to respond.
     upgrade = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
     subprocess.run(upgrade, env=server.environment, check=True, stdout=subprocess.DEVNULL)
     try:

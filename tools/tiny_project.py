@@ -1,4 +1,4 @@
-"""A git and DVC project with three tiny stages, to run the real commands on.
+"""A git and DVC project with three minimal stages, for tests with the real commands.
 
 Its model depends on params.yaml. Each stage that runs appends its name to the file RUNS_LOG, which
 shows what has run in any copy of the project.
@@ -47,7 +47,7 @@ STAGE = """\
 import os
 from pathlib import Path
 
-print("the stage {name} says: é")
+print("output of stage {name}: é")
 Path("{out}").write_text({text})
 with Path(os.environ.get("RUNS_LOG", "runs.log")).open("a") as log:
     log.write("{name} ")
@@ -113,7 +113,7 @@ def dvc(folder: Path, *arguments: str) -> int:
     return _dvc(folder, *arguments).returncode
 
 
-def dvc_says(folder: Path, *arguments: str) -> str:
+def dvc_output(folder: Path, *arguments: str) -> str:
     """Return the output of a dvc command; it must succeed."""
     done = _dvc(folder, *arguments, stdout=subprocess.PIPE)
     assert done.returncode == 0, done.stdout

@@ -1,4 +1,4 @@
-"""Stage 3: evaluate the model on the test split; write metrics.json, tables, plots and a page."""
+"""Stage 3: evaluate the model on the test set; write metrics.json, tables, plots, report.html."""
 
 import csv
 import json
@@ -69,9 +69,9 @@ def evaluate(
     """Evaluate the model in `models` on the test photos in `prepared`; return its metrics.
 
     Writes the tables, plots and report.html into `reports`, and `metrics_file` last, so that it
-    exists only if all others do. `history` is train's history.csv. The same inputs give the same
-    bytes. Raises CatdogError if the test split is empty, or if the classes or the image size of the
-    prepared photos are not those that the model was trained with.
+    exists only if all other outputs do. `history` is train's history.csv. The same inputs give the
+    same bytes. Raises CatdogError if the test set is empty, or if the classes or the image size of
+    the prepared photos are not those that the model was trained with.
     """
     epochs = read_history(history)
     split, model = read_split(prepared, "test"), saved.load(models)
@@ -114,7 +114,7 @@ def read_history(file: Path) -> list[dict[str, float]]:
                 for row in csv.DictReader(stream)
             ]
     except FileNotFoundError:
-        raise CatdogError(f"{file}: missing training history; run `dvc repro train`") from None
+        raise CatdogError(f"{file}: no such file; run `dvc repro train`") from None
 
 
 def _check_compatible(split: Split, model: TrainedModel, prepared: Path, models: Path) -> None:
@@ -180,8 +180,8 @@ def _write_plots(
 ) -> dict[str, Path]:
     """Write the plots; return their files by name, in the order of the report."""
     summary = evaluation.summary
-    # The first photos by content hash are a random sample, and mostly the same one after photos
-    # were added.
+    # The first photos by content hash are a random sample, which changes little when photos are
+    # added.
     examples = evaluation.photo_results(evaluation.order[:EXAMPLES])
     worst = evaluation.photo_results(evaluation.worst_mistakes(mistakes))
     with plots.style():

@@ -16,7 +16,7 @@ from sklearn.metrics import confusion_matrix, log_loss, roc_auc_score, roc_curve
 Labels = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.floating[Any]]
 
-DIGITS = 6  # of every metric: a diff of metrics.json stays readable
+DIGITS = 6  # decimal places of every metric, so that diffs of metrics.json stay readable
 ROC_POINTS = 500  # per curve: more than a plot can show
 
 
@@ -47,13 +47,13 @@ def summarize(
 ) -> dict[str, Any]:
     """Return all metrics as nested plain values, ready for JSON.
 
-    `loss` is the mean negative log-likelihood. `roc_auc` is that of the last class against the
-    first; with more than two classes it is the macro average of one-vs-rest. A metric without
+    `loss` is the mean negative log-likelihood. `roc_auc` has the second of two classes as positive
+    class; with more than two classes it is the macro average of one-vs-rest. A metric without
     photos to compute it from (the recall of a missing class) is None.
     """
     counts = confusion(labels, probabilities, classes)
     photos, correct = len(labels), sum(counts[name][name] for name in classes)
-    low, high = wilson(correct, photos)
+    low, high = wilson_interval(correct, photos)
     return {
         "accuracy": _share(correct, photos),
         "accuracy_low": low,
@@ -80,7 +80,7 @@ def confusion(
     }
 
 
-def wilson(correct: int, photos: int) -> tuple[float | None, float | None]:
+def wilson_interval(correct: int, photos: int) -> tuple[float | None, float | None]:
     """Return the 95 % Wilson interval of `correct` / `photos`; None without photos."""
     if photos == 0:
         return None, None
@@ -90,7 +90,7 @@ def wilson(correct: int, photos: int) -> tuple[float | None, float | None]:
 
 def loss(labels: Labels, probabilities: Probabilities) -> float:
     """Return the mean of −ln(probability of the true class), probabilities clipped at 2.2e-16."""
-    # scikit-learn warns of rows that sum to 1 in float32 precision only, hence the division.
+    # scikit-learn warns about rows that sum to 1 only in float32 precision, hence the division.
     exact = probabilities.astype(np.float64)
     exact /= exact.sum(axis=1, keepdims=True)
     return float(log_loss(labels, exact, labels=np.arange(exact.shape[1])))
@@ -103,7 +103,7 @@ def roc_auc(labels: Labels, probabilities: Probabilities) -> float | None:
         return None
     areas = [
         roc_auc_score(labels == index, probabilities[:, index])
-        for index in positives(range(classes))
+        for index in positive_classes(range(classes))
     ]
     return round(float(np.mean(areas)), DIGITS)
 
@@ -115,7 +115,7 @@ def roc(labels: Labels, probabilities: Probabilities, classes: list[str]) -> lis
     one curve per class against the rest. A class that has no photo, or all of them, has no curve.
     """
     points: list[RocPoint] = []
-    for index in positives(range(len(classes))):
+    for index in positive_classes(range(len(classes))):
         if not 0 < (labels == index).sum() < len(labels):
             continue
         curve = np.stack(roc_curve(labels == index, probabilities[:, index]), axis=1)
@@ -124,7 +124,7 @@ def roc(labels: Labels, probabilities: Probabilities, classes: list[str]) -> lis
     return points
 
 
-def positives(indices: range) -> range:
+def positive_classes(indices: range) -> range:
     """Return the classes with a ROC curve of their own: the second of two, or else all."""
     return indices[1:] if len(indices) == 2 else indices
 
@@ -159,7 +159,7 @@ def calibration_error(labels: Labels, probabilities: Probabilities, bins: int) -
 def _describe_class(counts: dict[str, dict[str, int]], name: str) -> dict[str, Any]:
     """Return recall (as `accuracy`, with its interval), precision and counts of a class."""
     photos, correct = sum(counts[name].values()), counts[name][name]
-    low, high = wilson(correct, photos)
+    low, high = wilson_interval(correct, photos)
     predicted = sum(row[name] for row in counts.values())
     return {
         "accuracy": _share(correct, photos),

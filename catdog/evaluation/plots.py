@@ -59,7 +59,7 @@ def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def draw_confusion(counts: dict[str, dict[str, int]]) -> Figure:
-    """Draw a confusion matrix with counts and row shares.
+    """Draw a confusion matrix with counts and row percentages.
 
     `counts[actual][predicted]` is a number of photos.
     """

@@ -57,18 +57,18 @@ def format_metrics(metrics: dict[str, Any]) -> list[tuple[str, str]]:
 
 def metrics_table(metrics: dict[str, Any]) -> Table:
     """Return the metrics as a table for a terminal."""
-    table = Table("test photos", "")
+    table = Table("metric (test set)", "value")
     for name, value in format_metrics(metrics):
         table.add_row(Text(name), Text(value))
     return table
 
 
-def _format_percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
+def _format_percent(fraction: float | None) -> str:
+    return "–" if fraction is None else f"{100 * fraction:.1f} %"
 
 
 def write_page(path: Path, metrics: dict[str, Any], params: Params, plots: dict[str, Path]) -> None:
-    """Write report.html: one page that needs no other file and no network.
+    """Write report.html, a self-contained page without external resources.
 
     `plots` are PNG files by the keys of TITLES.
     """
@@ -91,7 +91,7 @@ def write_page(path: Path, metrics: dict[str, Any], params: Params, plots: dict[
 
 
 def _format_param(value: Any) -> str:
-    """Return a param as params.yaml writes it."""
+    """Return a param formatted as in params.yaml."""
     if isinstance(value, list):
         return ", ".join(map(_format_param, value))
     words = {None: "", True: "true", False: "false"}

@@ -2,12 +2,12 @@
 
 revisions.py           a name of a commit, branch, tag or experiment → its commit
 snapshots.py           the files of a commit or of the workspace, read through DVC
-dvc_lock.py            dvc.lock: the params used, the hashes of what was read and written
-recovery.py            the commands that bring back outputs which the cache lacks
+dvc_lock.py            dvc.lock: the params used, the hashes of dependencies and outputs
+recovery.py            the commands that restore outputs which are not in the cache
 outputs.py             an output of a commit as a folder on disk
 run_results.py         the results of a revision's run
-consistency.py         whether its metrics belong to its params, code, photos and predictions
-replicates.py          the runs that differ in the seed alone
+consistency.py         check that its metrics match its params, code, photos and predictions
+replicates.py          the runs that differ only in the seed
 significance.py        the statistical tests
 compare.py             compare revisions, or settings with several seeds
 comparison_summary.py  the verdict and sections of a comparison as text

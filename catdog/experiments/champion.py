@@ -11,7 +11,7 @@ def promote(revision: str, force: str | None = None) -> Champion:
     """Make the model of a revision the champion if `compare` finds it better; return it.
 
     The first champion is promoted without a comparison. `force` is a reason to promote the model
-    whatever the comparison finds. The message of the git tag records both. Raises CatdogError, and
+    regardless of the comparison. The message of the git tag records both. Raises CatdogError, and
     leaves the tags unchanged, if the model is not better, is the champion already, or cannot be
     fetched.
     """
@@ -25,9 +25,9 @@ def promote(revision: str, force: str | None = None) -> Champion:
 def _reason(revision: str, commit: str, present: Champion | None, force: str | None) -> str:
     """Return the message for the tag; CatdogError if the revision may not be promoted."""
     if force is not None and not force.strip():
-        raise CatdogError("--force: a reason is required; the tag records it")
+        raise CatdogError("--force: empty reason; pass the reason to record in the git tag")
     if present is None:
-        return f"Forced: {force}" if force else "The first champion; no other to compare with"
+        return f"Forced: {force}" if force else "First champion, promoted without a comparison"
     try:
         comparison = compare.compare([present.commit, commit])
     except CatdogError as error:
@@ -36,7 +36,7 @@ def _reason(revision: str, commit: str, present: Champion | None, force: str | N
         return f"Forced: {force} (not compared with {present.version}: {error})"
     difference, doubts = comparison.difference, "; ".join(comparison.notes)
     assert difference is not None  # two revisions
-    found = describe(difference, present.version) + (f"; doubtful: {doubts}" if doubts else "")
+    found = describe(difference, present.version) + (f"; inconsistent: {doubts}" if doubts else "")
     if force is not None:
         return f"Forced: {force} ({found})"
     if doubts or difference.kind != "better":
@@ -56,5 +56,6 @@ def describe(difference: Difference, champion: str) -> str:
     )
     return (
         f"{kind} {champion} on the same {difference.photos:,} test photos: accuracy {points} "
-        f"percentage points (95 % interval {low} to {high}), McNemar p = {difference.p:.2g}"
+        f"percentage points (95 % interval {low} to {high}), p = {difference.p:.2g} "
+        f"({difference.test})"
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from catdog.errors import CatdogError
-from catdog.experiments.replicates import Setting, find_replicates, refuse_equal_settings
+from catdog.experiments.replicates import Setting, check_settings_differ, find_replicates
 from catdog.experiments.run_results import PREPARED, SEED, RunResults, read_results
 from catdog.experiments.significance import (
     Correct,
@@ -36,7 +36,7 @@ class DataChange:
 
 
 @dataclass(frozen=True)
-class Changed:
+class ChangedPrediction:
     """A test photo that one of two models classifies correctly and the other does not."""
 
     sha256: str
@@ -63,8 +63,8 @@ class Comparison:
     """of the second to the first, if there are two settings"""
     standings: list[Standing]
     """the ranking, if there are more than two settings"""
-    right_to_wrong: list[Changed]
-    wrong_to_right: list[Changed]
+    right_to_wrong: list[ChangedPrediction]
+    wrong_to_right: list[ChangedPrediction]
     notes: list[str]
 
 
@@ -72,7 +72,7 @@ def compare(names: Sequence[str], seeds: bool = False) -> Comparison:
     """Compare revisions with the first of them.
 
     One name is compared with the workspace; no name means HEAD and the workspace. With `seeds` each
-    revision stands for all runs that differ from it in train.seed alone. Raises CatdogError if a
+    revision stands for all runs that differ from it only in train.seed. Raises CatdogError if a
     revision is unknown or cannot be read (NotCachedError), if it has no second seed (`seeds`), if
     the revisions have no test photo in common, and if the same one is named twice.
     """
@@ -82,7 +82,7 @@ def compare(names: Sequence[str], seeds: bool = False) -> Comparison:
     settings = [Setting(run.name, [run]) for run in found]
     if seeds:
         settings = [find_replicates(project, run, notes) for run in found]
-        refuse_equal_settings(settings)
+        check_settings_differ(settings)
     return compare_results(settings, notes)
 
 
@@ -90,7 +90,7 @@ def _complete(given: Sequence[str]) -> list[str]:
     """Return the names to compare, at least two."""
     names = [_shorten(name) for name in dict.fromkeys(given or ["HEAD"])]
     if len(given) > len(names) == 1:
-        raise CatdogError(f"{names[0]}: named {len(given)} times; name two different revisions")
+        raise CatdogError(f"{names[0]}: given {len(given)} times; pass two different revisions")
     if names == [WORKSPACE]:
         return ["HEAD", WORKSPACE]
     return names if len(names) > 1 else [*names, WORKSPACE]
@@ -115,7 +115,9 @@ def compare_results(settings: list[Setting], notes: Sequence[str] = ()) -> Compa
         )
     several = all(len(setting.runs) > 1 for setting in settings)
     if several and len(common) < 2:
-        raise CatdogError("only one test photo in common, --seeds needs two; omit --seeds")
+        raise CatdogError(
+            "--seeds: requires at least two test photos in common, found 1; omit --seeds"
+        )
     correct = [_correct(setting.runs, common) for setting in settings]
     test = compare_settings if several else _compare_single
     two = len(settings) == 2
@@ -159,14 +161,16 @@ def _correct(runs: list[RunResults], common: list[str]) -> Correct:
 
 def _changed_photos(
     settings: list[Setting], common: list[str]
-) -> tuple[list[Changed], list[Changed]]:
+) -> tuple[list[ChangedPrediction], list[ChangedPrediction]]:
     """Return the photos that went from right to wrong, and from wrong to right."""
-    lists: tuple[list[Changed], list[Changed]] = ([], [])
+    lists: tuple[list[ChangedPrediction], list[ChangedPrediction]] = ([], [])
     first, second = (setting.runs[0].predictions for setting in settings)
     for sha256 in common:
         before, after = first[sha256], second[sha256]
         if before.correct != after.correct:
-            photo = Changed(sha256, after.path, before.actual, before.predicted, after.predicted)
+            photo = ChangedPrediction(
+                sha256, after.path, before.actual, before.predicted, after.predicted
+            )
             lists[int(after.correct)].append(photo)
     return lists
 
@@ -188,7 +192,7 @@ def _data_change(first: RunResults, other: RunResults) -> DataChange | None:
     if first.photos is None or other.photos is None:
         same = first.raw == other.raw and _shares(first) == _shares(other)
         uncached = first.name if first.photos is None else other.name
-        reason = f"DVC's cache lacks {PREPARED}/photos.csv of {uncached}"
+        reason = f"{PREPARED}/photos.csv of {uncached} is not in the DVC cache"
         return None if same else DataChange(other.name, unknown=reason)
     both = first.photos.keys() & other.photos.keys()
     moved: dict[str, int] = {}

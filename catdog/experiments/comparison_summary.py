@@ -4,7 +4,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
-from catdog.experiments.compare import Changed, Comparison, DataChange
+from catdog.experiments.compare import ChangedPrediction, Comparison, DataChange
 from catdog.experiments.replicates import Setting
 from catdog.experiments.significance import Difference
 
@@ -68,7 +68,7 @@ def _describe_needed(found: Difference) -> str:
     if sizes:
         return f"; detecting a difference of this size needs {', or '.join(sizes)}"
     if found.difference:
-        return "; with so few seeds, no number of photos would detect a difference of this size"
+        return "; with this few seeds, no number of photos can detect a difference of this size"
     return ""
 
 
@@ -185,7 +185,7 @@ def _ranking(comparison: Comparison) -> Section:
         f"On the {comparison.photos:,} test photos evaluated by all; p values with Holm's "
         "correction for all pairs"
     )
-    header = ["revision", "accuracy", "p value vs. the best", "not significantly worse"]
+    header = ["revision", "accuracy", "p value vs. the best", "among the best"]
     return Section("Ranking", [line], header, rows)
 
 
@@ -200,7 +200,7 @@ def _params(comparison: Comparison) -> Section:
 
 def _describe_change(change: DataChange) -> str:
     if change.unknown:
-        return f"{change.name}: other photos or splits; which ones is unknown: {change.unknown}"
+        return f"{change.name}: photos or splits differ; no details, because {change.unknown}"
     counts = [
         f"{count:,} {what}"
         for count, what in (
@@ -220,10 +220,10 @@ def _photos(comparison: Comparison) -> Section:
         *_list_photos("wrong to right", comparison.wrong_to_right),
     ]
     names = [f"predicted by {setting.name}" for setting in comparison.settings]
-    return Section("Photos with a changed outcome", header=["change", "photo", *names], rows=rows)
+    return Section("Photos with changed predictions", header=["change", "photo", *names], rows=rows)
 
 
-def _list_photos(change: str, photos: list[Changed]) -> list[list[str]]:
+def _list_photos(change: str, photos: list[ChangedPrediction]) -> list[list[str]]:
     rows = [[change, photo.path, photo.first, photo.second] for photo in photos[:MOST_CHANGED]]
     if (more := len(photos) - MOST_CHANGED) > 0:
         rows.append([change, f"and {more:,} more (--format json lists all)", "", ""])
@@ -236,7 +236,7 @@ def _notes(comparison: Comparison) -> list[str]:
         notes.insert(0, f"code that differs: {', '.join(comparison.code)}")
     if any(len(setting.runs) == 1 for setting in comparison.settings):
         notes.append(
-            "This compares trained models, not settings: with another train.seed a setting gives "
-            "another model. Use --seeds to compare settings."
+            "This compares single trained models, not settings: with another train.seed, a setting "
+            "gives another model. Use --seeds to compare settings."
         )
     return notes

@@ -1,4 +1,4 @@
-"""Whether a revision's metrics belong to its params, code, photos and predictions."""
+"""Check that a revision's metrics match its params, code, photos and predictions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ METRICS, REPORTS = str(paths.METRICS), str(paths.REPORTS)
 def find_inconsistencies(
     project: Project, name: str, metrics: dict[str, Any], correct: Sequence[bool]
 ) -> list[str]:
-    """Return a note for each reason to doubt the metrics of a revision, with what to do.
+    """Return a note for each inconsistency of a revision's metrics, and how to fix it.
 
     `correct` holds, for each row of the revision's predictions.csv, whether it is correct.
     Raises CatdogError if one of the files to check is invalid.
@@ -25,7 +25,7 @@ def find_inconsistencies(
     commit, notes = project.commit(name), []
     if changed := changes_since_run(project.snapshot(commit)):
         notes.append(
-            f"{name}: metrics are older than {', '.join(changed)}; "
+            f"{name}: metrics are outdated: changed since the evaluation: {', '.join(changed)}; "
             f"{recovery_advice(project, name, commit, REPORTS)}"
         )
     if (metrics.get("correct"), metrics.get("photos")) != (sum(correct), len(correct)):

@@ -1,4 +1,4 @@
-"""The record of a run in dvc.lock: the params it used, the hashes of what it read and wrote."""
+"""Read dvc.lock: the params that a run used, and the hashes of its dependencies and outputs."""
 
 from typing import Any
 

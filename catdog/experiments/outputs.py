@@ -27,10 +27,10 @@ def fetch(commit: str, path: str) -> Path:
             Project().download(commit, path, download)
         except CatdogError as error:
             raise CatdogError(
-                f"{path} of {commit[:7]}: in neither DVC's cache nor a remote that can be reached "
-                f"({error}); run `dvc push --all-commits` where it was computed, or recompute with "
-                f"`git checkout {commit[:7]} && {recovery.rerun_command(commit)}` and use `again` "
-                "instead"
+                f"{path} of {commit[:7]}: in neither the DVC cache nor a reachable remote "
+                f"({error}); run `dvc push --all-commits` on the machine that computed it, or "
+                f"recompute it with `git checkout {commit[:7]} && "
+                f"{recovery.rerun_command(commit)}` and use the experiment `again` instead"
             ) from None
         try:
             download.rename(fetched)
@@ -48,5 +48,6 @@ def _hash_of(commit: str, path: str) -> str:
             if out["path"] == path:
                 return str(out["md5"]).removesuffix(".dir")
     raise CatdogError(
-        f"{commit[:7]}: {path} is missing in dvc.lock; run `dvc repro` there and commit"
+        f"{commit[:7]}: {path} is missing from dvc.lock; check out this commit, run `dvc repro` "
+        "and commit dvc.lock"
     )

@@ -1,4 +1,4 @@
-"""Which commands restore or recompute outputs that DVC's cache lacks, for error messages."""
+"""The commands that restore or recompute outputs which are not in the DVC cache, for messages."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def recovery_advice(project: Project, name: str, commit: str | None, out: str) -
     elif commit == project.commit("HEAD"):
         checkout = "git stash && "
     elif name in experiments or name == revisions.CHAMPION:
-        # `dvc exp apply` fails if the cache lacks outputs, but an experiment is a commit, too.
+        # `dvc exp apply` fails if outputs are not in the cache, but an experiment is a commit, too.
         checkout = f"git checkout {commit[:10]} && "
     else:
         checkout = f"git checkout {name} && "
-    # The name `again`: another kind of processor may compute other bytes than the revision has, so
-    # the revision itself may still not be in the cache.
+    # A new experiment, because results on another processor may not be byte-identical: the outputs
+    # of the revision itself may still not be in the cache.
     again = (
-        f"recompute with `{checkout}{rerun_command(commit, project.root)}` and compare `again` "
-        "instead"
+        f"recompute it with `{checkout}{rerun_command(commit, project.root)}` and compare the "
+        "experiment `again` instead"
     )
     if not project.has_default_remote:
         return again

@@ -1,4 +1,4 @@
-"""The runs of a setting: those that differ from a revision in the seed alone."""
+"""The runs of a setting: those that differ from a revision only in the seed."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,14 +17,14 @@ from catdog.experiments.snapshots import Project
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting to compare: one run, or with --seeds all runs that differ in the seed alone."""
+    """A setting to compare: one run, or with --seeds all runs that differ only in the seed."""
 
     name: str
     runs: list[RunResults]
 
 
 def find_replicates(project: Project, run: RunResults, notes: list[str]) -> Setting:
-    """Return all runs of a run's setting, one per seed, by rising seed.
+    """Return all runs of a run's setting, one per seed, sorted by seed.
 
     Searches HEAD, branches, tags, experiments and the workspace. Adds to `notes` the runs that were
     skipped, with the reason. Raises CatdogError if there is no second seed.
@@ -46,7 +46,9 @@ def find_replicates(project: Project, run: RunResults, notes: list[str]) -> Sett
         except CatdogError:  # for example a branch that has not been evaluated
             continue
         if found.setting != run.setting:
-            skipped.append(f"skipped: {name}: same params as {run.name}, but other code or photos")
+            skipped.append(
+                f"skipped: {name}: same params as {run.name}, but different code or photos"
+            )
         elif found.notes:
             skipped.append(f"skipped: {'; '.join(found.notes)}")
         else:
@@ -65,14 +67,14 @@ def _unused_seed(runs: dict[Any, RunResults]) -> int:
     return next(seed for seed in range(1, len(runs) + 2) if seed not in runs)
 
 
-def refuse_equal_settings(settings: list[Setting]) -> None:
-    """Raise CatdogError if two of the settings are the same but for the seed."""
+def check_settings_differ(settings: list[Setting]) -> None:
+    """Raise CatdogError if two of the settings differ at most in the seed."""
     seen: dict[str, str] = {}
     for setting in settings:
         key = setting.runs[0].setting
         if key in seen:
             raise CatdogError(
-                f"{seen[key]} and {setting.name}: the same setting, at most {SEED} differs; "
-                "with --seeds name different settings, or omit --seeds"
+                f"{seen[key]} and {setting.name}: the same setting (at most {SEED} differs); "
+                "pass different settings, or omit --seeds"
             )
         seen[key] = setting.name

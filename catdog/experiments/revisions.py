@@ -10,9 +10,9 @@ CHAMPION = "champion"
 def resolve(revision: str) -> str:
     """Return the full hash of a commit, branch, tag or DVC experiment, or of the champion.
 
-    Of experiments with the same name, that of HEAD takes precedence. `champion` is the current
-    champion unless git or DVC knows that name. Raises CatdogError if the revision is unknown, or
-    if the name is that of several experiments, none of which belongs to HEAD.
+    If several experiments have the same name, that of HEAD takes precedence. `champion` is the
+    current champion unless git or DVC knows that name. Raises CatdogError if the revision is
+    unknown, or if the name is that of several experiments, none of which belongs to HEAD.
     """
     commit = _git_commit(revision) or _experiment(revision)
     if commit:
@@ -61,11 +61,11 @@ def _champion() -> str:
 
 
 def read_text(commit: str, path: str) -> str:
-    """Return the text of a file that git tracks; CatdogError if the commit lacks it."""
+    """Return the text of a file that git tracks; CatdogError if it is not in the commit."""
     text = git("show", f"{commit}:./{path}")  # ./ since the project may be a subfolder
     if not text:
         raise CatdogError(
-            f"{commit[:7]} has no {path}; choose a revision in which `dvc repro` has run"
+            f"{commit[:7]}: {path} not found; choose a revision in which `dvc repro` has been run"
         )
     return text
 
@@ -78,5 +78,5 @@ def git(*arguments: str) -> str:
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise CatdogError("git is not installed; revisions need it") from None
+        raise CatdogError("git: command not found; install git") from None
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -43,31 +43,31 @@ class RunResults:
     predictions: dict[str, Prediction]
     """by content hash"""
     photos: dict[str, tuple[str, str]] | None
-    """(class, split) by content hash; None if the cache lacks the table"""
+    """(class, split) by content hash; None if the table is not in the cache"""
     raw: str
     """DVC's hash of data/raw"""
     code: dict[str, str]
     """DVC's hashes of the folders and files of code that the stages depend on, by path"""
     minutes: float | None
-    """duration of the training; None for a commit, since times are not a DVC output"""
+    """duration of training; None for a commit, since times are not a DVC output"""
     notes: tuple[str, ...]
-    """reasons to doubt the metrics, each with what to do"""
+    """inconsistencies of the metrics, each with how to fix it"""
 
     @property
     def setting(self) -> str:
-        """What runs that differ in the seed alone have in common: other params, photos, code."""
+        """What runs that differ only in the seed have in common: other params, photos, code."""
         params = {key: value for key, value in self.params.items() if key != SEED}
         return json.dumps([params, self.raw, self.code], sort_keys=True)
 
 
 class NotCachedError(CatdogError):
-    """DVC's cache lacks an output of a revision."""
+    """An output of a revision is not in the DVC cache."""
 
 
 def read_results(project: Project, name: str) -> RunResults:
     """Return the results of a revision's run.
 
-    Raises NotCachedError, with the command that helps, if the cache lacks its predictions, and
+    Raises NotCachedError, with the command that helps, if its predictions are not in the cache, and
     CatdogError if the revision has not been evaluated or one of its files is invalid.
     """
     commit = project.commit(name)
@@ -81,7 +81,7 @@ def read_results(project: Project, name: str) -> RunResults:
     rows = _read_csv(snapshot, f"{REPORTS}/predictions.csv")
     if rows is None:
         raise NotCachedError(
-            f"{name}: DVC's cache lacks its {REPORTS}/predictions.csv; "
+            f"{name}: {REPORTS}/predictions.csv is not in the DVC cache; "
             f"{recovery_advice(project, name, commit, REPORTS)}"
         )
     predictions = {
@@ -137,10 +137,11 @@ def _parse_json(content: bytes, name: str) -> dict[str, Any]:
 
 
 def _read_minutes(workspace: Snapshot) -> float | None:
-    """Return the duration of a training; None if the recorded times are of another training.
+    """Return the duration of training; None if the recorded times are of another training run.
 
-    Times are not a DVC output: if DVC takes a training from its cache, timing.csv stays that of the
-    last training which ran here. Both tables hold the losses, so they tell whether they match.
+    Times are not a DVC output: if DVC restores the results of a training run from its cache,
+    timing.csv remains that of the last training run here. Both tables contain the losses, so a
+    mismatch can be detected.
     """
     times, epochs = _read_csv(workspace, TIMING), _read_csv(workspace, HISTORY)
     if times is None or epochs is None:

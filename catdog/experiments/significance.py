@@ -16,8 +16,8 @@ import numpy.typing as npt
 from scipy.stats import binomtest, norm, t
 
 ALPHA = 0.05  # significance level
-POWER = 0.8  # probability that a test of the advised size detects the difference
-MOST_SEEDS = 100  # upper limit of the search for seeds_needed
+POWER = 0.8  # statistical power of the sample sizes photos_needed and seeds_needed
+MAX_SEEDS = 100  # upper limit of the search for seeds_needed
 
 Correct = npt.NDArray[np.bool_]
 Kind = Literal["better", "worse", "no difference"]
@@ -25,7 +25,7 @@ Kind = Literal["better", "worse", "no difference"]
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference of the second model or setting to the first, on the same photos."""
+    """The difference between the second model or setting and the first, on the same photos."""
 
     kind: Kind
     """how the second compares with the first"""
@@ -224,7 +224,7 @@ class _SquaredErrors:
 
     def seeds_needed(self, difference: float) -> int | None:
         """Return how many seeds per setting are needed to detect it with 80 % power."""
-        seeds = np.arange(2, MOST_SEEDS + 1)
+        seeds = np.arange(2, MAX_SEEDS + 1)
         parts = (self.one_seed / seeds, self.photos_alone + self.one_seed_photos / seeds)
         freedoms = (seeds - 1, self.photos_freedom)
         return _smallest(seeds, _detected(difference, parts, freedoms))

@@ -96,7 +96,9 @@ class Snapshot:
 
     def _unreadable(self, error: DvcException) -> CatdogError:
         line = str(error).partition("\n")[0]
-        return CatdogError(f"{self._name}: DVC cannot read the pipeline: {line}")
+        return CatdogError(
+            f"{self._name}: DVC cannot read the pipeline: {line}; fix dvc.yaml or the .dvc file"
+        )
 
 
 class Project:
@@ -107,7 +109,9 @@ class Project:
             self._config = Config(Repo.find_dvc_dir()).load_config_to_level()
             self._repo = Repo(config=NO_REMOTE)
         except NotDvcRepoError:
-            raise CatdogError("not in a DVC repository: change to a clone of catdog") from None
+            raise CatdogError(
+                "not in a DVC repository; run the command in a clone of catdog"
+            ) from None
         self.root = Path(self._repo.root_dir)
         self._commits: dict[str, str | None] = {WORKSPACE: None}
         self._snapshots: dict[str | None, Snapshot] = {None: Snapshot(self._repo, WORKSPACE)}
@@ -137,7 +141,7 @@ class Project:
         Raises CatdogError, with the reason alone, if neither has all of it.
         """
         try:
-            # With the remotes of the checkout: an older commit lacks those that were added later.
+            # With the remotes of the checkout: an older commit has none of those added later.
             # treeverse/dvc#9754 discusses which configuration DVC should use.
             files = DVCFileSystem(repo=self._open(commit, self._config))
             files.get(f"/{path}", str(target), recursive=True)
@@ -152,7 +156,9 @@ class Project:
         try:
             return Repo(root, fs=GitFileSystem(scm=scm, rev=commit), scm=scm, config=config)
         except NotDvcRepoError:
-            raise CatdogError(f"{commit[:10]}: this commit has no DVC project") from None
+            raise CatdogError(
+                f"{commit[:10]}: this commit has no DVC project; choose another commit"
+            ) from None
 
     @cached_property
     def experiments(self) -> list[tuple[str, str]]:

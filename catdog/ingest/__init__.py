@@ -1,8 +1,8 @@
-"""Import photos from an archive, a folder or the network into data/raw, all or nothing.
+"""Import photos from an archive, a folder or a URL into data/raw, atomically.
 
 archives.py      list and read the files in zip archives, tar archives and folders
-entries.py       the class and the file name of each file, or why it is refused
+entries.py       the class and file name of each file, or why it is refused
 photo_import.py  validate every photo, write the quarantine list, replace data/raw
-download.py      download one large file, resumable and verified
+download.py      download one large file, with resume and checksum verification
 dvc_add.py       track the photos with DVC
 """

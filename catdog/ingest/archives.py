@@ -44,15 +44,16 @@ class FolderSource:
     def names(self) -> list[str]:
         """Return the names of all files and symbolic links, sorted; `read` refuses the links.
 
-        Raises CatdogError for a link to a folder and OSError for an unreadable folder: their photos
-        would be missing without any message.
+        Raises CatdogError for a link to a folder and OSError for an unreadable folder: otherwise
+        their photos would be skipped silently.
         """
         found: list[str] = []
         for folder, folders, files in os.walk(self._path, onerror=_raise):
             for path in (Path(folder) / name for name in folders):
                 if path.is_symlink():
                     raise CatdogError(
-                        f"{path}: links to folders are not supported; replace it by the folder"
+                        f"{path}: links to folders are not supported; replace the link with the "
+                        "folder"
                     )
             paths = (Path(folder) / name for name in files)
             found += [
@@ -106,7 +107,7 @@ class TarSource:
     def __init__(self, path: Path) -> None:
         self._tar = tarfile.open(path)  # noqa: SIM115 - closed by close()
         self._files = {member.name: member for member in self._tar if member.isfile()}
-        # The compressor's checksum is at the end, after the last file.
+        # Read to the end, which verifies the compressor's checksum after the last file.
         while self._tar.fileobj and self._tar.fileobj.read(1 << 20):
             pass
 

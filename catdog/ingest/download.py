@@ -27,8 +27,8 @@ INVALID_URL_ERRORS = (
     requests.exceptions.InvalidURL,
     requests.exceptions.MissingSchema,
 )
-TIMEOUT = 30.0  # seconds without a received byte
-BLOCK = 1 << 18
+TIMEOUT = 30.0  # read timeout, in seconds
+CHUNK_BYTES = 1 << 18
 RANGE_NOT_SATISFIABLE = 416
 
 
@@ -51,7 +51,10 @@ def download(url: str, folder: Path, sha256: str | None = None, pause: float = 1
     if sha256 and found != sha256:
         part.unlink()
         _etag_file(part).unlink(missing_ok=True)
-        raise CatdogError(f"{url}: SHA-256 is {found}, expected {sha256}; the file was removed")
+        raise CatdogError(
+            f"{url}: SHA-256 is {found}, expected {sha256}; the file was deleted: check the "
+            "expected checksum, or download it again"
+        )
     _etag_file(part).unlink(missing_ok=True)
     return part.replace(target)
 
@@ -64,7 +67,8 @@ def _fetch(url: str, part: Path, pause: float) -> None:
             code = error.response.status_code
             if code < 500:
                 raise CatdogError(
-                    f"{url}: the server responded with {code} {error.response.reason}"
+                    f"{url}: the server responded with {code} {error.response.reason}; check the "
+                    "URL"
                 ) from None
             problem: Exception = error
         except INVALID_URL_ERRORS:
@@ -107,9 +111,9 @@ def _save(response: requests.Response, part: Path, size: int, total: int | None)
         part.open("ab" if size else "wb") as stream,
     ):
         task = bar.add_task("download", total=total, completed=size)
-        for block in response.iter_content(BLOCK):
-            stream.write(block)
-            bar.update(task, advance=len(block))
+        for chunk in response.iter_content(CHUNK_BYTES):
+            stream.write(chunk)
+            bar.update(task, advance=len(chunk))
         end = stream.tell()
     if total is not None and end < total:
         raise requests.ConnectionError(f"connection closed after {end:,} of {total:,} bytes")

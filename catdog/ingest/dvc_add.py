@@ -15,9 +15,9 @@ from catdog.support.yaml_files import parse_mapping
 def add(raw: Path) -> list[str]:
     """Run `dvc add` on the folder `raw`; return the changed paths as `git status` prints them.
 
-    First removes the remote from the folder's .dvc file: it is the remote inside the repository
-    that stores the drawn sample, to which other photos must not be pushed. Raises CatdogError if
-    DVC or git fails; the photos stay in place.
+    First removes the remote from the folder's .dvc file: that remote, inside the repository, stores
+    the drawn sample, and other photos must not be pushed to it. Raises CatdogError if DVC or git
+    fails; the photos stay in `raw`.
     """
     remove_remote(raw.with_name(f"{raw.name}.dvc"))
     _run([sys.executable, "-m", "dvc", "add", str(raw)])
@@ -41,5 +41,5 @@ def _run(command: list[str]) -> str:
     if done.returncode:
         name = "dvc add" if "dvc" in command else "git status"
         reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-        raise CatdogError(f"{name} failed: {' '.join(reason)}; the photos are in place")
+        raise CatdogError(f"{name} failed: {' '.join(reason)}; the imported photos are kept")
     return done.stdout

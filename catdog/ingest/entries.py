@@ -26,7 +26,7 @@ class Entry:
     class_name: str
     file_name: str
     reason: str
-    """why the file is refused; empty if it is not"""
+    """why the file is refused; empty if it is imported"""
 
 
 def classify(names: list[str]) -> list[Entry]:
@@ -56,11 +56,11 @@ def _entry(name: str) -> Entry:
 def _reason_to_refuse(path: PurePosixPath) -> str:
     """Return why a file is refused because of its path alone; "" if it is not."""
     folder = path.parent
-    leads_out = path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1])
+    outside = path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1])
     reasons = {
-        "path leads out of the archive": leads_out,
-        "unprintable characters in the path": not str(path).isprintable(),
-        "spaces at the start or end of the folder name": folder.name != folder.name.strip(" "),
+        "path outside the archive": outside,
+        "non-printable characters in the path": not str(path).isprintable(),
+        "leading or trailing spaces in the folder name": folder.name != folder.name.strip(" "),
         "hidden or system file": is_hidden(path.name) or "__MACOSX" in path.parts,
         "unsupported file extension": path.suffix.lower() not in SUFFIXES,
         "in a hidden folder": any(part.startswith(".") for part in folder.parts),

@@ -1,4 +1,4 @@
-"""Import photos: validate every file, put the valid ones in place, list the others."""
+"""Import photos: validate every file, copy the valid ones to data/raw, list the refused ones."""
 
 import errno
 import glob
@@ -28,8 +28,8 @@ from catdog.preparation.photos import PhotoError, open_photo
 from catdog.support.atomic_files import write_rows
 from catdog.support.process_pool import map_chunks, usable_cores
 
-CHUNK = 32  # files per task of a worker,
-CHUNK_BYTES = 1 << 22  # or fewer if they are large
+CHUNK = 32  # maximum number of files per task of a worker
+CHUNK_BYTES = 1 << 22  # maximum number of bytes per task, approximately
 SHOWN_REASONS = 12
 
 
@@ -52,15 +52,16 @@ def import_photos(
 
     Every photo is decoded completely first; files that are not valid photos are listed in the CSV
     file `quarantine` (file, reason). With `replace`, existing photos in `raw` are replaced once the
-    new ones are complete. A kill leaves the old or the new photos; only between the two renames of
-    `replace_folder` is there no `raw`, and the next import restores the old photos. Raises
-    CatdogError for a missing or damaged archive, for one that would be deleted with the old photos,
-    for fewer than two classes, if `raw` exists and `replace` is false, while another import is in
-    progress, and for errors of the file system such as a full disk.
+    new ones are complete. If the process is killed, either the old or the new photos remain; if it
+    is killed between the two renames of `replace_folder`, `raw` is missing until the next import,
+    which restores the old photos. Raises CatdogError for a missing or damaged archive, for an
+    archive that would be deleted with the old photos, for fewer than two classes, if `raw` exists
+    and `replace` is false, while another import is in progress, and for errors of the file system
+    such as a full disk.
     """
     if raw.is_symlink():
         raw = raw.resolve()  # replace the target of the link, and keep the link
-    check_archive_survives(archive, raw)
+    check_archive_is_outside(archive, raw)
     try:
         raw.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(_hidden(raw, "lock"), timeout=0):
@@ -71,11 +72,11 @@ def import_photos(
         raise CatdogError(f"{raw}: another import is in progress; wait for it to finish") from None
     except BrokenProcessPool:
         raise CatdogError(
-            f"{raw}: a worker process was killed, possibly because memory ran out; nothing was "
-            "changed; retry with --workers 1"
+            f"{raw}: a worker process was killed, possibly out of memory; no files were changed; "
+            "retry with --workers 1"
         ) from None
     except OSError as error:
-        raise CatdogError(f"{raw}: {error}; nothing was changed") from None
+        raise CatdogError(f"{raw}: {error}; no files were changed") from None
 
 
 def check_replaceable(raw: Path, replace: bool) -> None:
@@ -84,7 +85,7 @@ def check_replaceable(raw: Path, replace: bool) -> None:
         raise CatdogError(f"{raw}: already exists; use --replace to replace its photos")
 
 
-def check_archive_survives(archive: Path, raw: Path) -> None:
+def check_archive_is_outside(archive: Path, raw: Path) -> None:
     """Raise CatdogError if the archive or folder is `raw`, is inside it, or contains it.
 
     Replacing `raw` would delete the archive, or the files in `raw` that are refused.
@@ -95,11 +96,13 @@ def check_archive_survives(archive: Path, raw: Path) -> None:
             f"{archive}: would be deleted with the old photos of {raw}; move it to another folder"
         )
     if target.is_relative_to(source) and raw.exists():
-        raise CatdogError(f"{archive}: contains {raw}, which is to be replaced; use another folder")
+        raise CatdogError(
+            f"{archive}: contains {raw}, which would be replaced; pass another folder"
+        )
 
 
 def _import(archive: Path, raw: Path, quarantine: Path, workers: int) -> ImportReport:
-    # The name is random: leftover workers of a killed import must not write into this one.
+    # A random name, so that leftover workers of a killed import cannot write into this folder.
     incoming = _hidden(raw, f"incoming-{secrets.token_hex(4)}")
     incoming.mkdir()
     try:
@@ -129,7 +132,7 @@ def _too_few_classes(
 ) -> str:
     nested = [e.name for e in entries if e.name.lower().endswith((".zip", ".tar", ".tar.gz"))]
     if nested:
-        return f"{archive}: contains further archives; unpack it and pass {nested[0]}"
+        return f"{archive}: contains other archives; unpack it and pass {nested[0]}"
     found = ", ".join(sorted(imported)) or "none"
     refused = len(entries) > imported.total()
     hint = f"; the refused files are listed in {quarantine}" if refused else ""
@@ -210,8 +213,8 @@ def _check_one(entry: Entry, content: bytes | str, target: Path) -> str:
 def replace_folder(raw: Path, incoming: Path) -> None:
     """Rename the folder `incoming` to `raw`, and remove the old `raw`, if any.
 
-    An existing `raw` is renamed first. A kill between the two renames leaves no `raw`, but both
-    folders under hidden names; `recover`, which every import runs first, restores the old one.
+    An existing `raw` is renamed first. If the process is killed between the two renames, both
+    folders have hidden names; `recover`, which every import runs first, restores the old one.
     """
     if not raw.exists():
         incoming.rename(raw)

@@ -1,9 +1,9 @@
 """A model: its network, its inputs, its device, and its files.
 
 networks.py       the residual network and the seed network
-pretrained.py     torchvision's classifiers, with pretrained weights if wanted
-weights_files.py  files of pretrained weights: read, download, fingerprint
-devices.py        which device and which precision to compute with
+pretrained.py     torchvision's classifiers, optionally with pretrained weights
+weights_files.py  files of pretrained weights: read, download, checksum
+devices.py        selection of device and precision
 inputs.py         resizing and normalization: from photos to the inputs of a network
 normalization.py  the mean and std that params.yaml selects
 inference.py      logits and probabilities of prepared photos

@@ -34,7 +34,7 @@ class ModelCard(Section):
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, catdog, numpy and torch that train the model."""
+    """Return the versions of Python, catdog, numpy and torch used for training."""
     return {
         "catdog": __version__,
         "numpy": np.__version__,

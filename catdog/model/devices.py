@@ -51,7 +51,10 @@ def pick_device(
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, ImportError) as error:
         cause = str(error).splitlines()[0]
-        raise CatdogError(f"device {wanted}: not available on this machine ({cause})") from None
+        raise CatdogError(
+            f"device {wanted}: not available on this machine ({cause}); set CATDOG_DEVICE to cpu, "
+            "cuda or mps"
+        ) from None
     if device.type == "cpu":
         keep_freed_memory()
     if precision == "auto":
@@ -64,8 +67,8 @@ def pick_device(
     return Device(device, dtype, reason)
 
 
-def compute_deterministically() -> None:
-    """Use deterministic algorithms in this process, and warn of operations that have none.
+def use_deterministic_algorithms() -> None:
+    """Use deterministic algorithms in this process, and warn about operations that have none.
 
     See https://pytorch.org/docs/stable/notes/randomness.html.
     """
@@ -76,7 +79,7 @@ def compute_deterministically() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Keep freed memory in this process, if its C library is glibc.
+    """Do not return freed memory to the operating system, if the C library is glibc.
 
     By default glibc returns large blocks to the kernel when they are freed, so that each training
     step gets its activations page by page from the kernel, which fills them with zeros. See
@@ -108,8 +111,8 @@ def device_count(requested: int | None = None) -> int:
     """Return the number of devices to train on: the requested number, or all CUDA devices.
 
     CUDA_VISIBLE_DEVICES limits the CUDA devices; CATDOG_DEVICE selects another type of device, or
-    one device. The CPU counts as one device, which several processes can share. Raises CatdogError
-    if fewer devices are available than requested.
+    one device. The CPU counts as one device; several processes can share it. Raises CatdogError if
+    fewer devices are available than requested.
     """
     wanted = os.environ.get("CATDOG_DEVICE") or best_device()
     available = torch.cuda.device_count() if wanted == "cuda" else 1
@@ -117,8 +120,8 @@ def device_count(requested: int | None = None) -> int:
         return max(1, available)
     if requested > available and wanted != "cpu":
         raise CatdogError(
-            f"--devices {requested}: only {available} available (device {wanted}); use fewer, or "
-            "check CUDA_VISIBLE_DEVICES and CATDOG_DEVICE"
+            f"--devices {requested}: only {available} available (device {wanted}); request fewer, "
+            "or check CUDA_VISIBLE_DEVICES and CATDOG_DEVICE"
         )
     return requested
 

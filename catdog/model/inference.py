@@ -27,7 +27,7 @@ class TrainedModel:
         """Return float32 logits (N, classes) of uint8 photos (N, H, W, 3).
 
         H and W are the card's stored_image_size. If the card has `flip`, the logits are the mean
-        over a photo and its mirror image.
+        over a photo and its horizontal flip.
         """
         card = self.card
         return predict_logits(
@@ -72,7 +72,7 @@ def predict_logits(
 def forward(network: nn.Module, inputs: Tensor, flip: bool, device: Device) -> Tensor:
     """Return float32 logits (N, classes) of normalized photos (N, 3, S, S).
 
-    With `flip` they are the mean over each photo and its mirror image.
+    With `flip` they are the mean over each photo and its horizontal flip (test-time augmentation).
     """
     inputs = inputs.contiguous(memory_format=torch.channels_last)
     with device.autocast():

@@ -12,8 +12,9 @@ def build(settings: Model, classes: int, image_size: int) -> nn.Module:
     """Return the network selected by `settings`, with random weights from torch's global generator.
 
     It maps float photos (N, 3, H, W) to logits (N, classes). The seed network requires H = W =
-    image_size, the residual network takes any size from 16, torchvision's networks differ. Nothing
-    is downloaded. Raises CatdogError if torchvision's network cannot be built for `image_size`.
+    image_size, the residual network accepts any size of at least 16 pixels; for torchvision's it
+    depends on the network. Nothing is downloaded. Raises CatdogError if torchvision's network
+    cannot be built for `image_size`.
     """
     if settings.name == "seed":
         return build_seed(settings.seed, classes, image_size)
@@ -28,7 +29,7 @@ def build_seed(settings: SeedNetwork, classes: int, image_size: int) -> nn.Seque
     Conv layers of doubling width, each with ReLU and 2×2 max-pool, then dropout, linear, ReLU,
     dropout, linear. The notebook ends in a log-softmax, which is part of the loss here (cross
     entropy of the logits has the same value). With the notebook's settings at 128 px it has 268.6
-    million weights, nearly all in the first linear layer (32,768 × 8,192).
+    million parameters, nearly all in the first linear layer (32,768 × 8,192).
     """
     layers: list[nn.Module] = []
     channels = 3
@@ -52,19 +53,19 @@ def build_seed(settings: SeedNetwork, classes: int, image_size: int) -> nn.Seque
     )
 
 
-# The maxima of 8 × width channels give large logits from the first step on. Scaled down, as in
-# Page's network, it trains with a learning rate of 0.15, at which it would otherwise not learn.
+# The maxima of 8 × width channels give large logits from the first step on. With this factor, as in
+# Page's network, training works at a learning rate of 0.15; without it, the network does not learn.
 LOGIT_SCALE = 0.125
 
 
 class Residual(nn.Module):
     """A variant of David Page's ResNet-9 (https://myrtle.ai/learn/how-to-train-your-resnet/).
 
-    A strided stem makes every later layer four times cheaper. Three stages follow, each doubling
-    the width and halving the side with a max-pool; the last two have residual blocks. The last norm
-    of a block is initialized to zero, so that the block starts as the identity (Goyal et al. 2017,
-    arXiv:1706.02677, section 5.1). The classifier gets the mean and the maximum of each channel
-    over the photo, so the network takes photos of any size.
+    A stem of stride 2 makes every later layer four times cheaper. Three stages follow, each
+    doubling the width and halving the side with a max-pool; the last two have residual blocks. The
+    last norm of a block is initialized to zero, so that the block starts as the identity (Goyal et
+    al. 2017, arXiv:1706.02677, section 5.1). The classifier gets the mean and the maximum of each
+    channel over the photo, so the network takes photos of any size.
     """
 
     def __init__(self, settings: ResidualNetwork, classes: int) -> None:

@@ -1,4 +1,4 @@
-"""torchvision's image classifiers, with a head for our classes and pretrained weights if wanted.
+"""torchvision's image classifiers, with a head for our classes and optional pretrained weights.
 
 torchvision is imported inside the functions: importing it takes seconds, and the other networks do
 not need it.
@@ -22,8 +22,8 @@ from catdog.params.schema import SIZE_KEYS
 
 # Auxiliary classifiers of googlenet and inception_v3, which only their original training uses.
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
-# torchvision's files of densenet have module names with dots, `denselayer1.norm.1.weight`, which
-# torch no longer allows (pytorch/vision#474).
+# torchvision's checkpoints of densenet have module names with dots, `denselayer1.norm.1.weight`,
+# which torch no longer allows (pytorch/vision#474).
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 
@@ -52,8 +52,8 @@ def weights_inputs(name: str) -> WeightsInputs:
     return WeightsInputs(transforms.crop_size[0], list(transforms.mean), list(transforms.std))
 
 
-def complete(params: Params) -> Params:
-    """Return params with the values that depend on torchvision's weights filled in.
+def resolve_weights_references(params: Params) -> Params:
+    """Return params, with values that refer to torchvision's weights resolved.
 
     A `train.*image_size` of 0 becomes the crop size of the weights, and `normalization.source:
     weights` becomes their mean and std. Raises CatdogError if torchvision has no classifier
@@ -78,7 +78,7 @@ def _check_name(name: str) -> None:
     if name in known:
         return
     near = difflib.get_close_matches(name, known, n=3)
-    hint = f"nearest: {', '.join(near)}" if near else "such as resnet18 or vit_b_16"
+    hint = f"similar: {', '.join(near)}" if near else "such as resnet18 or vit_b_16"
     raise CatdogError(
         f"params.yaml: model.name: unknown network {name!r}; choose residual, seed or a classifier "
         f"in torchvision.models ({hint})"
@@ -144,7 +144,7 @@ def initialize(network: nn.Module, name: str, weights: str, image_sizes: Iterabl
 
 @torch.no_grad()
 def _check_size(network: nn.Module, name: str, image_size: int) -> None:
-    """Run one black photo through the network, so that it does not fail after an epoch."""
+    """Run one black photo through the network, so that an unsupported size fails immediately."""
     device = next(network.parameters()).device
     network.eval()
     try:
@@ -158,9 +158,9 @@ def _check_size(network: nn.Module, name: str, image_size: int) -> None:
 def _size_error(name: str, image_size: int, error: Exception) -> CatdogError:
     size = weights_inputs(name).image_size
     return CatdogError(
-        f"model.name: {name} does not support photos of {image_size} pixels ({first_line(error)}); "
-        f"set train.start_image_size, train.image_size and train.eval_image_size to {size}, the "
-        f"size of its weights"
+        f"model.name: {name} does not support an image size of {image_size} pixels "
+        f"({first_line(error)}); set train.start_image_size, train.image_size and "
+        f"train.eval_image_size to {size}, the size of its weights"
     )
 
 
@@ -183,12 +183,18 @@ def _load_backbone(network: nn.Module, name: str, state: Mapping[str, Tensor], s
         loaded = network.load_state_dict(backbone, strict=False)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
-        raise CatdogError(f"{source}: not weights of {name} ({reason})") from None
+        raise _mismatch(source, name, reason) from None
     missing = [key for key in loaded.missing_keys if not key.startswith(head)]
     for problem, keys in (("missing", missing), ("unexpected", loaded.unexpected_keys)):
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise CatdogError(f"{source}: not weights of {name} ({problem}: {keys[0]}{more})")
+            raise _mismatch(source, name, f"{problem}: {keys[0]}{more}")
+
+
+def _mismatch(source: str, name: str, reason: str) -> CatdogError:
+    return CatdogError(
+        f"{source}: weights do not match {name} ({reason}); use weights of this network"
+    )
 
 
 def _resample_positions(network: nn.Module, backbone: dict[str, Tensor]) -> None:

@@ -34,14 +34,19 @@ def load(folder: Path, device_name: str | None = None) -> TrainedModel:
     card_file, weights_file = folder / "model.json", folder / "model.safetensors"
     for file in (card_file, weights_file):
         if not file.is_file():
-            raise CatdogError(f"{file}: not found; run `dvc repro`, or name the folder of a model")
+            raise CatdogError(
+                f"{file}: no such file; run `dvc repro`, or pass the folder of a model"
+            )
     try:
         card = ModelCard.model_validate_json(card_file.read_text(encoding="utf-8"))
         network = networks.build(card.model, len(card.classes), card.image_size)
         network.load_state_dict(load_file(weights_file))
     except (ValidationError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         reason = str(error).splitlines()[0]
-        raise CatdogError(f"{folder}: not a valid model of this version ({reason})") from None
+        raise CatdogError(
+            f"{folder}: cannot be loaded by this version of catdog ({reason}); run `dvc repro` to "
+            "train it again"
+        ) from None
     device = pick_device(card.precision, device_name)
     network.to(device.torch_device).to(memory_format=torch.channels_last)
     return TrainedModel(card, network.eval(), device)

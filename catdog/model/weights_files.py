@@ -21,10 +21,15 @@ def read_state(file: Path) -> dict[str, Tensor]:
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise CatdogError(f"{file}: not found; see model.torchvision.weights") from None
+        raise CatdogError(
+            f"{file}: no such file; set model.torchvision.weights to none, default or an existing "
+            "file"
+        ) from None
     # A damaged file can raise nearly any exception (pytorch/pytorch#127525).
     except Exception as error:
-        raise CatdogError(f"{file}: not a valid file of weights ({first_line(error)})") from None
+        raise CatdogError(
+            f"{file}: not a valid weights file ({first_line(error)}); download it again"
+        ) from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CatdogError(f"{file}: not a state dict; it must map names to tensors")
     return state
@@ -51,7 +56,7 @@ def download(name: str, weights: Any) -> Path:
 
 
 def fingerprint(weights: str) -> str:
-    """Return what identifies model.torchvision.weights: `none`, `default`, or a file's sha256.
+    """Return an identifier of model.torchvision.weights: `none`, `default`, or the file's SHA-256.
 
     Raises CatdogError if the file cannot be read.
     """

@@ -3,7 +3,7 @@
 schema.py    all sections but `model`, and the checks across sections
 networks.py  the `model` section
 fields.py    base class, value types and cited sources of the sections
-loading.py   read and validate a params file, errors of one line
+loading.py   read and validate a params file, with one-line errors
 docs.py      describe every key: `catdog params` and docs/params.md
 """
 

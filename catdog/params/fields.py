@@ -1,4 +1,4 @@
-"""What the sections of the schema share: their base class, value types and cited sources."""
+"""Base class, value types and cited sources that the sections of the schema share."""
 
 from typing import Annotated
 
@@ -44,7 +44,7 @@ ImageSize = Annotated[
     AfterValidator(_zero_or_at_least_16),
     WithJsonSchema({"type": "integer", "range": "0, or 16 to 1,024"}),
 ]
-# Not a Literal of numbers, which would accept true for 1 and 3.0 for 3
+# Not a Literal of integers, which would accept true as 1 and 3.0 as 3
 KernelSize = Annotated[int, Field(ge=1, le=9), AfterValidator(_odd)]
 WeightsSource = Annotated[str, AfterValidator(_weights_source)]
 

@@ -1,4 +1,4 @@
-"""Read and validate params.yaml, with one line for all mistakes in it."""
+"""Read and validate params.yaml; all errors in it are reported in one line."""
 
 import difflib
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from catdog.params.fields import Section
 from catdog.params.schema import Params
 from catdog.support.yaml_files import parse_yaml
 
-MAX_SHOWN = 4  # mistakes in one message
+MAX_SHOWN = 4  # errors listed in one message
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
@@ -30,12 +30,14 @@ def read_yaml(path: Path) -> Any:
     except FileNotFoundError:
         raise CatdogError(f"{path}: no such file; copy one from recipes/") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise CatdogError(f"{path}: cannot be read ({error})") from None
+        raise CatdogError(
+            f"{path}: cannot be read ({error}); check its permissions and encoding (UTF-8)"
+        ) from None
     return parse_yaml(text, str(path))
 
 
 def parse(values: Any, source: str = "params") -> Params:
-    """Return plain values, as YAML gives them, as validated params.
+    """Validate plain values, as parsed from YAML, and return them as params.
 
     Raises CatdogError with one line: `source`, key, value, and what is allowed.
     """
@@ -55,7 +57,7 @@ def _explain(problem: dict[str, Any]) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     match problem["type"]:
         case "missing":
-            return f"{key}: missing key; copy it from recipes/"
+            return f"{key}: missing key; add it (see the files in recipes/)"
         case "extra_forbidden":
             near = _nearest(key)
             hint = f"; similar: {', '.join(near)}" if near else ""

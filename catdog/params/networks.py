@@ -30,7 +30,7 @@ class SeedNetwork(Section):
         description="number of conv layers", json_schema_extra=sourced(NOTEBOOK)
     )
     width: Annotated[int, Field(ge=1, le=512)] = Field(
-        description="output channels of the first conv layer, doubled in each further one",
+        description="output channels of the first conv layer; each further layer has twice as many",
         json_schema_extra=sourced(NOTEBOOK),
     )
     hidden_width: Annotated[int, Field(ge=1, le=65536)] = Field(
@@ -46,7 +46,7 @@ class ResidualNetwork(Section):
     """A small residual network with a strided stem."""
 
     width: Annotated[int, Field(ge=8, le=512)] = Field(
-        description="channels of the first stage, doubled in each further one up to 8 times",
+        description="channels of the stem; each of the three stages doubles them, to 8 × width",
         json_schema_extra=sourced(RESNET9),
     )
     blocks: Annotated[int, Field(ge=0, le=8)] = Field(
@@ -59,15 +59,17 @@ class ResidualNetwork(Section):
 
 
 class TorchvisionNetwork(Section):
-    """An image classifier of torchvision.models, with a new head; from scratch or pretrained."""
+    """An image classifier of torchvision.models with a new head, from scratch or pretrained."""
 
     weights: WeightsSource = Field(
-        description="none: random initialization; default: downloaded by torchvision; or the file "
-        "of a state dict (rename the file when it changes: DVC tracks its name, not its content)",
+        description="none: random initialization; default: torchvision's default weights "
+        "(downloaded); or the path of a state dict (rename the file when it changes: DVC tracks "
+        "its name, not its content)",
         json_schema_extra=sourced(TORCHVISION, "none, default, FILE.safetensors or FILE.pth"),
     )
     backbone_lr: Annotated[float, Field(gt=0, le=100)] = Field(
-        description="factor on optimizer.lr for all parameters except those of the head"
+        description="learning rate of the backbone, relative to optimizer.lr; the head uses "
+        "optimizer.lr"
     )
     freeze_epochs: Annotated[int, Field(ge=0, le=10_000)] = Field(
         description="number of initial epochs that train only the head"
@@ -75,7 +77,7 @@ class TorchvisionNetwork(Section):
 
 
 class Model(Section):
-    """The network, and the settings of each; only those of the chosen network are used."""
+    """The network, and the settings of each network; only those of the selected one are used."""
 
     name: str = Field(
         description="residual, seed, or a classifier in torchvision.models such as resnet18",

@@ -1,12 +1,12 @@
 """The sections of params.yaml as frozen, typed and validated settings; `model` is in networks.py.
 
-The schema holds every setting that can change a result and no others: device, workers and log level
-are command-line options or environment variables. Every key is required, because `dvc exp run -S`
-only changes keys that the file contains. No key may be named `size` or `nfiles`: DVC's run cache
-ignores params of these names and would restore the results of another value.
+The schema contains all settings that can affect a result, and no others: device, workers and log
+level are command-line options or environment variables. Every key is required, because `dvc exp run
+-S` only changes keys that the file contains. No key may be named `size` or `nfiles`: DVC's run
+cache ignores params of these names and would restore the results of another value.
 
-This module does not import torchvision. `catdog.model.pretrained.complete` checks that torchvision
-has a network of that name, and replaces the values that refer to its weights.
+This module does not import torchvision. `catdog.model.pretrained.resolve_weights_references` checks
+that torchvision has a network of that name, and replaces the values that refer to its weights.
 """
 
 from typing import Annotated, Literal, Self
@@ -32,26 +32,27 @@ from catdog.params.fields import (
 )
 from catdog.params.networks import Model
 
-FIXED_SIZE = ("maxvit", "seed", "vit")  # prefixes of the networks that accept one image size only
+FIXED_SIZE = ("maxvit", "seed", "vit")  # prefixes of networks that accept only one image size
 SIZE_KEYS = ("start_image_size", "image_size", "eval_image_size")
 
 
 class Prepare(Section):
-    """Stored image size, and the shares of the validation and test sets."""
+    """Stored image size, and the sizes of the validation and test sets."""
 
-    image_size: StoredSize = Field(description="side length of the stored square photos, in pixels")
+    image_size: StoredSize = Field(description="height and width of the stored photos, in pixels")
     val_share: OpenFraction = Field(
-        description="share of the photos in the validation set, which selects the epoch"
+        description="fraction of the photos in the validation set, used to select the best epoch"
     )
     test_share: OpenFraction = Field(
-        description="share of the photos in the test set, which only `catdog evaluate` uses"
+        description="fraction of the photos in the test set, used only by `catdog evaluate`"
     )
 
     @model_validator(mode="after")
     def _training_set_is_not_empty(self) -> Self:
         if self.val_share + self.test_share >= 1:
             raise ValueError(
-                f"val_share ({self.val_share}) + test_share ({self.test_share}) must be below 1"
+                f"val_share ({self.val_share}) + test_share ({self.test_share}) must be below 1; "
+                "lower one of them"
             )
         return self
 
@@ -60,21 +61,24 @@ class Normalization(Section):
     """Per-channel mean and standard deviation that normalize pixel values in [0, 1]."""
 
     mean: PerChannel | None = Field(
-        description="mean of red, green and blue; required with source: given, else empty"
+        description="mean of the red, green and blue channel; required with source: given, "
+        "otherwise empty"
     )
     std: PerChannel | None = Field(
-        description="standard deviation of red, green and blue; likewise"
+        description="standard deviation of the red, green and blue channel; required with source: "
+        "given, otherwise empty"
     )
     source: Literal["data", "imagenet", "half", "weights", "given"] = Field(
-        description="data: computed on the training set; imagenet: ImageNet's; half: 0.5 and 0.5; "
-        "weights: those of the network's torchvision weights; given: mean and std above",
+        description="data: computed on the training set; imagenet: those of ImageNet; half: mean "
+        "0.5 and std 0.5; weights: those of the network's torchvision weights; given: the keys "
+        "mean and std",
         json_schema_extra=sourced("half and imagenet: the 2020 notebook"),
     )
 
     @model_validator(mode="after")
     def _given_requires_mean_and_std(self) -> Self:
         if self.source == "given" and (self.mean is None or self.std is None):
-            raise ValueError("source: given requires mean and std, three numbers each")
+            raise ValueError("source: given requires mean and std; set three numbers each")
         if self.source != "given" and not (self.mean is None and self.std is None):
             raise ValueError(f"mean and std must be empty with source: {self.source}")
         if self.std is not None and min(self.std) <= 0:
@@ -94,7 +98,8 @@ class Augmentation(Section):
         json_schema_extra=sourced(CROP),
     )
     crop_aspect: Annotated[float, Field(ge=1, le=4)] = Field(
-        description="maximum aspect ratio of a random crop; the minimum is 1 over it (1 = square)",
+        description="maximum aspect ratio of a random crop; the minimum is its reciprocal "
+        "(1 = square)",
         json_schema_extra=sourced(CROP),
     )
     flip: Fraction = Field(
@@ -105,11 +110,15 @@ class Augmentation(Section):
         json_schema_extra=sourced(NOTEBOOK),
     )
     fill: Literal["black", "edge", "mirror"] = Field(
-        description="outside the photo: black; edge: nearest edge pixel; mirror: reflection"
+        description="padding outside the photo: black; edge: nearest edge pixel; mirror: reflection"
     )
-    brightness: FractionBelowOne = Field(description="maximum relative change of brightness")
-    contrast: FractionBelowOne = Field(description="maximum relative change of contrast")
-    saturation: FractionBelowOne = Field(description="maximum relative change of saturation")
+    brightness: FractionBelowOne = Field(
+        description="maximum relative change of brightness (0 = off)"
+    )
+    contrast: FractionBelowOne = Field(description="maximum relative change of contrast (0 = off)")
+    saturation: FractionBelowOne = Field(
+        description="maximum relative change of saturation (0 = off)"
+    )
 
     @model_validator(mode="after")
     def _crop_range_is_ordered(self) -> Self:
@@ -146,8 +155,8 @@ class Optimizer(Section):
         description="use Nesterov momentum (sgd only)", json_schema_extra=sourced(MOMENTUM)
     )
     weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(
-        description="weight decay; with muon only of the weights that muon updates, decoupled "
-        "and scaled by the learning rate",
+        description="weight decay; with muon, applied only to the parameters that muon updates, "
+        "decoupled and scaled by the learning rate",
         json_schema_extra=sourced("decoupled in adamw: arXiv:1711.05101"),
     )
     decay_norm_and_bias: bool = Field(
@@ -163,25 +172,26 @@ class Optimizer(Section):
 
 
 class Schedule(Section):
-    """Learning rate schedule: a factor on optimizer.lr, updated every step."""
+    """Learning rate schedule: a multiplier of optimizer.lr, updated every step."""
 
     name: Literal["constant", "one_cycle", "cosine", "step"] = Field(
         description="constant; one_cycle: linear warmup, linear decay; cosine: linear warmup, "
-        "cosine decay; step: divided by 10 after every step_every of the training",
+        "cosine decay; step: divided by 10 at regular intervals (step_every)",
         json_schema_extra=sourced(
             "one_cycle: Smith & Topin 2017, arXiv:1708.07120; "
             "cosine: Loshchilov & Hutter 2016, arXiv:1608.03983"
         ),
     )
     warmup: FractionBelowOne = Field(
-        description="share of the training with linear warmup",
+        description="fraction of training with linear warmup",
         json_schema_extra=sourced("Goyal et al. 2017, arXiv:1706.02677"),
     )
     final: Fraction = Field(
-        description="factor at the end of the training (one_cycle and cosine only)"
+        description="learning rate at the end of training, relative to optimizer.lr (one_cycle and "
+        "cosine only)"
     )
     step_every: PositiveFraction = Field(
-        description="share of the training between divisions by 10 (step only)"
+        description="fraction of training between two divisions by 10 (step only)"
     )
 
 
@@ -189,13 +199,13 @@ class Train(Section):
     """The training loop."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
-        description="random seed of initialization, order of photos and augmentation"
+        description="random seed of initialization, shuffling, augmentation and dropout"
     )
     epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(
         description="passes over the training set"
     )
     batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(
-        description="photos per step, over all devices"
+        description="photos per step, over all devices (global batch size)"
     )
     start_image_size: ImageSize = Field(
         description="image size in the first epoch, in pixels (0 = that of torchvision's weights)",
@@ -205,11 +215,11 @@ class Train(Section):
         description="image size in the last epoch, in pixels (0 = that of torchvision's weights)"
     )
     grow_from: Fraction = Field(
-        description="share of the training after which the image size starts to grow",
+        description="fraction of training after which the image size starts to grow",
         json_schema_extra=sourced(GROW),
     )
     grow_until: Fraction = Field(
-        description="share of the training after which the image size is final",
+        description="fraction of training after which the image size stays at image_size",
         json_schema_extra=sourced(GROW),
     )
     eval_image_size: ImageSize = Field(
@@ -218,7 +228,8 @@ class Train(Section):
         json_schema_extra=sourced("larger than in training: Touvron et al. 2019, arXiv:1906.06423"),
     )
     eval_flip: bool = Field(
-        description="evaluate and predict average over a photo and its horizontal flip",
+        description="test-time augmentation: evaluate and predict average the logits of each photo "
+        "and its horizontal flip",
         json_schema_extra=sourced(FLIP),
     )
     label_smoothing: FractionBelowOne = Field(
@@ -226,16 +237,18 @@ class Train(Section):
         json_schema_extra=sourced("Szegedy et al. 2015, arXiv:1512.00567"),
     )
     ema: FractionBelowOne = Field(
-        description="EMA decay per step (0 = off); the averaged weights are validated and saved",
+        description="decay per step of the exponential moving average (EMA) of the weights "
+        "(0 = off); the averaged weights are validated and saved",
         json_schema_extra=sourced("Polyak & Juditsky 1992"),
     )
     select: Literal["best", "last"] = Field(
-        description="selected epoch: best = lowest validation loss among epochs at the final image "
-        "size; last",
+        description="epoch whose weights are saved: best (lowest validation loss among the epochs "
+        "at the final image size) or last",
         json_schema_extra=sourced("best: the 2020 notebook"),
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        description="data type under autocast; auto: bfloat16 where supported, else float32",
+        description="autocast data type; auto: bfloat16 if the hardware supports it, otherwise "
+        "float32",
         json_schema_extra=sourced("bfloat16: Kalamkar et al. 2019, arXiv:1905.12322"),
     )
 
@@ -257,11 +270,11 @@ class Evaluate(Section):
     """Metrics and plots of the trained model."""
 
     calibration_bins: Annotated[int, Field(ge=2, le=100)] = Field(
-        description="number of equal-width bins of the calibration error and its plot",
+        description="number of equal-width bins for the calibration error and its plot",
         json_schema_extra=sourced("Guo et al. 2017, arXiv:1706.04599"),
     )
     worst_mistakes: Annotated[int, Field(ge=1, le=200)] = Field(
-        description="number of most confident mistakes to show"
+        description="number of most confident mistakes to show in the report"
     )
 
 
@@ -284,7 +297,7 @@ class Params(Section):
             references.append("normalization.source: weights")
         if references and not self.model.from_torchvision:
             raise ValueError(
-                f"{references[0]} requires a network of torchvision, but model.name is "
+                f"{references[0]} requires a torchvision network, but model.name is "
                 f"{self.model.name}"
             )
         return self
@@ -294,7 +307,9 @@ class Params(Section):
         train, stored = self.train, self.prepare.image_size
         sizes = {f"train.{key}": getattr(train, key) for key in SIZE_KEYS}
         if 0 in sizes.values():
-            return self  # `pretrained.complete` replaces the 0 and validates again
+            return (
+                self  # `pretrained.resolve_weights_references` replaces the 0 and validates again
+            )
         largest = max(train.image_size, train.eval_image_size)
         if largest > stored:
             raise ValueError(
@@ -304,8 +319,8 @@ class Params(Section):
         if self.model.name.startswith(FIXED_SIZE) and len(set(sizes.values())) > 1:
             found = ", ".join(f"{key} ({size})" for key, size in sizes.items())
             raise ValueError(
-                f"model.name: {self.model.name} requires {found} to be equal: it accepts one image "
-                "size only"
+                f"model.name: {self.model.name} accepts only one image size; set {found} to the "
+                "same value"
             )
         return self
 
@@ -319,7 +334,7 @@ class Params(Section):
             )
         if model.name == "seed" and train.image_size >> model.seed.conv_layers == 0:
             raise ValueError(
-                f"model.seed.conv_layers: {model.seed.conv_layers} max-poolings reduce "
-                f"{train.image_size} pixels to 0; use fewer layers or larger photos"
+                f"model.seed.conv_layers: {model.seed.conv_layers} max-pooling layers reduce "
+                f"{train.image_size} pixels to 0; use fewer layers or raise train.image_size"
             )
         return self

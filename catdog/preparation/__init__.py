@@ -1,4 +1,4 @@
-"""Stage 1: photos become arrays.
+"""Stage 1: convert the photos to arrays.
 
 photos.py         one photo file: open, validate, decode, resize to a square
 class_folders.py  the photo files of each class

@@ -28,7 +28,9 @@ def list_classes(root: Path) -> dict[str, list[Path]]:
         )
     for name, files in classes.items():
         if not files:
-            raise CatdogError(f"{root / name}: empty class; add photos or remove the folder")
+            raise CatdogError(
+                f"{root / name}: class folder without photos; add photos or remove the folder"
+            )
     return classes
 
 
@@ -58,7 +60,9 @@ def find_photos(paths: Iterable[Path]) -> list[Path]:
         elif path.exists():
             found.add(path)
         else:
-            raise CatdogError(f"{path}: no such file or folder")
+            raise CatdogError(
+                f"{path}: no such file or folder; pass photos, or folders that contain photos"
+            )
     return sorted(found)
 
 

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from catdog.errors import CatdogError
 
-MAX_PIXELS = 200_000_000  # of the largest phone cameras; guards against decompression bombs
+MAX_PIXELS = 200_000_000  # the largest phone cameras; a limit against decompression bombs
 
 # Pillow refuses images of more than twice this number, by default 179 million pixels.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -94,7 +94,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def resize_to_square(image: Image.Image, image_size: int) -> npt.NDArray[np.uint8]:
     """Resize an RGB image to a square and return it as uint8 (image_size, image_size, 3).
 
-    The aspect ratio changes instead of a crop, because the animal is often near an edge. Pillow's
+    The photo is stretched rather than cropped, because the animal is often near an edge. Pillow's
     bicubic filter is antialiased: its support grows with the scale of the reduction.
     """
     resized = image.resize((image_size, image_size), Image.Resampling.BICUBIC)

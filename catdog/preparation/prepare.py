@@ -67,10 +67,10 @@ def _sha256(named: tuple[str, Path]) -> str:
 
 
 def refuse_duplicates(rows: list[PhotoRow]) -> list[PhotoRow]:
-    """Return the rows with a reason for refusal on each duplicate.
+    """Return the rows, with a reason for refusal in each duplicate.
 
-    Of duplicates in one class the first is used. A photo that appears in two classes has no
-    reliable label, so all its duplicates are refused.
+    Of several copies in one class, the first is used. A photo that appears in two classes has no
+    reliable label, so all its copies are refused.
     """
     copies: dict[str, list[PhotoRow]] = defaultdict(list)
     for row in rows:
@@ -188,7 +188,7 @@ def _check_that_no_split_is_empty(raw: Path, counts: dict[str, dict[str, int]]) 
                     "test": "raise prepare.test_share",
                 }[split]
                 raise CatdogError(
-                    f"{raw / name}: none of {total} photos is in the {split} split; add photos or "
+                    f"{raw / name}: no photo in the {split} split, out of {total}; add photos or "
                     f"{change} in params.yaml"
                 )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; rename it to `path` if the block succeeds.
 
-    An error or a kill inside the block leaves the old file, if any, unchanged.
+    If the block raises an exception or the process is killed, the old file, if any, is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -23,13 +23,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text atomically, in UTF-8 with \\n line ends."""
+    """Write text atomically, in UTF-8 with \\n line endings."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file atomically, in UTF-8 with \\n line ends.
+    """Write a CSV file atomically, in UTF-8 with \\n line endings.
 
     File names may contain bytes that are not UTF-8; they are written as \\udcXX.
     """

@@ -1,6 +1,6 @@
-"""One training per device: file locks on this machine, with a record of who holds each.
+"""One training run per device: file locks on this machine, with a record of each lock's holder.
 
-The operating system releases the lock of a process that ends, even by SIGKILL.
+The operating system releases the lock of a process that exits, even by SIGKILL.
 """
 
 import getpass
@@ -30,7 +30,7 @@ def hold(devices: Iterable[torch.device], log: Callable[[str], None]) -> Iterato
     """Hold the locks of `devices` inside the block, waiting for those that another process holds.
 
     Before a wait, `log` gets one line that names the holder. Locks are taken in the order of their
-    names, so that two trainings cannot deadlock. The environment variable CATDOG_LOCKS sets the
+    names, so that two training runs cannot deadlock. The environment variable CATDOG_LOCKS sets the
     folder of the lock files (default: catdog-locks in the temporary folder); empty, it disables
     locking.
     """
@@ -77,4 +77,4 @@ def _holder(record: Path) -> str:
         who = json.loads(record.read_text(encoding="utf-8"))
         return f"process {who['pid']} of {who['user']} in {who['folder']} since {who['since']}"
     except (OSError, ValueError, KeyError):  # the holder has not written its record yet
-        return "another training"
+        return "another training run"

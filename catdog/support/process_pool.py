@@ -1,4 +1,4 @@
-"""Worker processes: how many to use, results in order, and no orphans."""
+"""Pools of worker processes: their number, ordered results, and exit with the parent process."""
 
 import multiprocessing
 import os
@@ -18,12 +18,12 @@ def usable_cores() -> int:
     """Return the number of cores that this process may use.
 
     The environment variable CATDOG_WORKERS overrides it; CatdogError if that is not a positive
-    whole number.
+    integer.
     """
     if wanted := os.environ.get("CATDOG_WORKERS"):
         if not wanted.isdecimal() or int(wanted) < 1:
             raise CatdogError(
-                f"CATDOG_WORKERS: invalid value {wanted!r}; must be a whole number of at least 1"
+                f"CATDOG_WORKERS: invalid value {wanted!r}; must be an integer of at least 1"
             )
         return int(wanted)
     if hasattr(os, "sched_getaffinity"):
@@ -32,8 +32,8 @@ def usable_cores() -> int:
 
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
-    """Return a pool whose workers end when this process ends, even by SIGKILL."""
-    return ProcessPoolExecutor(workers, initializer=_end_with_parent)
+    """Return a pool whose workers exit when this process exits, even by SIGKILL."""
+    return ProcessPoolExecutor(workers, initializer=_exit_with_parent)
 
 
 def map_chunks(
@@ -42,7 +42,7 @@ def map_chunks(
     """Yield the results of `work` on each chunk, in order, computed by `workers` processes.
 
     At most four chunks per worker are pending at a time, so memory does not grow with the number
-    of chunks; Executor.map would submit all of them at once.
+    of chunks; Executor.map would submit all of them up front.
     """
     pending: deque[Future[list[Result]]] = deque()
     with process_pool(workers) as pool:
@@ -54,8 +54,8 @@ def map_chunks(
             yield from pending.popleft().result()
 
 
-def _end_with_parent() -> None:
-    """Start a thread that ends this worker as soon as its parent process has ended."""
+def _exit_with_parent() -> None:
+    """Start a thread that terminates this worker as soon as its parent process has exited."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # this runs in workers only
 

@@ -1,4 +1,4 @@
-"""Show the progress of a training: a bar on a terminal, plain log lines elsewhere."""
+"""Show the progress of training: a bar on a terminal, plain log lines elsewhere."""
 
 import sys
 from collections.abc import Iterator
@@ -20,10 +20,10 @@ class Progress:
         self._console.print(line, markup=False)
         self._console.file.flush()
 
-    def update(self, epoch: int, share: float) -> None:
-        """Move the bar to `share`, in [0, 1], of epoch `epoch`, counted from 1."""
+    def update(self, epoch: int, fraction: float) -> None:
+        """Move the bar to `fraction`, in [0, 1], of epoch `epoch`, counted from 1."""
         self._bar.update(
-            self._task, completed=epoch - 1 + share, description=f"epoch {epoch}/{self._epochs}"
+            self._task, completed=epoch - 1 + fraction, description=f"epoch {epoch}/{self._epochs}"
         )
 
 

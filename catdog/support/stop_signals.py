@@ -1,4 +1,4 @@
-"""Turn SIGTERM and SIGINT into a flag that a training checks where it can save its state."""
+"""Set a flag on SIGTERM and SIGINT, which training checks where it can save a checkpoint."""
 
 import signal
 import threading
@@ -12,30 +12,31 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class StopRequest:
     """A flag that is true once a stop signal has been received."""
 
-    def __init__(self, patient: bool = False) -> None:
+    def __init__(self, ignore_repeated: bool = False) -> None:
         self._received = False
-        self._patient = patient
+        self._ignore_repeated = ignore_repeated
 
     def __bool__(self) -> bool:
         """Return whether a signal has been received."""
         return self._received
 
     def handle_signal(self, number: int, frame: FrameType | None) -> None:
-        """Set the flag; unless `patient`, restore the default action for the next signal."""
+        """Set the flag; restore the default action for a second signal unless `ignore_repeated`."""
         self._received = True
-        if not self._patient:
+        if not self._ignore_repeated:
             signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
-def stop_request(patient: bool = False) -> Iterator[StopRequest]:
+def stop_request(ignore_repeated: bool = False) -> Iterator[StopRequest]:
     """Yield a StopRequest that SIGTERM and SIGINT set inside the block.
 
-    A second signal ends the process immediately, unless `patient`: under a launcher a process may
-    get one signal from the user and one from the launcher, which kills it in the end anyway.
-    Python handles signals in the main thread only; in any other thread the flag is never set.
+    A second signal terminates the process immediately, unless `ignore_repeated`: a process that a
+    launcher has started may get one signal from the user and one from the launcher, which later
+    sends SIGKILL. Python handles signals in the main thread only; in any other thread the flag is
+    never set.
     """
-    request = StopRequest(patient)
+    request = StopRequest(ignore_repeated)
     if threading.current_thread() is not threading.main_thread():
         yield request
         return

@@ -1,4 +1,4 @@
-"""Parse YAML exactly as DVC does, with errors of one line."""
+"""Parse YAML exactly as DVC does, with one-line errors."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def parse_yaml(text: str, source: str) -> Any:
         mark = getattr(cause, "problem_mark", None)
         line = f" in line {mark.line + 1}" if mark else ""
         problem = getattr(cause, "problem", None) or str(cause).partition("\n")[0]
-        raise CatdogError(f"{source}: invalid YAML{line}: {problem}; correct the file") from None
+        raise CatdogError(f"{source}: invalid YAML{line}: {problem}; fix the file") from None
 
 
 def parse_mapping(text: str, source: str) -> dict[str, Any]:

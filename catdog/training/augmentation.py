@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from catdog.params import Augmentation
 
-CROP_TRIES = 10  # as in torchvision's RandomResizedCrop, which then uses the whole (square) photo
+CROP_ATTEMPTS = 10  # as in torchvision's RandomResizedCrop; then the whole (square) photo is used
 PADDING = {"black": "zeros", "edge": "border", "mirror": "reflection"}
 # ITU-R BT.601 as in torchvision's rgb_to_grayscale, there rounded to a sum of 0.9999
 LUMA = (0.299, 0.587, 0.114)
@@ -59,13 +59,13 @@ def draw_crop_boxes(
 ) -> tuple[Tensor, Tensor]:
     """Return centres and half sides (N, 2; x then y) of random boxes inside [-1, 1]².
 
-    Area and log aspect ratio are uniform. Of ten boxes the first that fits is used, else the photo
-    (Szegedy et al. 2014, arXiv:1409.4842, as in torchvision's RandomResizedCrop).
+    Area and log aspect ratio are uniform. The first of ten random boxes that fits is used, or else
+    the whole photo (Szegedy et al. 2014, arXiv:1409.4842, as in torchvision's RandomResizedCrop).
     """
-    tries = (photos, CROP_TRIES)
-    area = _uniform(settings.crop_scale_min, settings.crop_scale_max, tries, generator)
+    attempts = (photos, CROP_ATTEMPTS)
+    area = _uniform(settings.crop_scale_min, settings.crop_scale_max, attempts, generator)
     widest = math.log(settings.crop_aspect)
-    aspect = torch.exp(_uniform(-widest, widest, tries, generator))
+    aspect = torch.exp(_uniform(-widest, widest, attempts, generator))
     sides = torch.stack([torch.sqrt(area * aspect), torch.sqrt(area / aspect)], dim=-1)
     fits = (sides <= 1).all(-1)
     first = fits.int().argmax(1)
@@ -84,7 +84,7 @@ def affine_maps(centre: Tensor, half: Tensor, flipped: Tensor, degrees: Tensor) 
     sign = 1 - 2 * flipped.float()
     radians = torch.deg2rad(degrees)
     cos, sin = torch.cos(radians), torch.sin(radians)
-    # A point p of the rotated photo was at R·p before, with y pointing down.
+    # Point p of the rotated photo is point R·p of the original one, with y pointing down.
     rotation = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], dim=1)
     scale = torch.stack([half[:, 0] * sign, half[:, 1]], -1)
     return torch.cat([rotation * scale[:, None, :], rotation @ centre[:, :, None]], dim=2)
@@ -101,8 +101,8 @@ def apply_transforms(
     """Return transformed, normalized photos (N, 3, S, S), float32, channels-last.
 
     `photos` are uint8 (N, 3, H, W); mean and std are of values in [0, 1]. Colour, scale and
-    normalization are composed into one matrix and one offset per photo, and cost one product. A CPU
-    transforms a few photos at a time, so that intermediate results stay in its cache.
+    normalization are composed into one matrix and one offset per photo, applied in one product. On
+    a CPU, a few photos are transformed at a time, so that intermediate results stay in its cache.
     """
     output = torch.empty((len(photos), image_size**2, 3), device=photos.device)
     by_x, by_y = grid_axes(transforms.affine, image_size)

@@ -1,4 +1,4 @@
-"""Seeded epochs of augmented batches, each prepared during the step before."""
+"""Augmented batches in a seeded random order; each is prepared during the previous step."""
 
 import math
 import time
@@ -28,8 +28,8 @@ class Batch:
     """(N,) int64"""
     photos: int
     """number of photos in the whole batch, of which N may be the shard of this process"""
-    seconds: float = 0.0
-    """that the training waited for this batch"""
+    waited: float = 0.0
+    """seconds that training waited for this batch"""
 
 
 def epoch_batches(
@@ -46,16 +46,16 @@ def epoch_batches(
 ) -> Iterator[Batch]:
     """Yield the batches of an epoch: every photo once, in random order, with new augmentation.
 
-    Order and transforms are drawn for the whole epoch from (seed, epoch) alone. Batch sizes differ
-    by at most one photo and do not exceed `batch_size`, so that an epoch does not end with a small
-    batch. With `first` the epoch begins at that batch. A process of a `group` gets its shard of
-    each. A helper thread prepares the next batch during a step.
+    Order and transforms of the whole epoch depend only on (seed, epoch). Batch sizes differ by at
+    most one photo and do not exceed `batch_size`, so that an epoch does not end with a small batch.
+    With `first` the epoch begins at that batch. A process of a `group` gets its shard of each. A
+    helper thread prepares the next batch during a step.
     """
     start = time.perf_counter()
     photos.set_size(image_size)
     generator = make_generator(seed, epoch)
     order = torch.randperm(len(photos), generator=generator)
-    # To the device once per epoch: on CUDA each copy waits for all queued steps.
+    # Copy to the device once per epoch: on CUDA each copy waits for all queued steps.
     transforms = augmentation.draw_transforms(settings, len(photos), generator)
     transforms = transforms[order].to(photos.labels.device)
     labels = photos.labels[order.to(photos.labels.device)]
@@ -72,7 +72,7 @@ def epoch_batches(
             yield Batch(inputs, labels[part], len(whole))
 
     for batch in _prefetch(make()):
-        batch.seconds = time.perf_counter() - start
+        batch.waited = time.perf_counter() - start
         yield batch
         start = time.perf_counter()
 
@@ -87,7 +87,7 @@ def _prefetch(made: Iterator[Batch]) -> Iterator[Batch]:
     """Yield what `made` yields, each prepared in a helper thread while the previous one is used."""
 
     def one_core() -> None:
-        # Of this thread and of later ones: the training thread keeps its own number.
+        # Applies to this thread and to threads started later; the training thread keeps its number.
         torch.set_num_threads(1)
 
     with ThreadPoolExecutor(1, thread_name_prefix="photos", initializer=one_core) as helper:

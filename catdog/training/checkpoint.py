@@ -1,7 +1,7 @@
 """A checkpoint file: tensors and numbers of a training state, written atomically.
 
-Checkpoints are outside every DVC out, since DVC deletes outs before it runs a stage. They are
-safetensors files with the plain numbers as JSON in the header: nothing is unpickled.
+Checkpoints are stored outside the DVC outputs, because DVC deletes those before it runs a stage.
+They are safetensors files with the plain numbers as JSON in the header: nothing is unpickled.
 """
 
 import json
@@ -19,7 +19,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that a training needs to continue after a step."""
+    """Everything that is needed to continue training after a step."""
 
     tensors: dict[str, Tensor]
     numbers: dict[str, Any]
@@ -28,7 +28,8 @@ class Snapshot:
 def save(path: Path, state: Snapshot) -> None:
     """Write a checkpoint atomically; raises OSError, as on a full disk.
 
-    A kill can leave a partial file in a hidden folder next to it, which `remove` deletes.
+    If the process is killed, a partial file may remain in a hidden folder next to it, which
+    `remove` deletes.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +43,7 @@ def save(path: Path, state: Snapshot) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a checkpoint, if it exists, and partial files that kills have left."""
+    """Delete a checkpoint, if it exists, and partial files left by killed processes."""
     path.unlink(missing_ok=True)
     for leftover in path.parent.glob(f".{path.name}.*"):
         shutil.rmtree(leftover)
@@ -73,7 +74,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
     """Restore the state that `flatten_optimizer` returned.
 
     Each tensor gets the memory layout of its parameter, which the file does not keep: the fused
-    optimizers iterate over both in memory order and would otherwise pair the wrong numbers.
+    optimizers iterate over both in memory order and would otherwise combine the wrong elements.
     """
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
@@ -86,12 +87,12 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def add_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors with `prefix:` before their names."""
     return {f"{prefix}:{name}": value for name, value in tensors.items()}
 
 
-def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def strip_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors whose names begin with `prefix:`, without the prefix."""
     start = f"{prefix}:"
     return {

@@ -1,8 +1,8 @@
-"""Data-parallel training: each process computes a shard of every batch, and the first one writes.
+"""Data-parallel training: each process computes a shard of every batch; rank 0 writes the outputs.
 
 The processes are started by torch.distributed's launcher (`catdog train --devices`, or torchrun),
 which sets the rank of each in its environment. Order and augmentation of the photos do not depend
-on their number.
+on the number of processes.
 """
 
 import os
@@ -40,7 +40,7 @@ class Group:
     """number of processes of its machine"""
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is rank 0, which writes the files and the log."""
         return self.rank == 0
 
@@ -75,13 +75,13 @@ class Group:
         if self.size == 1:
             return network
         with warnings.catch_warnings():
-            # torch 2.14 warns of an argument to be renamed; older versions lack the new name.
+            # torch 2.14 warns about a renamed argument; older versions do not have the new name.
             warnings.simplefilter("ignore", FutureWarning)
             # Buffers (norm statistics) are equal already, see sync_batch_norm.py. With
-            # find_unused_parameters (there are none) DDP does not rebuild gradient buckets after
-            # the first step. Their layout decides the order of summation, so a resumed training of
-            # three or more processes would otherwise differ in the last bit. pytorch/pytorch#153404
-            # proposes to rebuild them in this case, too.
+            # find_unused_parameters, although every parameter is used, DDP does not rebuild
+            # gradient buckets after the first step. Their layout decides the order of summation, so
+            # resumed training with three or more processes would otherwise differ in the last bit.
+            # pytorch/pytorch#153404 proposes to rebuild them in this case, too.
             return DistributedDataParallel(
                 network, broadcast_buffers=False, find_unused_parameters=True
             )
@@ -97,7 +97,7 @@ def from_environment() -> Group:
     return Group(rank, size, local_rank, local_size)
 
 
-def refuse_too_many(group: Group, photos: int) -> None:
+def check_batch_is_large_enough(group: Group, photos: int) -> None:
     """Raise CatdogError if the smallest batch, of `photos`, has fewer photos than processes."""
     if photos < group.size:
         raise CatdogError(
@@ -106,8 +106,8 @@ def refuse_too_many(group: Group, photos: int) -> None:
         )
 
 
-class LostContactError(CatdogError):
-    """Another process of the training has ended, so this one ends too."""
+class PeerExitedError(CatdogError):
+    """Another process of the training run has exited, so this one exits too."""
 
 
 @contextmanager
@@ -115,43 +115,43 @@ def joined(group: Group, device: torch.device, stop: StopRequest) -> Iterator[No
     """Connect the processes of a group, over NCCL on CUDA devices and over Gloo elsewhere.
 
     Waits until all have connected, also while one of them waits for its device. Raises Stopped if
-    `stop` is requested during the wait, and LostContactError if a process dies inside the context.
+    `stop` is requested during the wait, and PeerExitedError if another process exits unexpectedly.
     """
     if group.size == 1:
         yield
         return
     try:
-        store = _meet(group, stop)
+        store = _rendezvous(group, stop)
         if device.type == "cuda":
             torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=group.rank, world_size=group.size)
         yield
-        # Not after an error: it could wait for a process that has ended.
+        # Not after an error: it could wait for a process that has exited.
         dist.destroy_process_group()
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
-            raise LostContactError(
-                "another process of this training has ended; run the same command to resume "
-                "from the last checkpoint, if there is one"
+            raise PeerExitedError(
+                "another process of this training run exited unexpectedly; run the same command "
+                "to resume from the last checkpoint, if there is one"
             ) from None
         raise
 
 
-def _meet(group: Group, stop: StopRequest) -> Store:
+def _rendezvous(group: Group, stop: StopRequest) -> Store:
     """Return the store through which the processes connect, once all of them have joined."""
     stores = rendezvous("env://", group.rank, group.size, timeout=timedelta(days=7))
     store: Store = next(stores)[0]
     store.add("joined", 1)
     while store.add("joined", 0) < group.size:
         if stop:
-            raise Stopped("stopped before the training began")
+            raise Stopped("stopped before training started")
         time.sleep(0.1)
     return store
 
 
 def local_devices(device: Device, group: Group) -> list[torch.device]:
-    """Return the devices that the group computes on, on this machine; empty but for one process.
+    """Return the devices that the group uses on this machine, if this is local rank 0, else [].
 
     The process of local rank 0 locks them for all.
     """

@@ -1,4 +1,4 @@
-"""Floating-point operations of a training step, counted rather than estimated."""
+"""Count the floating-point operations of a training step."""
 
 import torch
 from torch.nn import functional as F

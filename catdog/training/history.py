@@ -1,4 +1,4 @@
-"""The history of a training: history.csv, timing.csv and the log, each one line per epoch."""
+"""The history of training: history.csv, timing.csv and the log, each with one line per epoch."""
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
@@ -21,16 +21,16 @@ class Epoch:
     best: int
     """1 if it was the best epoch so far"""
     pflop: float
-    """operations of training in this epoch, in units of 10¹⁵"""
+    """floating-point operations of training in this epoch, in units of 10¹⁵"""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One row of timing.csv, which is no DVC out: outs repeat to the byte, times do not."""
+    """One row of timing.csv, which is not a DVC output, because times are not reproducible."""
 
     epoch: int
     train_loss: float
-    """as in history.csv: it identifies the training that was timed"""
+    """as in history.csv: it identifies the training run that was timed"""
     seconds: float
     images_per_second: float
     waiting_share: float
@@ -55,7 +55,7 @@ def epoch_line(row: Epoch, timing: Timing, epochs: int) -> str:
 def cost_line(rows: Sequence[Epoch], timings: Sequence[Timing]) -> str:
     """Return the log line with the operations and the time of the whole training."""
     minutes = sum(timing.seconds for timing in timings) / 60
-    return f"cost: {total_pflop(rows):.4g} PFLOP of training, {minutes:.1f} minutes"
+    return f"training took {minutes:.1f} minutes and {total_pflop(rows):.4g} PFLOP"
 
 
 def total_pflop(rows: Sequence[Epoch]) -> float:

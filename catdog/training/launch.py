@@ -1,7 +1,7 @@
 """Start `catdog train` in several processes, with torch.distributed's launcher.
 
-The launcher watches the processes and ends all of them when one fails. Each records its exception
-in a file (torch.distributed.elastic's `record`), and the first cause is reported once.
+The launcher monitors the processes and terminates all of them when one fails. Each records its
+exception in a file (torch.distributed.elastic's `record`), and the first cause is reported once.
 """
 
 import logging
@@ -28,7 +28,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from catdog.errors import CatdogError, Stopped
 from catdog.support.process_pool import usable_cores
 from catdog.support.stop_signals import handled_by
-from catdog.training.distributed import LostContactError
+from catdog.training.distributed import PeerExitedError
 
 LAUNCHER = (
     "CATDOG_LAUNCHER"  # environment variable of the started processes: the process id of `launch`
@@ -40,8 +40,8 @@ RESUME = "run the same command to resume from the last checkpoint, if there is o
 def launch(count: int) -> None:
     """Run `catdog train` in `count` processes on this machine; return when all have finished.
 
-    They share the cores. On SIGTERM or Ctrl-C they save and stop; a second signal ends them at
-    once. Raises Stopped in both cases, and CatdogError if one of them fails.
+    They share the cores. On SIGTERM or Ctrl-C they save a checkpoint and stop; a second signal
+    kills them immediately. Raises Stopped in both cases, and CatdogError if one of them fails.
     """
     os.environ[LAUNCHER] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
@@ -58,30 +58,30 @@ def launch(count: int) -> None:
             raise _explain(error.failures, count, signals) from None
 
 
-def work_as_rank(work: Callable[[], None]) -> None:
+def run_as_rank(work: Callable[[], None]) -> None:
     """Run `work` in a process that a launcher has started; a failure is reported once.
 
     `launch` reports it from what is recorded here. Under torchrun rank 0 reports it, and torchrun
     prints what the others recorded.
     """
     if launcher := os.environ.get(LAUNCHER):
-        threading.Thread(target=_end_with_launcher, args=[int(launcher)], daemon=True).start()
+        threading.Thread(target=_exit_with_launcher, args=[int(launcher)], daemon=True).start()
     try:
-        record(_in_one_sentence)(work)
+        record(_as_catdog_error)(work)
     except CatdogError as error:
         if launcher or os.environ["RANK"] != "0":
             sys.exit(error.exit_code)
         raise
 
 
-def _in_one_sentence(work: Callable[[], None]) -> None:
+def _as_catdog_error(work: Callable[[], None]) -> None:
     try:
         work()
     except OSError as error:
         raise CatdogError(str(error)) from error
 
 
-def _end_with_launcher(launcher: int) -> None:
+def _exit_with_launcher(launcher: int) -> None:
     """Stop this process, as by SIGTERM, if the launcher has been killed.
 
     torch starts each process in its own session, so that a signal to the launcher's process group
@@ -133,7 +133,7 @@ def _forward_signals() -> Iterator[list[int]]:
         received.append(number)
         children = psutil.Process().children()
         if not children:
-            raise Stopped("stopped before the training began")
+            raise Stopped("stopped before training started")
         for child in children:
             with suppress(psutil.NoSuchProcess):
                 child.send_signal(signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
@@ -144,30 +144,30 @@ def _forward_signals() -> Iterator[list[int]]:
 
 def _explain(failures: Mapping[int, ProcessFailure], count: int, signals: list[int]) -> CatdogError:
     """Return the error to report for processes that failed, by rank: that of the first cause."""
-    rank, failure = min(failures.items(), key=_cause_first)
+    rank, failure = min(failures.items(), key=_root_cause_key)
     kind, text = _recorded(failure)
     if kind == Stopped.__name__:
         return Stopped(text)
-    if signals and (failure.exitcode < 0 or kind == LostContactError.__name__):
-        return Stopped(f"stopped at once; {RESUME}")
-    if kind in {CatdogError.__name__, LostContactError.__name__}:
+    if signals and (failure.exitcode < 0 or kind == PeerExitedError.__name__):
+        return Stopped(f"stopped immediately; {RESUME}")
+    if kind in {CatdogError.__name__, PeerExitedError.__name__}:
         return CatdogError(text)
     if kind:
         end = f"failed with {kind} (see above)"
     elif failure.exitcode < 0:
-        memory = ", perhaps out of memory" if -failure.exitcode == signal.SIGKILL else ""
+        memory = ", possibly out of memory" if -failure.exitcode == signal.SIGKILL else ""
         end = f"was killed by {failure.signal_name()}{memory}"
     else:
-        end = f"ended with exit code {failure.exitcode}"
+        end = f"exited with code {failure.exitcode}"
     who = f"process {rank + 1} of {count} (pid {failure.pid})"
     return CatdogError(f"{who} {end}; the other processes were stopped; {RESUME}")
 
 
-def _cause_first(item: tuple[int, ProcessFailure]) -> tuple[bool, int, int]:
+def _root_cause_key(item: tuple[int, ProcessFailure]) -> tuple[bool, int, int]:
     """Return a sort key: causes before their consequences (lost contact, torch's SIGTERM)."""
     rank, failure = item
     consequence = (
-        _recorded(failure)[0] == LostContactError.__name__ or failure.exitcode == -signal.SIGTERM
+        _recorded(failure)[0] == PeerExitedError.__name__ or failure.exitcode == -signal.SIGTERM
     )
     return consequence, failure.timestamp, rank
 
@@ -175,7 +175,7 @@ def _cause_first(item: tuple[int, ProcessFailure]) -> tuple[bool, int, int]:
 def _recorded(failure: ProcessFailure) -> tuple[str, str]:
     """Return name and text of the exception that ended a process; empty strings without one.
 
-    `record` writes `NAME: TEXT`; if it wrote nothing, torch makes up a text, which is ignored.
+    `record` writes `NAME: TEXT`; if it wrote nothing, torch generates a text, which is ignored.
     """
     message = failure.error_file_data.get("message")
     if not isinstance(message, dict):

@@ -14,9 +14,9 @@ def build_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """Return the optimizers of a network: one, or two with `muon`.
 
-    Norm layers and biases are decayed only with `decay_norm_and_bias`. The learning rate of the
-    weights in `slow` is multiplied by `factor`. Each parameter group keeps its highest learning
-    rate as `initial_lr`.
+    Weight decay applies to norm layers and biases only with `decay_norm_and_bias`. The learning
+    rate of the weights in `slow` is multiplied by `factor`. Each parameter group stores its maximum
+    learning rate as `initial_lr`.
     """
     slower = {id(weight) for weight in slow}
     weights = list(network.parameters())
@@ -57,7 +57,7 @@ def parameter_groups(
     """Return up to two parameter groups: with weight decay, and without.
 
     Norm scales and biases are the parameters of one dimension. Decaying them costs accuracy in
-    short trainings (He et al. 2018, arXiv:1812.01187, section 3.1).
+    short training runs (He et al. 2018, arXiv:1812.01187, section 3.1).
     """
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
@@ -70,8 +70,8 @@ def parameter_groups(
 def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:
     """Return the weights for Muon: of all conv and linear layers except the first and the last.
 
-    Muon is meant for matrices between hidden features; input and output layers do better with
-    another optimizer (https://kellerjordan.github.io/posts/muon/).
+    Muon is designed for the weight matrices of hidden layers; another optimizer works better for
+    the first and the last layer (https://kellerjordan.github.io/posts/muon/).
     """
     layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     return [cast(nn.Parameter, layer.weight) for layer in layers[1:-1]]
@@ -80,8 +80,9 @@ def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:
 class ConvMuon(torch.optim.Muon):
     """torch's Muon, extended from matrices to conv weights: one row per output channel.
 
-    It updates matrix views of the weights, so the weights must keep their memory (they do, unless
-    they are moved to another device). Unnecessary once torch's does it: pytorch/pytorch#166209.
+    It updates matrix views of the weights, so the weights must not be reallocated, as when they are
+    moved to another device. Unnecessary once torch's Muon supports conv weights:
+    pytorch/pytorch#166209.
     """
 
     def __init__(self, groups: list[dict[str, Any]], momentum: float) -> None:
@@ -112,7 +113,7 @@ def as_matrix(weight: Tensor, like: Tensor | None = None) -> Tensor:
 
 
 def set_lr(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:
-    """Set the learning rate of each parameter group to `factor` times its highest."""
+    """Set the learning rate of each parameter group to `factor` times its maximum."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor

@@ -1,4 +1,4 @@
-"""What a finished training leaves: the model with its card, history.csv and timing.csv."""
+"""Write the outputs of training: the model with its card, history.csv and timing.csv."""
 
 from pathlib import Path
 

@@ -21,9 +21,9 @@ OVERSAMPLING = 1.25
 class PhotoStore:
     """The training photos at the size of the current epoch, resident on the device if they fit.
 
-    A photo is resized when it is first needed at a size, and stays resident if all of them fit: so
-    the work is spread over the steps of an epoch. If they do not fit, it is resized each time.
-    Copies to CUDA use pinned memory, so that they do not block.
+    A photo is resized when it is first used at an image size, so that the work is spread over the
+    steps of an epoch, and stays resident if all photos fit. If they do not fit, photos are resized
+    each time they are used. Copies to CUDA use pinned memory, so that they do not block.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class PhotoStore:
                 yield self._resize(order[part])
 
     def _load(self, chosen: Tensor) -> None:
-        """Make photos resident that are not yet."""
+        """Resize and load the photos that are not resident yet."""
         new = chosen[~self._loaded[chosen]]
         if len(new):
             self._resident.index_copy_(0, new.to(self._device), self._resize(new))
@@ -105,7 +105,7 @@ class PhotoStore:
 
 
 def resize_threads(device: torch.device) -> int:
-    """Return how many threads resize photos during training; a CPU needs the others itself."""
+    """Return how many threads resize photos; on a CPU, the other threads train."""
     return 1 if device.type == "cpu" else torch.get_num_threads()
 
 

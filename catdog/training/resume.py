@@ -1,8 +1,9 @@
-"""Exact resume: a training that was stopped or killed continues from its last checkpoint.
+"""Exact resume: training that was stopped or killed continues from its last checkpoint.
 
-It ends with the same bytes as if it had never stopped, since a checkpoint holds all that changes
-(state.py), random draws do not depend on earlier ones (seeds.py), and a checkpoint is found only by
-a training with the same params, photos, code and arithmetic.
+The results are byte-identical to those of uninterrupted training, because a checkpoint contains the
+complete state (state.py), random numbers do not depend on earlier ones (seeds.py), and a checkpoint
+is used only if params, photos, code, device, precision and numbers of processes and threads are the
+same.
 """
 
 import hashlib
@@ -20,11 +21,11 @@ from catdog.training.distributed import Group
 from catdog.training.state import TrainingState
 
 PACKAGE = Path(__file__).parents[1]
-SAVE_EVERY = 60.0  # seconds of work that a kill may cost, at most, in epochs that take longer
+SAVE_EVERY = 60.0  # seconds between checkpoints within an epoch
 
 
 class CheckpointFile:
-    """Saves the state of a training to one file, and restores it from there."""
+    """Saves the training state to one file, and restores it from there."""
 
     def __init__(self, path: Path, state: TrainingState, group: Group) -> None:
         self.path, self._state, self._group = path, state, group
@@ -32,7 +33,7 @@ class CheckpointFile:
 
     def restore(self) -> bool:
         """Restore the state from the checkpoint; return whether there was one."""
-        saved = self._group.broadcast(checkpoint.load(self.path) if self._group.first else None)
+        saved = self._group.broadcast(checkpoint.load(self.path) if self._group.is_main else None)
         if saved is None:
             return False
         self._state.restore(saved)
@@ -40,26 +41,26 @@ class CheckpointFile:
 
     @property
     def due(self) -> bool:
-        """Whether the last one is more than SAVE_EVERY seconds old."""
+        """Whether the last checkpoint is more than SAVE_EVERY seconds old."""
         return time.monotonic() > self._saved + SAVE_EVERY
 
     def save(self) -> None:
-        """Write a checkpoint; the state is the same in all processes, so the first one does."""
-        if self._group.first:
+        """Write a checkpoint; only rank 0 does, because the state is the same in all processes."""
+        if self._group.is_main:
             checkpoint.save(self.path, self._state.snapshot())
         self._saved = time.monotonic()
 
     def remove(self) -> None:
-        """Delete the checkpoint of a finished training."""
-        if self._group.first:
+        """Delete the checkpoint of a finished training run."""
+        if self._group.is_main:
             checkpoint.remove(self.path)
 
 
 def checkpoint_path(params: Params, prepared: Path, device: Device, group: Group) -> Path:
-    """Return the path of the checkpoint of this training, relative to the project.
+    """Return the path of the checkpoint of this training run, relative to the project.
 
-    Its name is a hash of params, photos, initial weights, code and arithmetic: nothing else finds
-    it. Raises CatdogError if there is no such weights file.
+    Its name is a hash of params, photos, initial weights, code, device, precision and numbers of
+    processes and threads. Raises CatdogError if the weights file does not exist.
     """
     settings = params.model_dump_json(exclude={"evaluate"})
     photos = (prepared / "photos.csv").read_bytes() + (prepared / "stats.json").read_bytes()
@@ -69,14 +70,14 @@ def checkpoint_path(params: Params, prepared: Path, device: Device, group: Group
     machine = f"{kind} {device.dtype} {torch.__version__} {group.size}"
     if kind == "cpu":  # the number of threads decides in which order sums are added
         machine += f" {torch.get_num_threads()}"
-    key = key_of(settings, photos, weights, machine)
+    key = checkpoint_key(settings, photos, weights, machine)
     return CHECKPOINTS / f"{key}.safetensors"
 
 
-def key_of(*parts: str | bytes) -> str:
+def checkpoint_key(*parts: str | bytes) -> str:
     """Return a hash (24 hexadecimal digits) of `parts` and of the code of prepare and train.
 
-    With another version of the code a training does not find this one's checkpoints.
+    After a change of the code, training does not find the checkpoints of the old code.
     """
     digest = hashlib.sha256()
     folders = {*PREPARE_CODE, *TRAIN_CODE}

@@ -1,4 +1,4 @@
-"""What changes over the training: the learning rate and the size of the photos."""
+"""The schedules of the learning rate and of the image size."""
 
 import math
 
@@ -6,11 +6,11 @@ from catdog.params import Schedule
 
 
 def lr_factor(settings: Schedule, progress: float) -> float:
-    """Return the factor on optimizer.lr at `progress`, in [0, 1), through the training.
+    """Return the multiplier of optimizer.lr at `progress`, the completed fraction of training.
 
-    It depends only on its arguments, so a checkpoint holds no state of it. one_cycle: Smith & Topin
-    2017, arXiv:1708.07120, with one linear decay; cosine: Loshchilov & Hutter 2016,
-    arXiv:1608.03983, after a linear warm-up.
+    It depends only on its arguments, so a checkpoint contains no state of it. one_cycle: Smith &
+    Topin 2017, arXiv:1708.07120, with one linear decay; cosine: Loshchilov & Hutter 2016,
+    arXiv:1608.03983, after a linear warmup.
     """
     if settings.name == "constant":
         return 1.0
@@ -28,13 +28,13 @@ def image_size_at(
 ) -> int:
     """Return the side of the training photos (`start`, `end`, or a multiple of 16), in pixels.
 
-    `progress`, `grow_from` and `grow_until` are shares of the training in [0, 1]. The side grows
-    linearly from `start` at `grow_from` to `end` at `grow_until`: progressive
-    resizing, as in ffcv's rn50 example (https://github.com/libffcv/ffcv-imagenet).
+    `progress`, `grow_from` and `grow_until` are fractions of training in [0, 1]. The side grows
+    linearly from `start` at `grow_from` to `end` at `grow_until`: progressive resizing, as in
+    ffcv's rn50 example (https://github.com/libffcv/ffcv-imagenet).
     """
     if progress >= grow_until:
         return end
     if progress <= grow_from:
         return start
-    share = (progress - grow_from) / (grow_until - grow_from)
-    return max(start, min(end, round((start + share * (end - start)) / 16) * 16))
+    grown = (progress - grow_from) / (grow_until - grow_from)
+    return max(start, min(end, round((start + grown * (end - start)) / 16) * 16))

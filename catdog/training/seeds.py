@@ -1,13 +1,13 @@
-"""Seeds are derived from numbers and never from a running state, so that any draw can be repeated.
+"""Seeds are derived from numbers, not from generator state, so that any draw can be repeated.
 
 Order and augmentation of an epoch depend on (seed, epoch), the initial weights on the seed, and the
-dropout of a step on (seed, epoch, step, rank): each process drops out features of other photos.
+dropout of a step on (seed, epoch, step, rank): each process uses a different dropout mask.
 """
 
 import numpy as np
 import torch
 
-INITIAL, STEP = 1, 2  # purposes of seeds, besides the order and augmentation of an epoch
+INITIAL, STEP = 1, 2  # random streams in addition to the order and augmentation of an epoch
 
 
 def derive_seed(*numbers: int) -> int:

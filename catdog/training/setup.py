@@ -1,4 +1,4 @@
-"""The network before the first step, and which of its parameters learn slowly."""
+"""The network before the first step, and its backbone, which has a lower learning rate."""
 
 import torch
 from torch import nn

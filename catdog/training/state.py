@@ -1,4 +1,4 @@
-"""Everything that changes while a training runs: what a checkpoint holds."""
+"""The training state: everything that changes during training, and that a checkpoint contains."""
 
 from dataclasses import astuple, dataclass
 
@@ -24,10 +24,10 @@ class EpochTotals:
 
 
 class TrainingState:
-    """Network, moving average, optimizers, selected weights and history of a training.
+    """Network, moving average, optimizers, selected weights and history.
 
-    With an `ema_decay` above 0 a moving average of the weights is updated after each step. It is
-    then what is evaluated and saved as the model.
+    With an `ema_decay` above 0 a moving average of the weights is updated after each step. The
+    averaged weights are then used for validation and saved as the model.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class TrainingState:
             self.average.update_parameters(self.network)
 
     def select_weights(self) -> None:
-        """Select the present weights: keep a copy of them."""
+        """Select the current weights: keep a copy of them."""
         weights = self.evaluated_network.state_dict()
         self.selected_weights = {name: value.detach().clone() for name, value in weights.items()}
 
@@ -70,43 +70,44 @@ class TrainingState:
         self.totals = self._no_totals()
 
     def position(self, steps_per_epoch: int) -> str:
-        """Return how far the training is, such as `epoch 3 and 5 of 15 steps`."""
-        step = self.totals.step
-        inside = f" and {step} of {steps_per_epoch} steps" if step else ""
-        return f"epoch {len(self.history)}{inside}"
+        """Return the progress: the last finished epoch or step, as in `step 5 of 15 in epoch 4`."""
+        step, epochs = self.totals.step, len(self.history)
+        if step:
+            return f"step {step} of {steps_per_epoch} in epoch {epochs + 1}"
+        return f"epoch {epochs}"
 
     def snapshot(self) -> checkpoint.Snapshot:
         """Return a copy of the state, as tensors and plain numbers."""
         tensors = {
-            **checkpoint.prefixed("network", self.network.state_dict()),
-            **checkpoint.prefixed("selected", self.selected_weights),
+            **checkpoint.add_prefix("network", self.network.state_dict()),
+            **checkpoint.add_prefix("selected", self.selected_weights),
             "sums": self.totals.sums,
         }
         for index, optimizer in enumerate(self.optimizers):
             flat = checkpoint.flatten_optimizer(optimizer)
-            tensors |= checkpoint.prefixed(f"optimizer{index}", flat)
+            tensors |= checkpoint.add_prefix(f"optimizer{index}", flat)
         if self.average is not None:
-            tensors |= checkpoint.prefixed("average", self.average.state_dict())
+            tensors |= checkpoint.add_prefix("average", self.average.state_dict())
         totals = self.totals
         numbers = {
             "history": [astuple(row) for row in self.history],
             "timings": [astuple(row) for row in self.timings],
             "totals": [totals.step, totals.flops, totals.seconds, totals.waited],
         }
-        # Tensors of a file must not share memory, as present and selected weights may.
+        # Tensors of a file must not share memory, as current and selected weights may.
         return checkpoint.Snapshot(
             {name: value.clone() for name, value in tensors.items()}, numbers
         )
 
     def restore(self, saved: checkpoint.Snapshot) -> None:
         """Continue from a snapshot."""
-        self.network.load_state_dict(checkpoint.with_prefix("network", saved.tensors))
+        self.network.load_state_dict(checkpoint.strip_prefix("network", saved.tensors))
         if self.average is not None:
-            self.average.load_state_dict(checkpoint.with_prefix("average", saved.tensors))
+            self.average.load_state_dict(checkpoint.strip_prefix("average", saved.tensors))
         for index, optimizer in enumerate(self.optimizers):
-            flat = checkpoint.with_prefix(f"optimizer{index}", saved.tensors)
+            flat = checkpoint.strip_prefix(f"optimizer{index}", saved.tensors)
             checkpoint.restore_optimizer(optimizer, flat)
-        self.selected_weights = checkpoint.with_prefix("selected", saved.tensors)
+        self.selected_weights = checkpoint.strip_prefix("selected", saved.tensors)
         self.history = [Epoch(*row) for row in saved.numbers["history"]]
         self.timings = [Timing(*row) for row in saved.numbers["timings"]]
         sums = saved.tensors["sums"].to(self.device)

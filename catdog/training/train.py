@@ -1,4 +1,4 @@
-"""Stage 2: arrays become a model. `train` is the stage, `Trainer` the training loop."""
+"""Stage 2: train the model. `train` runs the stage, `Trainer` implements the training loop."""
 
 import math
 import time
@@ -14,7 +14,7 @@ from catdog.dataset.prepared import read_split
 from catdog.errors import CatdogError, Stopped
 from catdog.model import networks, pretrained
 from catdog.model.card import ModelCard
-from catdog.model.devices import Device, compute_deterministically, describe, pick_device
+from catdog.model.devices import Device, describe, pick_device, use_deterministic_algorithms
 from catdog.model.normalization import pick_normalization
 from catdog.params import Params
 from catdog.support import device_lock
@@ -31,24 +31,24 @@ from catdog.training.setup import backbone_parameters, initial_network
 from catdog.training.state import TrainingState
 from catdog.training.validation import Validation
 
-DIVERGED = 100.0  # times the loss of guessing: a training does not recover from there
+DIVERGED = 100.0  # times the loss of random guessing: above it, training does not recover
 
 
 def train(params: Params, prepared: Path, models: Path, history_file: Path) -> list[Epoch]:
     """Train as `params` says; write the model to `models` and one row per epoch to `history_file`.
 
-    A training that was stopped or killed continues from its last checkpoint. Returns the history.
-    Raises Stopped on SIGTERM or Ctrl-C, after saving, and CatdogError if the training diverges.
-    Processes that torch.distributed's launcher started train together.
+    Training that was stopped or killed continues from its last checkpoint. Returns the history.
+    Raises Stopped on SIGTERM or Ctrl-C, after saving a checkpoint, and CatdogError if training
+    diverges. Processes that torch.distributed's launcher started train together.
     """
-    compute_deterministically()
+    use_deterministic_algorithms()
     group = distributed.from_environment()
     device = pick_device(params.train.precision, local_rank=group.local_rank)
     with (
-        progress_bar(params.train.epochs, quiet=not group.first) as progress,
-        # A signal ends the wait for the lock at once: there is nothing to save yet.
-        device_lock.hold(local_devices(device, group), progress.log if group.first else print),
-        stop_request(patient=group.size > 1) as stop,
+        progress_bar(params.train.epochs, quiet=not group.is_main) as progress,
+        # While waiting for the lock, a signal terminates immediately: there is nothing to save yet.
+        device_lock.hold(local_devices(device, group), progress.log if group.is_main else print),
+        stop_request(ignore_repeated=group.size > 1) as stop,
         distributed.joined(group, device.torch_device, stop),
     ):
         trainer = Trainer(params, prepared, device, group)
@@ -72,14 +72,14 @@ def train(params: Params, prepared: Path, models: Path, history_file: Path) -> l
                 history.epoch_line(state.history[-1], state.timings[-1], params.train.epochs)
             )
         progress.log(history.cost_line(state.history, state.timings))
-        if group.first:
+        if group.is_main:
             outputs.write_outputs(state, trainer.card(), models, history_file)
         checkpoint.remove()
     return state.history
 
 
 class Trainer:
-    """One training: its settings, photos and device, and the state that changes."""
+    """One training run: its settings, photos and device, and the state that changes."""
 
     def __init__(
         self, params: Params, prepared: Path, device: Device, group: Group = SINGLE
@@ -90,7 +90,7 @@ class Trainer:
         self.normalization = pick_normalization(params, prepared)
         self.photos = PhotoStore(split.photos, split.labels, device.torch_device)
         self.steps_per_epoch = batches.steps_per_epoch(len(self.photos), params.train.batch_size)
-        distributed.refuse_too_many(group, len(self.photos) // self.steps_per_epoch)
+        distributed.check_batch_is_large_enough(group, len(self.photos) // self.steps_per_epoch)
         self.validation = Validation(
             params.train, read_split(prepared, "val"), self.normalization, device, group
         )
@@ -109,7 +109,7 @@ class Trainer:
     def train_epoch(self) -> Iterator[float]:
         """Train the remaining steps of the current epoch.
 
-        Yields the share of the epoch that is done after each step, in (0, 1]. At that moment the
+        Yields the completed fraction of the epoch after each step, in (0, 1]. At that moment the
         state is consistent, so that it can be saved.
         """
         epoch, totals = len(self.state.history), self.state.totals
@@ -117,13 +117,13 @@ class Trainer:
         start = time.perf_counter()
         for batch in self.epoch_batches(epoch, image_size, totals.step):
             optimizers.set_lr(self.state.optimizers, self._lr_factor(epoch, totals.step))
-            # The rank is in the seed since each process drops out features of other photos.
-            purpose = (epoch, STEP, totals.step, self.group.rank)
-            torch.manual_seed(derive_seed(self.params.train.seed, *purpose))
+            # The seed includes the rank, so that each process uses a different dropout mask.
+            stream = (epoch, STEP, totals.step, self.group.rank)
+            torch.manual_seed(derive_seed(self.params.train.seed, *stream))
             totals.sums += self.group.all_reduce(self.train_step(batch))
             totals.step += 1
             totals.flops += self.flops.count(batch.photos, image_size, frozen)
-            totals.waited += batch.seconds
+            totals.waited += batch.waited
             now = time.perf_counter()
             totals.seconds, start = totals.seconds + now - start, now
             yield totals.step / self.steps_per_epoch
@@ -147,16 +147,16 @@ class Trainer:
     def end_epoch(self) -> None:
         """Validate, select the weights if they are the best so far, and add to the history.
 
-        Raises CatdogError if the training has diverged.
+        Raises CatdogError if training has diverged.
         """
         state, epoch = self.state, len(self.state.history)
         start, totals, image_size = time.perf_counter(), state.totals, self.image_size(epoch)
         loss, accuracy = (totals.sums / len(self.photos)).tolist()
-        self._refuse_divergence(loss)
+        self._check_divergence(loss)
         val_loss, val_accuracy = self.validation.evaluate(
             state.evaluated_network, image_size, self.final_image_size
         )
-        self._refuse_divergence(val_loss)
+        self._check_divergence(val_loss)
         best = self._is_best(image_size, val_loss)
         if best or self.params.train.select == "last":
             state.select_weights()
@@ -186,9 +186,11 @@ class Trainer:
 
         All processes receive the signal, but at different steps: the first one stops them all.
         """
-        if stop and self.group.first:
+        if stop and self.group.is_main:
             place = self.state.position(self.steps_per_epoch)
-            raise Stopped(f"stopped after {place}, state saved; run the same command to resume")
+            raise Stopped(
+                f"stopped after {place}; checkpoint saved; run the same command to resume"
+            )
 
     def card(self) -> ModelCard:
         """Return the content of model.json."""
@@ -221,7 +223,7 @@ class Trainer:
         pretrained.freeze(self.state.network, frozen)
         if self.forward is None or frozen != self.frozen:
             self.forward, self.frozen = self.group.wrap(self.state.network), frozen
-            if self.device.torch_device.type == "cuda":  # on a CPU compiling does not pay
+            if self.device.torch_device.type == "cuda":  # not faster on a CPU
                 self.forward = cast(nn.Module, torch.compile(self.forward))
         return frozen
 
@@ -251,7 +253,7 @@ class Trainer:
         before = [row.val_loss for row in self.state.history if row.image_size == final]
         return image_size == final and round(val_loss, 6) < min(before, default=math.inf)
 
-    def _refuse_divergence(self, loss: float) -> None:
+    def _check_divergence(self, loss: float) -> None:
         if not loss < DIVERGED * math.log(len(self.classes)):
             epoch = len(self.state.history) + 1
             raise CatdogError(

@@ -1,4 +1,4 @@
-"""Loss and accuracy on the validation split, after each epoch."""
+"""Loss and accuracy on the validation set, after each epoch."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from catdog.training.distributed import Group
 
 
 class Validation:
-    """The validation split, of which each process of a group evaluates a shard."""
+    """The validation set; each process of a group evaluates one shard of it."""
 
     def __init__(
         self,
@@ -39,8 +39,8 @@ class Validation:
         """Return mean loss and accuracy of a network that is trained at `image_size` pixels.
 
         There is no augmentation. While the training photos are smaller than their final size, the
-        validation photos are smaller in proportion. Mirror images are not averaged: that would take
-        twice as long.
+        validation photos are scaled down in proportion. There is no averaging over horizontal
+        flips, which would take twice as long.
         """
         settings = self._settings
         scaled = round(settings.eval_image_size * image_size / final_image_size)

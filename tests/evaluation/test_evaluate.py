@@ -1,4 +1,4 @@
-"""Stage 3: from a prepared folder and a saved model to every file it writes."""
+"""Stage 3: all output files for a prepared dataset and a saved model."""
 
 import csv
 import hashlib
@@ -78,7 +78,7 @@ def make_photos(photos: int, side: int) -> npt.NDArray[np.uint8]:
 
 
 def make_run(folder: Path, classes: list[str], photos: int) -> Run:
-    """Write `photos` synthetic test photos, two rejected files per class, an untrained model."""
+    """Write `photos` synthetic test photos, two refused files per class, an untrained model."""
     prepared = folder / "prepared"
     prepared.mkdir(parents=True)
     pixels = make_photos(photos, SIDE)
@@ -249,6 +249,6 @@ def test_an_empty_test_split_is_an_error(tmp_path: Path) -> None:
 def test_a_missing_history_is_an_error(tmp_path: Path) -> None:
     run = make_run(tmp_path, ["cat", "dog"], photos=4)
     (tmp_path / "history.csv").unlink()
-    with pytest.raises(CatdogError, match=r"history\.csv: missing training history"):
+    with pytest.raises(CatdogError, match=r"history\.csv: no such file; run `dvc repro train`"):
         run.evaluate()
     assert not run.reports.exists()

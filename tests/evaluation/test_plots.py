@@ -46,7 +46,7 @@ def test_a_plot_without_photos_can_be_drawn(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "mistakes.png").size[0] == 1000
 
 
-def test_the_confusion_matrix_shows_counts_and_shares() -> None:
+def test_the_confusion_matrix_shows_counts_and_percentages() -> None:
     figure = plots.draw_confusion({"cat": {"cat": 3, "dog": 1}, "dog": {"cat": 0, "dog": 2}})
     assert texts(figure) == ["3\n75.0 %", "1\n25.0 %", "0\n0.0 %", "2\n100.0 %"]
 

@@ -61,7 +61,7 @@ def test_the_page_escapes_class_names(page: str) -> None:
     assert "accuracy of &lt;b&gt;cat&lt;/b&gt;" in page
 
 
-def test_the_page_needs_no_other_file_and_no_network(page: str) -> None:
+def test_the_page_is_self_contained(page: str) -> None:
     sources = re.findall(r"""(?:src|href|srcset|action)\s*=\s*["']?([^"'\s>]*)""", page)
     assert sources
     assert all(source.startswith("data:image/png;base64,") for source in sources)
@@ -73,7 +73,7 @@ def test_the_page_fits_a_narrow_screen(page: str) -> None:
     assert re.search(r"img \{[^}]*max-width: 100%", page)
 
 
-def test_the_page_shows_params_as_params_yaml_writes_them(page: str) -> None:
+def test_the_page_formats_params_as_in_params_yaml(page: str) -> None:
     shown = dict(re.findall(r'<tr><th scope="row">([a-z_.]+)</th><td>(.*?)</td></tr>', page))
     assert shown["train.epochs"] == str(PARAMS.train.epochs)
     assert shown["model.residual.width"] == str(PARAMS.model.residual.width)

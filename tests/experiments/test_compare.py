@@ -198,7 +198,7 @@ def test_only_the_params_that_differ_are_shown(project: Path) -> None:
     assert compare.compare(["HEAD", "good"]).params == {"train.right": [150, 180]}
 
 
-def test_the_photos_with_a_changed_outcome_are_listed(project: Path) -> None:
+def test_the_photos_with_changed_predictions_are_listed(project: Path) -> None:
     found = compare.compare(["good", "HEAD"])
     assert [photo.path for photo in found.right_to_wrong][:2] == ["dog/151.jpg", "cat/152.jpg"]
     assert len(found.right_to_wrong) == 30 and not found.wrong_to_right
@@ -229,7 +229,7 @@ def test_a_commit_is_shown_with_ten_digits(project: Path) -> None:
 
 
 def test_a_revision_cannot_be_compared_with_itself(project: Path) -> None:
-    with pytest.raises(CatdogError, match="good: named 2 times; name two different revisions"):
+    with pytest.raises(CatdogError, match="good: given 2 times; pass two different revisions"):
         difference_between("good", "good")
 
 
@@ -284,7 +284,7 @@ def test_changed_photos_are_reported_without_the_photo_table_too(project: Path) 
             path.unlink()
     changes = compare.compare(["main", "splits", "photos"]).data
     assert [change.name for change in changes] == ["splits", "photos"]
-    assert all("lacks data/prepared/photos.csv" in change.unknown for change in changes)
+    assert all(change.unknown.startswith("data/prepared/photos.csv of ") for change in changes)
 
 
 def test_a_project_without_a_photo_table_can_be_compared(project: Path) -> None:
@@ -318,7 +318,7 @@ def test_one_common_photo_is_not_enough_to_compare_settings(project: Path) -> No
         dvc(project, "repro", "-q")
         tiny_project.commit(project, f"One photo in common, seed {seed}")
         git(project, "tag", f"one{seed}")
-    with pytest.raises(CatdogError, match="only one test photo in common"):
+    with pytest.raises(CatdogError, match="requires at least two test photos in common, found 1"):
         compare.compare(["good", "one1"], seeds=True)
 
 
@@ -328,7 +328,7 @@ def test_metrics_of_an_earlier_model_are_noted(project: Path) -> None:
     model["md5"] = "0" * 32 + ".dir"
     (project / "dvc.lock").write_text(yaml.safe_dump(lock))
     [note] = compare.compare([]).notes
-    assert "workspace: metrics are older than data/prepared" in note
+    assert "workspace: metrics are outdated: changed since the evaluation: data/prepared" in note
 
 
 def test_an_accuracy_without_bounds_has_no_interval(project: Path) -> None:
@@ -343,7 +343,10 @@ def test_metrics_older_than_the_params_are_noted(project: Path) -> None:
     text = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(text.replace("right: 150", "right: 20"))
     [note] = compare.compare([]).notes
-    assert "workspace: metrics are older than params.yaml (train.right)" in note
+    assert (
+        "workspace: metrics are outdated: changed since the evaluation: params.yaml (train.right)"
+        in note
+    )
 
 
 def test_metrics_of_another_evaluation_are_noted(project: Path) -> None:
@@ -430,7 +433,7 @@ def test_seeds_are_found_where_experiments_of_two_commits_share_a_name(project: 
     assert [run.params["train.seed"] for run in found.settings[1].runs] == [1, 2, 3, 4]
 
 
-def test_runs_with_doubtful_metrics_do_not_count_as_replicates(project: Path) -> None:
+def test_runs_with_inconsistent_metrics_are_not_replicates(project: Path) -> None:
     """A branch checked out without its DVC outputs, and one whose params changed after its run."""
     params = "prepare:\n  test: 200\ntrain:\n  seed: {}\n  right: 160\n  lr: 1e-05\n"
     for seed in (1, 2, 4, 3):
@@ -449,7 +452,7 @@ def test_runs_with_doubtful_metrics_do_not_count_as_replicates(project: Path) ->
         for run in found.settings[0].runs
     ]
     assert first_correct == [1, 2, 3]  # the seeds
-    assert any(note.startswith("skipped: s4: metrics are older") for note in found.notes)
+    assert any(note.startswith("skipped: s4: metrics are outdated") for note in found.notes)
 
 
 def test_an_invalid_yaml_file_is_reported_in_one_line(project: Path) -> None:
@@ -463,7 +466,7 @@ def test_an_invalid_yaml_file_is_reported_in_one_line(project: Path) -> None:
 
 @pytest.mark.parametrize("stale", [False, True])
 def test_minutes_are_those_of_the_training_in_the_workspace(project: Path, stale: bool) -> None:
-    """Times are not a DVC output: a training restored from the cache leaves those of the last."""
+    """Times are not a DVC output: restoring results from the cache leaves those of the last run."""
     (project / "reports/train").mkdir()
     losses = ("0.5", "0.4")
     rows = "".join(f"{epoch},{loss}\n" for epoch, loss in enumerate(losses, 1))
@@ -503,7 +506,7 @@ def test_metrics_older_than_a_folder_of_code_are_noted(project: Path, committed:
         tiny_project.commit(project, "Edited and not run")
     name = "HEAD" if committed else "workspace"
     [note] = compare.compare(["HEAD", "good"] if committed else []).notes
-    assert f"{name}: metrics are older than code/evaluate; " in note
+    assert f"{name}: metrics are outdated: changed since the evaluation: code/evaluate; " in note
 
 
 @pytest.mark.parametrize("edited", [False, True])

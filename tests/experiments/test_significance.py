@@ -143,7 +143,7 @@ def test_comparing_single_runs_of_equal_settings_finds_false_differences() -> No
     assert np.mean(significant) > 0.3
 
 
-def test_of_equal_models_one_is_excluded_in_at_most_5_percent_of_the_rankings() -> None:
+def test_at_most_5_percent_of_rankings_exclude_one_of_several_equal_models() -> None:
     generator = np.random.default_rng(4)
     excluded = 0
     for _ in range(300):

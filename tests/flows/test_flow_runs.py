@@ -17,7 +17,7 @@ from flows.runs.stage_output import outcome_in
 from flows.runs.stages import dvc_commands, run_stage
 from tests.helpers.flow_commands import ROOT, FlowCommand, experiments, log_of_ended, workspaces
 from tools import tiny_project
-from tools.tiny_project import METRICS, dvc, dvc_says, git
+from tools.tiny_project import METRICS, dvc, dvc_output, git
 
 
 class Finished(NamedTuple):
@@ -49,7 +49,7 @@ def test_flow_runs_the_three_stages_and_returns_the_metrics(finished: Finished) 
 
 
 def test_result_is_an_experiment_with_the_requested_params(finished: Finished) -> None:
-    table = json.loads(dvc_says(finished.project, "exp", "show", "--json"))
+    table = json.loads(dvc_output(finished.project, "exp", "show", "--json"))
     (result,) = [
         row["revs"][0]
         for commit in table
@@ -71,7 +71,7 @@ def test_checkout_is_unchanged_and_the_clone_is_removed(finished: Finished) -> N
 def test_output_of_the_stages_is_in_the_log_of_the_flow(finished: Finished) -> None:
     lines = log_of_ended(finished.state)
     for stage in ("prepare", "train", "evaluate"):
-        assert f"the stage {stage} says: é" in lines
+        assert f"output of stage {stage}: é" in lines
     assert "the result is experiment first; apply it with `dvc exp apply first`" in lines
 
 
@@ -100,7 +100,7 @@ def test_stage_runs_outdated_stages_before_it(server: str, project: Path, tmp_pa
     report = run_stage("train", project, tmp_path / "logs")
     assert report.outcome == "ran"
     assert (project.parent / "runs.log").read_text() == "prepare train "
-    assert "the stage train says: é\n" in report.log.read_text(encoding="utf-8")
+    assert "output of stage train: é\n" in report.log.read_text(encoding="utf-8")
     assert run_stage("train", project, tmp_path / "logs").outcome == "unchanged"
 
 

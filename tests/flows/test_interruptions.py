@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import State
 
 from flows.pipeline import pipeline
 from tests.helpers.flow_commands import FlowCommand, Run, experiments, workspaces
-from tests.helpers.small_disk import on_a_small_disk, small_disks_can_be_made
+from tests.helpers.small_disk import can_mount_small_disk, on_a_small_disk
 from tools import tiny_project
 from tools.prefect_services import wait_for
 from tools.tiny_project import dvc
@@ -211,7 +211,7 @@ def test_two_identical_runs_train_once(
     first = start(long_training, "--experiment", "first", CUDA_VISIBLE_DEVICES=devices)
     training = trainer(signal_files).pid
     second = start(long_training, "--experiment", "second", CUDA_VISIBLE_DEVICES=devices)
-    wait_for(lambda: "waiting" in second.said()[1] or trainer(signal_files).pid != training)
+    wait_for(lambda: "waiting" in second.output()[1] or trainer(signal_files).pid != training)
     (signal_files / "finish").touch()
     for run in (first.finish(), second.finish()):
         assert run.code == 0, run.err
@@ -241,7 +241,7 @@ def assert_kept_and_pushed_later(project: Path, store: Path, reason: str) -> Non
     assert any(store.rglob("*"))
 
 
-@pytest.mark.skipif(not small_disks_can_be_made(), reason="needs user namespaces")
+@pytest.mark.skipif(not can_mount_small_disk(), reason="needs user namespaces")
 def test_full_disk_is_reported(
     server: str, project: Path, start: Callable[..., FlowCommand]
 ) -> None:

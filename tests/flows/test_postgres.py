@@ -87,7 +87,7 @@ def test_a_run_completes_on_a_server_with_postgresql(
     try:
         flow_run = run_deployment_now("pipeline/pipeline", experiment="kept")
         assert wait_for_end(flow_run.id, 600).is_completed(), log_of(flow_run.id)
-        assert "kept" in tiny_project.dvc_says(project, "exp", "list", "--name-only").split()
+        assert "kept" in tiny_project.dvc_output(project, "exp", "list", "--name-only").split()
     finally:
         agent.kill()
     assert state_in(database, flow_run.id) == "COMPLETED"

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from flows.runs.stages import PUSH_UNCACHED
-from tests.helpers.small_disk import on_a_small_disk, small_disks_can_be_made
+from tests.helpers.small_disk import can_mount_small_disk, on_a_small_disk
 from tools import tiny_project
 
 
@@ -17,8 +17,8 @@ from tools import tiny_project
 def project(tmp_path: Path) -> Path:
     """A project whose stages have run, with a default remote."""
     project = tiny_project.create(tmp_path / "project")
-    tiny_project.dvc_says(project, "remote", "add", "--default", "store", str(tmp_path / "store"))
-    tiny_project.dvc_says(project, "repro", "-q")
+    tiny_project.dvc_output(project, "remote", "add", "--default", "store", str(tmp_path / "store"))
+    tiny_project.dvc_output(project, "repro", "-q")
     return project
 
 
@@ -42,7 +42,7 @@ def test_uncached_output_is_pushed(project: Path) -> None:
     assert stored_metrics(project).read_text() == (project / "metrics.json").read_text()
 
 
-@pytest.mark.skipif(not small_disks_can_be_made(), reason="needs user namespaces")
+@pytest.mark.skipif(not can_mount_small_disk(), reason="needs user namespaces")
 def test_error_of_a_full_remote_is_one_line(project: Path) -> None:
     store = project.parent / "store"
     store.mkdir()

@@ -22,7 +22,7 @@ from tests.helpers.prefect_runs import log_of, run_deployment_now, wait_for_end
 from tests.helpers.ssh_server import SshServer
 from tools import tiny_project
 from tools.prefect_services import Agent, Server, wait_for
-from tools.tiny_project import dvc_says, git
+from tools.tiny_project import dvc_output, git
 
 LONG_TRAIN = """\
 import signal, sys, time
@@ -126,7 +126,7 @@ def test_each_stage_runs_on_its_machine_and_none_runs_twice(
     first = run_placed(PLACES, experiment="first")
     assert wait_for_end(first.id, TIMEOUT).is_completed(), log_of(first.id)
     assert (cpu.ran(), gpu.ran()) == (["prepare", "evaluate"], ["train"])
-    assert "first" in dvc_says(Path(cpu.repository), "exp", "list", "--name-only").split()
+    assert "first" in dvc_output(Path(cpu.repository), "exp", "list", "--name-only").split()
 
     # What one machine has run, the other one only fetches ...
     again = run_placed(dict.fromkeys(PLACES, "gpu"), experiment="again")
@@ -215,7 +215,7 @@ def test_placement_without_a_remote_is_rejected(
     machines: list[Agent], origin: Path, cpu: Machine, gpu: Machine
 ) -> None:
     # The remote itself stays: the configuration of the machines refers to it.
-    dvc_says(origin, "config", "--unset", "core.remote")
+    dvc_output(origin, "config", "--unset", "core.remote")
     run = run_placed(PLACES, revision=tiny_project.commit(origin, "No remote"))
     state = wait_for_end(run.id, TIMEOUT)
     assert state.is_failed()

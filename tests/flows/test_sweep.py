@@ -36,7 +36,7 @@ from flows.sweeps.study import Point
 from tests.helpers.flow_commands import ROOT
 from tests.helpers.prefect_runs import run_deployment_now, state_of, wait_for_end
 from tools.prefect_services import Agent, Server, Service, wait_for
-from tools.tiny_project import commit, create, dvc_says, git
+from tools.tiny_project import commit, create, dvc_output, git
 
 # Accuracy falls with the learning rate and differs between seeds; a rate above 1 fails.
 EVALUATE = """
@@ -135,7 +135,7 @@ def swept(prefect_server: Server, tmp_path_factory: pytest.TempPathFactory) -> I
 
 def experiments_of(project: Path) -> dict[str, Any]:
     """Return the experiments of HEAD, as `dvc exp show` returns them, by name."""
-    shown = json.loads(dvc_says(project, "exp", "show", "--json"))[1]["experiments"] or []
+    shown = json.loads(dvc_output(project, "exp", "show", "--json"))[1]["experiments"] or []
     return {each["name"]: each["revs"][0]["data"] for each in shown}
 
 

@@ -20,7 +20,7 @@ from flows.runs.repository import Repository, repository, uncommitted_changes
 from flows.runs.request import Job, RunRequest, check
 from flows.runs.workspace import Workspace, environment, open_workspace
 from tools import tiny_project
-from tools.tiny_project import dvc, dvc_says, git
+from tools.tiny_project import dvc, dvc_output, git
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def repro(ours: Workspace) -> str:
 
 def shown(project: Path) -> dict[str, Any]:
     """Return what `dvc exp show` prints in the checkout for each experiment, by name."""
-    _, head = json.loads(dvc_says(project, "exp", "show", "--json"))
+    _, head = json.loads(dvc_output(project, "exp", "show", "--json"))
     found = [revision for each in head["experiments"] or () for revision in each["revs"]]
     return {revision["name"]: revision["data"] for revision in found}
 
@@ -145,7 +145,7 @@ def test_workspace_shares_the_objects_of_git(new_workspace: Open) -> None:
 
 def test_site_cache_of_dvc_is_in_the_workspace(new_workspace: Open) -> None:
     with new_workspace() as ours:
-        site = dvc_says(ours.folder, "config", "core.site_cache_dir").strip()
+        site = dvc_output(ours.folder, "config", "core.site_cache_dir").strip()
         assert Path(site).is_relative_to(ours.folder)
 
 
@@ -153,7 +153,7 @@ def test_cache_type_of_the_user_is_kept(project: Path, new_workspace: Open) -> N
     assert dvc(project, "config", "cache.type", "symlink") == 0
     tiny_project.commit(project, "Link")
     with new_workspace() as ours:
-        assert dvc_says(ours.folder, "config", "cache.type").strip() == "symlink"
+        assert dvc_output(ours.folder, "config", "cache.type").strip() == "symlink"
 
 
 def test_local_configuration_of_the_checkout_applies_in_the_workspace(
@@ -185,7 +185,7 @@ def test_remote_in_git_is_that_of_the_revision(project: Path, new_workspace: Ope
     assert dvc(project, "remote", "add", "sample", "data/store") == 0
     tiny_project.commit(project, "A sample")
     with new_workspace() as ours:
-        listed = "".join(dvc_says(ours.folder, "remote", "list").split())  # dvc breaks the line
+        listed = "".join(dvc_output(ours.folder, "remote", "list").split())  # dvc breaks the line
         assert listed.startswith(f"sample{ours.folder}/data/store")
 
 

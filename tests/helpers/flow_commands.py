@@ -16,7 +16,7 @@ import pytest
 from tests.helpers.prefect_runs import log_of
 from tools import tiny_project
 from tools.prefect_services import Server, kill_marked, marked, wait_for
-from tools.tiny_project import dvc_says
+from tools.tiny_project import dvc_output
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -67,9 +67,9 @@ class FlowCommand:
 
     def finish(self, seconds: float = 300) -> Run:
         """Wait for the command; return its exit code and output."""
-        return Run(self.process.wait(timeout=seconds), *self.said())
+        return Run(self.process.wait(timeout=seconds), *self.output())
 
-    def said(self) -> list[str]:
+    def output(self) -> list[str]:
         """Return standard output and standard error so far."""
         return [file.read_text(encoding="utf-8") for file in self.files]
 
@@ -143,7 +143,7 @@ def log_of_ended(state: "State[Any]") -> list[str]:
 
 def experiments(project: Path) -> list[str]:
     """Return the names of the project's experiments."""
-    return dvc_says(project, "exp", "list", "--name-only", "--all").split()
+    return dvc_output(project, "exp", "list", "--name-only", "--all").split()
 
 
 def workspaces(project: Path) -> list[str]:

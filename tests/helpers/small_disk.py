@@ -11,8 +11,8 @@ def on_a_small_disk(folder: Path) -> list[str]:
     return ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, str(folder)]
 
 
-def small_disks_can_be_made() -> bool:
-    """Return whether this machine allows it."""
+def can_mount_small_disk() -> bool:
+    """Return whether this machine can mount one."""
     folder = Path("/mnt")
     if not (shutil.which("unshare") and folder.is_dir()):
         return False

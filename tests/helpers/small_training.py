@@ -91,7 +91,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def wait_for_checkpoint(folder: Path) -> None:
-    """Wait until a training in `folder` has saved a checkpoint."""
+    """Wait until a training run in `folder` has saved a checkpoint."""
     deadline = time.monotonic() + 300
     while not checkpoints(folder):
         assert time.monotonic() < deadline
@@ -99,7 +99,7 @@ def wait_for_checkpoint(folder: Path) -> None:
 
 
 def outs(folder: Path) -> dict[str, bytes]:
-    """Return the bytes of all DVC outs of the training in `folder`."""
+    """Return the bytes of all DVC outputs of the training run in `folder`."""
     return {name: (folder / name).read_bytes() for name in OUTS}
 
 

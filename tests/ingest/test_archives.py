@@ -1,4 +1,4 @@
-"""Archives and folders are listed and read alike; damaged and unsupported ones are refused."""
+"""Archives and folders are read in the same way; damaged and unsupported ones are refused."""
 
 import io
 import random
@@ -74,7 +74,7 @@ def test_a_link_to_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cats").mkdir()
     (tmp_path / "in").mkdir()
     (tmp_path / "in/cat").symlink_to(tmp_path / "cats")
-    message = r"in/cat: links to folders are not supported; replace it by the folder"
+    message = r"in/cat: links to folders are not supported; replace the link with the folder"
     with (
         closing(open_source(tmp_path / "in")) as source,
         pytest.raises(CatdogError, match=message),

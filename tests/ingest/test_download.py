@@ -1,4 +1,4 @@
-"""Downloads from a real HTTP server: complete, resumed, verified, or an error of one line."""
+"""Downloads from a real HTTP server: complete, resumed, verified, or a one-line error."""
 
 import hashlib
 import threading
@@ -152,7 +152,7 @@ def test_without_a_strong_etag_an_interrupted_download_starts_over(
 
 def test_a_wrong_checksum_is_reported_and_the_file_removed(server: Server, tmp_path: Path) -> None:
     with pytest.raises(
-        CatdogError, match=f"SHA-256 is {SHA256}, expected {'0' * 64}; the file was removed"
+        CatdogError, match=f"SHA-256 is {SHA256}, expected {'0' * 64}; the file was deleted"
     ):
         fetch(server, tmp_path, "0" * 64)
     assert list(tmp_path.iterdir()) == []
@@ -177,7 +177,8 @@ def test_an_existing_file_with_a_wrong_checksum_is_downloaded(
 def test_a_client_error_is_not_retried(server: Server, tmp_path: Path) -> None:
     server.failures = [404, 404]
     with pytest.raises(
-        CatdogError, match=r"photos\.zip\?key=1: the server responded with 404 Not Found"
+        CatdogError,
+        match=r"photos\.zip\?key=1: the server responded with 404 Not Found; check the URL",
     ):
         fetch(server, tmp_path)
     assert len(server.ranges_requested) == 1

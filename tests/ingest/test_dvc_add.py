@@ -21,7 +21,7 @@ def test_a_dvc_file_with_a_merge_conflict_is_an_error_of_one_line(tmp_path: Path
     file = tmp_path / "raw.dvc"
     file.write_text("outs:\n<<<<<<< HEAD\n- md5: abc.dir\n=======\n- md5: def.dir\n>>>>>>> other\n")
     with pytest.raises(
-        CatdogError, match=r"raw\.dvc: invalid YAML in line 3: .*; correct the file"
+        CatdogError, match=r"raw\.dvc: invalid YAML in line 3: .*; fix the file"
     ) as error:
         dvc_add.remove_remote(file)
     assert "\n" not in str(error.value)
@@ -32,13 +32,13 @@ def test_without_a_dvc_file_nothing_is_changed(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_an_error_of_dvc_is_one_line_and_the_photos_stay(
+def test_an_error_of_dvc_is_one_line_and_the_photos_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder is not a DVC project."""
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     (tmp_path / "raw").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CatdogError, match=r"^dvc add failed: \S.*; the photos are in place$"):
+    with pytest.raises(CatdogError, match=r"^dvc add failed: \S.*; the imported photos are kept$"):
         dvc_add.add(Path("raw"))
     assert (tmp_path / "raw").is_dir()

@@ -59,8 +59,8 @@ def test_a_photo_without_a_class_is_refused(name: str) -> None:
         "\\\\server\\cat\\1.jpg",
     ],
 )
-def test_a_path_that_leads_out_of_the_archive_is_refused(name: str) -> None:
-    assert placed(name) == ["path leads out of the archive"]
+def test_a_path_outside_the_archive_is_refused(name: str) -> None:
+    assert placed(name) == ["path outside the archive"]
 
 
 def test_backslashes_separate_folders() -> None:
@@ -123,11 +123,11 @@ def test_no_name_leads_out_of_its_class_folder_or_to_another_photo(names: list[s
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("cat/a\tb.jpg", "unprintable characters in the path"),
-        ("\x1b[31mcat/1.jpg", "unprintable characters in the path"),
-        (" cat/1.jpg", "spaces at the start or end of the folder name"),
-        ("cat /1.jpg", "spaces at the start or end of the folder name"),
+        ("cat/a\tb.jpg", "non-printable characters in the path"),
+        ("\x1b[31mcat/1.jpg", "non-printable characters in the path"),
+        (" cat/1.jpg", "leading or trailing spaces in the folder name"),
+        ("cat /1.jpg", "leading or trailing spaces in the folder name"),
     ],
 )
-def test_unprintable_and_padded_names_are_refused(name: str, reason: str) -> None:
+def test_non_printable_and_padded_names_are_refused(name: str, reason: str) -> None:
     assert placed(name) == [reason]

@@ -1,4 +1,4 @@
-"""Photos are imported byte for byte, validated, and all or none; refused files are listed."""
+"""Photos are validated and imported unchanged and atomically; refused files are listed."""
 
 import csv
 import errno
@@ -113,7 +113,7 @@ def test_the_quarantine_file_lists_each_refused_file_with_its_reason(
     run_import(write_zip(tmp_path / "a.zip", photos | files), tmp_path / "to")
     header, *rows = quarantined(tmp_path / "to")
     reasons = {name: reason for name, (_, reason) in INVALID.items()}
-    reasons |= {"../evil.jpg": "path leads out of the archive"}
+    reasons |= {"../evil.jpg": "path outside the archive"}
     reasons |= {f"cat/{'x' * 300}.jpg": "file name too long"}
     assert header == ["file", "reason"]
     assert rows == sorted(rows)
@@ -176,7 +176,7 @@ def test_a_symbolic_link_to_the_photos_is_kept(tmp_path: Path, make_photos: Make
     [
         ("raw/more.zip", "would be deleted with the old photos of .*; move it"),
         ("raw", "would be deleted with the old photos of .*; move it"),
-        (".", "contains .*raw, which is to be replaced; use another folder"),
+        (".", "contains .*raw, which would be replaced; pass another folder"),
     ],
 )
 def test_an_archive_that_would_be_deleted_with_the_old_photos_is_refused(
@@ -246,7 +246,7 @@ def test_an_error_while_replacing_leaves_one_complete_set(
     with monkeypatch.context() as patch:
         if failing == "rename":
             patch.setattr(Path, "rename", refuse_rename)
-            with pytest.raises(CatdogError, match=r"Input/output error; nothing was changed$"):
+            with pytest.raises(CatdogError, match=r"Input/output error; no files were changed$"):
                 run_import(tmp_path / "new", tmp_path / "to", replace=True)
         else:
             patch.setattr(shutil, "rmtree", refuse_rmtree)
@@ -269,7 +269,7 @@ def test_fewer_than_two_classes_change_nothing(tmp_path: Path, make_photos: Make
 def test_an_archive_of_archives_is_refused_and_names_the_inner_one(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "a.zip", {"sampleSubmission.csv": b"", "train.zip": b"PK"})
     with pytest.raises(
-        CatdogError, match=r"contains further archives; unpack it and pass train\.zip"
+        CatdogError, match=r"contains other archives; unpack it and pass train\.zip"
     ):
         run_import(path, tmp_path / "to")
     assert not (tmp_path / "to/raw").exists()

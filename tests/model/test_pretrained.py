@@ -34,7 +34,7 @@ State = dict[str, Tensor]
 
 def complete(values: dict[str, Any]) -> params.Params:
     """Return the params as a stage gets them."""
-    return pretrained.complete(params.parse(values, "params.yaml"))
+    return pretrained.resolve_weights_references(params.parse(values, "params.yaml"))
 
 
 def recipe(**changes: object) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def test_the_error_of_an_unknown_network_has_the_closest_names() -> None:
     line = error_of(model__name="resnet81")
     assert line.startswith("params.yaml: model.name: unknown network 'resnet81'")
     assert "residual, seed" in line
-    assert "nearest: resnet18" in line
+    assert "similar: resnet18" in line
     assert "such as resnet18" in error_of(model__name="@")
 
 
@@ -197,15 +197,17 @@ def test_prepared_photos_must_have_the_size_of_the_weights() -> None:
 )
 def test_our_networks_have_no_pretrained_weights(changes: dict[str, object]) -> None:
     line = error_of(model__name="residual", **changes)
-    assert "requires a network of torchvision, but model.name is residual" in line
+    assert "requires a torchvision network, but model.name is residual" in line
     assert ("normalization.source: weights" if changes else "train.start_image_size: 0") in line
 
 
 @pytest.mark.parametrize("name", ["vit_b_16", "maxvit_t"])
 def test_a_network_with_a_fixed_size_cannot_train_on_growing_photos(name: str) -> None:
     line = error_of(model__name=name, train__start_image_size=96)
-    assert f"model.name: {name} requires train.start_image_size (96)" in line
-    assert "to be equal" in line
+    assert (
+        f"model.name: {name} accepts only one image size; set train.start_image_size (96)" in line
+    )
+    assert "to the same value" in line
 
 
 def test_a_batch_size_of_1_is_refused() -> None:
@@ -218,7 +220,7 @@ def test_a_batch_size_of_1_is_refused() -> None:
 def test_the_error_of_an_unsupported_size_is_one_line(name: str, image_size: int) -> None:
     with torch.device("meta"), pytest.raises(CatdogError) as refused:
         pretrained.build(name, 2, image_size)
-    assert f"{name} does not support photos of {image_size} pixels (" in str(refused.value)
+    assert f"{name} does not support an image size of {image_size} pixels (" in str(refused.value)
     assert "to 224, the size of its weights" in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -227,7 +229,7 @@ def test_all_sizes_are_checked_before_training() -> None:
     network = pretrained.build("squeezenet1_1", 2, 64)
     pretrained.initialize(network, "squeezenet1_1", "none", [32, 64])
     with pytest.raises(
-        CatdogError, match=r"squeezenet1_1 does not support photos of 16 pixels"
+        CatdogError, match=r"squeezenet1_1 does not support an image size of 16 pixels"
     ) as line:
         pretrained.initialize(network, "squeezenet1_1", "none", [64, 16])
     assert "\n" not in str(line.value)
@@ -318,7 +320,7 @@ def test_no_pickled_code_is_run(weights: str, hub: Path, tmp_path: Path) -> None
     hub.mkdir(parents=True)
     file = hub / "shufflenetv2_x0.5-f707e7126e.pth"
     torch.save({"bomb": Bomb(tmp_path / "burst")}, file)
-    with pytest.raises(CatdogError, match="not a valid file of weights") as refused:
+    with pytest.raises(CatdogError, match="not a valid weights file") as refused:
         pretrained.initialize(small(), SMALL, weights if weights == "default" else str(file), [32])
     assert not (tmp_path / "burst").exists()
     assert "\n" not in str(refused.value)
@@ -353,7 +355,7 @@ def test_the_error_of_weights_of_another_network_is_one_line(
         pretrained.initialize(small(), SMALL, str(file), [32])
     line = str(refused.value)
     assert "\n" not in line
-    assert line.startswith(f"{file}: not weights of {SMALL} (")
+    assert line.startswith(f"{file}: weights do not match {SMALL} (")
     assert re.search(reason, line)
 
 
@@ -380,7 +382,7 @@ def test_the_error_of_a_truncated_file_is_one_line(
     content = file.read_bytes()
     for length in range(0, len(content) - 1, 7):
         file.write_bytes(content[:length])
-        with pytest.raises(CatdogError, match="not a valid file of weights") as refused:
+        with pytest.raises(CatdogError, match="not a valid weights file") as refused:
             weights_files.read_state(file)
         assert "\n" not in str(refused.value)
 

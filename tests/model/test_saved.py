@@ -58,7 +58,7 @@ def remove_card(folder: Path) -> None:
 def test_a_missing_file_is_an_error(remove: Callable[[Path], None], tmp_path: Path) -> None:
     saved.save(tmp_path, network(card()), card())
     remove(tmp_path)
-    with pytest.raises(CatdogError, match="not found; run `dvc repro`"):
+    with pytest.raises(CatdogError, match="no such file; run `dvc repro`"):
         saved.load(tmp_path)
 
 
@@ -120,7 +120,7 @@ def test_the_error_of_invalid_files_is_one_line(
 ) -> None:
     saved.save(tmp_path, network(card()), card())
     damage(tmp_path)
-    with pytest.raises(CatdogError, match="not a valid model of this version") as refused:
+    with pytest.raises(CatdogError, match="cannot be loaded by this version of catdog") as refused:
         saved.load(tmp_path)
     assert "\n" not in str(refused.value)
     assert str(tmp_path) in str(refused.value)
@@ -142,7 +142,7 @@ def test_photos_are_resized_and_normalized_as_the_card_says() -> None:
     np.testing.assert_allclose(loaded.logits(photos), expected, rtol=5e-3)
 
 
-def test_flip_averages_the_photo_and_its_mirror_image() -> None:
+def test_flip_averages_the_photo_and_its_horizontal_flip() -> None:
     photos = noise(6, 16)
     alone, both = model(stored_image_size=16), model(stored_image_size=16, flip=True)
     mirrored = np.ascontiguousarray(photos[:, :, ::-1])

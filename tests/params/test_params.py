@@ -79,7 +79,7 @@ def test_the_error_for_an_unknown_key_refers_to_the_list_of_keys() -> None:
 
 def test_a_missing_key_is_reported() -> None:
     assert "model.seed.dropout: missing key" in refusal(model__seed__dropout=...)
-    assert "schedule: missing key" in refusal(schedule=...)
+    assert "schedule: missing key; add it" in refusal(schedule=...)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,12 @@ def test_a_value_out_of_range_is_reported_with_the_allowed_range(
         ),
         (
             {"train__start_image_size": 64},
-            ("model.name: seed", "start_image_size (64)", "train.image_size (128)", "equal"),
+            (
+                "model.name: seed",
+                "start_image_size (64)",
+                "train.image_size (128)",
+                "the same value",
+            ),
         ),
         ({"train__image_size": 15}, ("train.image_size", "must be 0", "at least 16", "15")),
         (
@@ -208,7 +213,7 @@ def test_the_kernel_size_must_be_odd() -> None:
     assert params.parse(values(model__seed__kernel_size=7)).model.seed.kernel_size == 7
 
 
-def test_several_mistakes_are_listed_and_further_ones_counted() -> None:
+def test_several_errors_are_listed_and_further_ones_counted() -> None:
     line = refusal(train__epochs=0, train__batch_size=0)
     assert "train.epochs: invalid value 0" in line
     assert " | train.batch_size: invalid value 0; must be greater than or equal to 1" in line

@@ -273,7 +273,9 @@ def test_photos_missing_after_a_killed_import_are_reported_as_such(tmp_path: Pat
 
 def test_an_empty_class_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.jpg", "dog/Thumbs.db")
-    with pytest.raises(CatdogError, match=r"dog: empty class; add photos or remove the folder"):
+    with pytest.raises(
+        CatdogError, match=r"dog: class folder without photos; add photos or remove the folder"
+    ):
         list_classes(tmp_path)
 
 
@@ -286,7 +288,7 @@ def test_find_photos_returns_given_files_and_the_photos_in_folders_once(tmp_path
 
 
 def test_a_missing_path_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(CatdogError, match=r"gone: no such file or folder"):
+    with pytest.raises(CatdogError, match=r"gone: no such file or folder; pass photos"):
         find_photos([tmp_path / "gone"])
 
 

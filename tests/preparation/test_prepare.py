@@ -112,7 +112,7 @@ def hashes(count: int) -> list[str]:
     return [generator.bytes(32).hex() for _ in range(count)]
 
 
-def test_the_test_set_only_grows_with_its_share() -> None:
+def test_the_test_set_only_grows_with_its_fraction() -> None:
     test = [
         {sha for sha in hashes(2000) if split_of(sha, 0.2, share) == "test"}
         for share in (0.1, 0.2, 0.5)
@@ -127,7 +127,7 @@ def test_the_test_set_does_not_depend_on_val_share() -> None:
 
 
 @pytest.mark.parametrize(("val_share", "test_share"), [(0.15, 0.25), (0.1, 0.1), (0.5, 0.4)])
-def test_the_sizes_of_the_splits_match_their_shares(val_share: float, test_share: float) -> None:
+def test_the_sizes_of_the_splits_match_their_fractions(val_share: float, test_share: float) -> None:
     found = Counter(split_of(sha, val_share, test_share) for sha in hashes(20_000))
     shares = {"val": val_share, "test": test_share, "train": 1 - val_share - test_share}
     for split, share in shares.items():
@@ -137,7 +137,7 @@ def test_the_sizes_of_the_splits_match_their_shares(val_share: float, test_share
         )
 
 
-def test_of_duplicates_in_one_class_the_first_is_used(raw: Path) -> None:
+def test_only_the_first_duplicate_in_a_class_is_used(raw: Path) -> None:
     shutil.copy(raw / "cat/05.png", raw / "cat/zz copy.png")
     prepared = run(raw)
     assert row_of(prepared, "cat/05.png")["reason"] == ""
@@ -284,9 +284,9 @@ def leave_one_photo(raw: Path) -> None:
 
 
 REFUSALS = [
-    pytest.param(empty_a_class, r"dog: empty class", id="empty class"),
-    pytest.param(damage_a_class, r"dog: none of 0 photos", id="only invalid photos"),
-    pytest.param(leave_one_photo, r"dog: none of 1 photos .* the \w+ split", id="empty split"),
+    pytest.param(empty_a_class, r"dog: class folder without photos", id="empty class"),
+    pytest.param(damage_a_class, r"dog: no photo .*, out of 0", id="only invalid photos"),
+    pytest.param(leave_one_photo, r"dog: no photo in the \w+ split, out of 1;", id="empty split"),
     pytest.param(lambda raw: shutil.rmtree(raw / "dog"), r"at least two class", id="one class"),
     pytest.param(shutil.rmtree, r"no such folder", id="no folder"),
 ]

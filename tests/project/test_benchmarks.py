@@ -33,7 +33,7 @@ TABLES = {
     "freed_memory": ("2 photos at 32 px", "returned", "kept", "×"),
     "prefetch": ("2 steps at 32 px", "not prefetched", "│ prefetched", "waiting"),
     "training_overhead": ("40 photos", "seconds of the command", "of the epoch", "overhead"),
-    "data_loading": ("ImageFolder, 2 workers", "catdog, 1 thread", "decoding in advance", "×"),
+    "data_loading": ("ImageFolder, 2 workers", "catdog, 1 thread", "pre-decoding", "×"),
     "training_step": ("matrices of 64 × 64", "residual, width 8, 32 px, batch 2", "100.0%"),
     "notebook": ("notebook", "catdog", "difference", "times the noise", "×"),
 }
@@ -84,7 +84,7 @@ def test_an_error_is_one_line(tmp_path: Path) -> None:
         command_line.run(main)
 
 
-def test_trials_run_in_turns_after_a_warm_up() -> None:
+def test_trials_are_interleaved_after_a_warmup() -> None:
     ran: list[str] = []
     names = ["slow", "fast"]
     costs = measure.interleaved({name: partial(ran.append, name) for name in names}, trials=3)
@@ -118,21 +118,21 @@ def test_too_few_photos_are_an_error(drawn: Path) -> None:
 
 
 @pytest.mark.parametrize("middle", [1.5, 3.0, 30.0])
-def test_the_shares_of_a_gain_sum_to_1(middle: float) -> None:
-    assert sum(data_loading.shares_of_gain(1, middle, 30)) == pytest.approx(1)
+def test_the_fractions_of_a_gain_sum_to_1(middle: float) -> None:
+    assert sum(data_loading.fractions_of_gain(1, middle, 30)) == pytest.approx(1)
 
 
-def test_equal_factors_have_equal_shares() -> None:
-    assert data_loading.shares_of_gain(2, 8, 32) == pytest.approx((0.5, 0.5))
+def test_equal_factors_have_equal_fractions() -> None:
+    assert data_loading.fractions_of_gain(2, 8, 32) == pytest.approx((0.5, 0.5))
 
 
 def test_all_pipelines_make_batches_with_the_same_statistics(drawn: Path) -> None:
     torch.manual_seed(1)  # torchvision uses torch's global generator
     augmentation = params.load(ROOT / "recipes" / "real.yaml").augmentation
-    setting = data_loading.Setting(augmentation.model_copy(update={"fill": "black"}), 32, 8)
+    workload = data_loading.Workload(augmentation.model_copy(update={"fill": "black"}), 32, 8)
     with photo_folder(drawn, 24) as folder:
         photos = PhotoStore(*data_loading.pack(folder, 32), torch.device("cpu"))
-        epochs = data_loading.contenders(folder, photos, setting)
+        epochs = data_loading.pipelines(folder, photos, workload)
         means = {}
         for name, start in epochs.items():
             found = [b.inputs if isinstance(b, batches.Batch) else b[0] for b in start()]
@@ -161,14 +161,14 @@ def test_the_flops_of_a_step_are_proportional_to_photos_and_pixels() -> None:
     assert larger - two == pytest.approx(3 * two_photos, rel=0.01)
 
 
-def test_both_trainings_start_from_the_same_weights(drawn: Path) -> None:
+def test_both_training_runs_start_from_the_same_weights(drawn: Path) -> None:
     recipe = notebook.with_hidden_width(params.load(ROOT / "recipes" / "seed.yaml"), 8)
     with photo_folder(drawn, 4) as folder:
         small = notebook.with_image_size(recipe, 16)
-        trainings = notebook.both(folder, small, pick_device("float32", "cpu"), 1)
+        trainings = notebook.build_trainings(folder, small, pick_device("float32", "cpu"), 1)
     old, new = trainings["notebook"], trainings["catdog"]
     assert isinstance(old, notebook.Notebook) and isinstance(new, notebook.Catdog)
-    pairs = zip(old.network.parameters(), new.learner.network.parameters(), strict=True)
+    pairs = zip(old.network.parameters(), new.runner.network.parameters(), strict=True)
     assert all(torch.equal(first, second) for first, second in pairs)
 
 

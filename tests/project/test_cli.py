@@ -101,7 +101,7 @@ def test_results_without_an_evaluation(tmp_path: Path) -> None:
 
 def test_predict_without_a_model(tmp_path: Path, make_photos: Callable[[Path, int], Path]) -> None:
     make_photos(tmp_path / "photos", 1)
-    assert "not found; run `dvc repro`" in refusal("predict", "photos", folder=tmp_path)
+    assert "no such file; run `dvc repro`" in refusal("predict", "photos", folder=tmp_path)
 
 
 def test_fetch_of_a_missing_archive(tmp_path: Path) -> None:

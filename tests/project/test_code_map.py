@@ -92,7 +92,7 @@ def test_a_package_lists_its_modules_and_no_others(package: Path) -> None:
     assert set(code_map.entries(package)) - {"__main__.py"} == code_map.contents(package)
 
 
-def test_the_page_of_the_code_has_the_present_list() -> None:
+def test_docs_code_md_has_the_current_list_of_modules() -> None:
     page = code_map.PAGE.read_text(encoding="utf-8")
     assert page == code_map.updated(page), "docs/code.md is out of date: python -m tools.code_map"
 

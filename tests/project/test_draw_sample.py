@@ -1,4 +1,4 @@
-"""The embedded sample: its bytes are reproducible, and only shape distinguishes the classes."""
+"""The sample: its bytes are reproducible, and only shape distinguishes the classes."""
 
 import hashlib
 import io
@@ -168,7 +168,7 @@ def test_an_existing_folder_is_refused_and_not_changed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [0, 3, -2])
 def test_a_count_that_is_not_even_and_positive_is_refused(tmp_path: Path, count: int) -> None:
-    with pytest.raises(CatdogError, match=f"count: {count} is invalid"):
+    with pytest.raises(CatdogError, match=f"--count {count}: invalid value"):
         draw_sample(tmp_path / "raw", count=count)
     assert not list(tmp_path.iterdir())
 
@@ -179,7 +179,7 @@ def test_an_unknown_class_is_refused() -> None:
 
 
 def test_a_negative_seed_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CatdogError, match="seed: -1 is invalid"):
+    with pytest.raises(CatdogError, match="--seed -1: invalid value"):
         draw_sample(tmp_path / "raw", count=2, seed=-1)
 
 

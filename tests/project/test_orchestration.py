@@ -34,11 +34,11 @@ def test_it_prints_the_overhead_and_the_throughput() -> None:
     assert [word for word in (*words, *more) if word not in done.stdout] == []
 
 
-def test_a_full_run_runs_all_three_stages_and_a_no_op_none(
+def test_a_full_run_runs_all_stages_and_a_no_op_runs_no_stage(
     project: orchestration.Project, tmp_path: Path
 ) -> None:
     server = Server(tmp_path / "server")  # not started: `dvc repro` does not need it
-    commands = orchestration.contenders(project, server, tmp_path / "home")
+    commands = orchestration.commands_to_compare(project, server, tmp_path / "home")
     log = project.folder / "runs.log"
     for _ in range(2):
         log.unlink(missing_ok=True)

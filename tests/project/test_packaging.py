@@ -127,7 +127,7 @@ def test_the_wheel_contains_the_template_and_the_licence(names: set[str]) -> Non
     assert f"catdog-{__version__}.dist-info/licenses/LICENSE" in names
 
 
-def test_the_metadata_name_the_version_and_what_is_missing(wheel: Path) -> None:
+def test_the_metadata_have_the_version_and_say_what_is_not_included(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         metadata = archive.read(f"catdog-{__version__}.dist-info/METADATA").decode()
     assert f"\nVersion: {__version__}\n" in metadata
@@ -183,7 +183,7 @@ def test_a_command_that_needs_more_fails_in_one_line(
     assert reason in line
 
 
-def test_the_changelog_and_the_citation_have_the_present_version() -> None:
+def test_the_changelog_and_the_citation_have_the_current_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     (version, date) = re.findall(r"^## (\d\S+) - (\S+)$", changelog, re.MULTILINE)[0]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))

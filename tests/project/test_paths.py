@@ -29,7 +29,7 @@ def test_paths_has_every_path_of_dvc_yaml() -> None:
     assert len(named) > 5
 
 
-def test_no_other_module_of_the_package_spells_a_path_out() -> None:
+def test_no_other_module_of_the_package_hard_codes_a_path() -> None:
     spelled = {
         f"{file.relative_to(ROOT)}: {node.value}"
         for file in (ROOT / "catdog").rglob("*.py")

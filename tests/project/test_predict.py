@@ -158,8 +158,8 @@ def test_json_equals_csv(photos: Path, models: Path) -> None:
         if value["probabilities"] is None:
             assert value["error"]
         else:
-            for name, share in value["probabilities"].items():
-                assert f"{share:.6f}" == row[f"probability_{name}"]
+            for name, probability in value["probabilities"].items():
+                assert f"{probability:.6f}" == row[f"probability_{name}"]
 
 
 def test_json_without_predictions_is_an_empty_list() -> None:
@@ -196,7 +196,7 @@ def test_without_photos_nothing_is_written(tmp_path: Path, models: Path) -> None
 
 def test_without_a_model_nothing_is_written(photos: Path, tmp_path: Path) -> None:
     stream = io.StringIO()
-    with pytest.raises(CatdogError, match="not found; run `dvc repro`"):
+    with pytest.raises(CatdogError, match="no such file; run `dvc repro`"):
         run_predict([photos], tmp_path / "models", "csv", stream)
     assert stream.getvalue() == ""
 

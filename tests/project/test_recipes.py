@@ -37,7 +37,7 @@ def test_a_recipe_has_the_keys_of_params_yaml_in_the_same_order(recipe: Path) ->
     assert list(flatten(params.read_yaml(recipe), reducer="dot")) == expected
 
 
-def test_the_seed_recipe_equals_the_last_recipe_of_the_2020_notebook() -> None:
+def test_the_seed_recipe_has_the_final_settings_of_the_2020_notebook() -> None:
     settings = params.load(ROOT / "recipes/seed.yaml").model_dump()
     assert settings["model"]["name"] == "seed"
     assert settings["model"]["seed"] == {

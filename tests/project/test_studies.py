@@ -1,4 +1,4 @@
-"""The study of the notebook's questions: its file, its table, its two mistakes in evaluation."""
+"""The study of the notebook's questions: its file, its table, its two evaluation errors."""
 
 from pathlib import Path
 
@@ -41,8 +41,8 @@ def case(**augmentation: float) -> Case:
     return Case(classifier, Split(photos, labels, ["cat", "dog"], []), settings)
 
 
-def difference(share: float, p: float) -> Difference:
-    return Difference("no difference", share, share - 0.01, share + 0.01, p, 100, "a test")
+def difference(value: float, p: float) -> Difference:
+    return Difference("no difference", value, value - 0.01, value + 0.01, p, 100, "a test")
 
 
 def test_each_point_of_the_study_has_valid_params_and_three_seeds() -> None:
@@ -99,7 +99,7 @@ def test_verdicts_are_corrected_for_the_number_of_settings() -> None:
     two = with_verdicts([*one, Line("b", [0.6, 0.7], 0.1, difference(-0.1, 0.04))])
     assert [line.verdict for line in two] == ["", "better (uncorrected)", "worse (uncorrected)"]
     none = with_verdicts([first, Line("d", [0.7, 0.7], 0.1, difference(-0.05, 0.06))])
-    assert none[1].verdict == "no difference shown"
+    assert none[1].verdict == "no significant difference"
     sure = with_verdicts([first, Line("c", [0.5, 0.6], 0.1, difference(-0.2, 1e-6))])
     assert sure[1].verdict == "worse"
 

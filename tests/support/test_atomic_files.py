@@ -60,7 +60,7 @@ def test_a_kill_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_text() == "old"
 
 
-def test_text_is_utf8_with_unix_line_ends(tmp_path: Path) -> None:
+def test_text_is_utf8_with_unix_line_endings(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "кошка\nпёс\n")
     assert (tmp_path / "a.txt").read_bytes() == "кошка\nпёс\n".encode()
 

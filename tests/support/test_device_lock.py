@@ -1,4 +1,4 @@
-"""Device locks: one training per device, the holder is named, a killed holder frees its lock."""
+"""Device locks: one training run per device; the holder is named; SIGKILL releases the lock."""
 
 import getpass
 import os

@@ -1,4 +1,4 @@
-"""The number of workers, and that workers end with their parent process."""
+"""The number of workers, and that workers exit with their parent process."""
 
 import subprocess
 import sys
@@ -53,6 +53,6 @@ def test_an_invalid_number_of_workers_is_refused(
     value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CATDOG_WORKERS", value)
-    message = rf"^CATDOG_WORKERS: invalid value '{value}'; must be a whole number of at least 1$"
+    message = rf"^CATDOG_WORKERS: invalid value '{value}'; must be an integer of at least 1$"
     with pytest.raises(CatdogError, match=message):
         usable_cores()

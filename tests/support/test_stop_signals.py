@@ -1,4 +1,4 @@
-"""Stop signals: the first sets a flag, the second ends the process."""
+"""Stop signals: the first sets a flag, the second terminates the process."""
 
 import os
 import signal
@@ -40,8 +40,8 @@ def test_a_new_request_starts_unset() -> None:
 SIGNALLED_TWICE = """
 import os, sys
 from catdog.support.stop_signals import stop_request
-number, patient = int(sys.argv[1]), sys.argv[2] == "patient"
-with stop_request(patient) as stop:
+number, ignore_repeated = int(sys.argv[1]), sys.argv[2] == "ignore"
+with stop_request(ignore_repeated) as stop:
     os.kill(os.getpid(), number)
     print("one", bool(stop), flush=True)
     os.kill(os.getpid(), number)
@@ -50,19 +50,19 @@ with stop_request(patient) as stop:
 
 
 @each_signal
-@pytest.mark.parametrize("patient", [False, True])
-def test_the_second_signal_ends_the_process_unless_it_is_patient(
-    number: signal.Signals, patient: bool
+@pytest.mark.parametrize("ignore_repeated", [False, True])
+def test_a_second_signal_terminates_the_process_unless_ignored(
+    number: signal.Signals, ignore_repeated: bool
 ) -> None:
-    arguments = [str(int(number)), "patient" if patient else "impatient"]
+    arguments = [str(int(number)), "ignore" if ignore_repeated else "terminate"]
     done = subprocess.run(
         [sys.executable, "-c", SIGNALLED_TWICE, *arguments],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == (0 if patient else -number)
-    assert done.stdout.splitlines() == ["one True"] + ["two True"] * patient
+    assert done.returncode == (0 if ignore_repeated else -number)
+    assert done.stdout.splitlines() == ["one True"] + ["two True"] * ignore_repeated
 
 
 def test_in_another_thread_no_handler_is_installed() -> None:

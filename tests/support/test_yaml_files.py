@@ -29,7 +29,7 @@ def test_an_error_is_one_line_with_file_and_position(text: str, line: str) -> No
     with pytest.raises(CatdogError) as error:
         parse_yaml(text, "a.yaml")
     assert str(error.value).startswith(f"a.yaml: invalid YAML{line}: ")
-    assert str(error.value).endswith("; correct the file")
+    assert str(error.value).endswith("; fix the file")
     assert "\n" not in str(error.value)
 
 

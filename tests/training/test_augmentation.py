@@ -1,4 +1,4 @@
-"""Transforms of photos against torchvision's, photo by photo, and what they are drawn from."""
+"""Augmentation compared with torchvision's, photo by photo, and its random distributions."""
 
 import math
 
@@ -317,7 +317,7 @@ def test_a_crop_box_that_never_fits_becomes_the_whole_photo() -> None:
 def test_flips_have_the_given_probability(probability: float) -> None:
     drawn = augmentation.draw_transforms(params_of(flip=probability), 10_000, generator())
     flipped = (drawn.affine[:, 0, 0] < 0).float().mean().item()
-    # Five standard deviations of a share of 10,000.
+    # Five standard deviations of a fraction of 10,000.
     assert abs(flipped - probability) <= 5 * math.sqrt(probability * (1 - probability) / 10_000)
 
 

@@ -1,4 +1,4 @@
-"""Epochs: what they hold, what they depend on, and how their photos come to the device."""
+"""The batches of an epoch: their content, their seeds, and how photos get to the device."""
 
 import sys
 import threading
@@ -179,7 +179,7 @@ def test_a_batch_has_the_dtype_and_memory_format_of_a_network_input() -> None:
         assert batch.inputs.is_contiguous(memory_format=torch.channels_last)
         assert batch.labels.dtype == torch.int64
         assert batch.photos == len(batch.labels) == len(batch.inputs)
-        assert batch.seconds > 0
+        assert batch.waited > 0
 
 
 @pytest.mark.parametrize("memory", [None, 0], ids=["resident", "streamed"])
@@ -322,7 +322,7 @@ def test_the_next_batch_is_prepared_during_a_step(
     made = batches.epoch_batches(photos, PLAIN, AS_IS, image_size=16, batch_size=5, seed=1, epoch=0)
     next(made)
     assert second_made.wait(60)
-    made.close()  # type: ignore[attr-defined]  # ends when all that was begun is made
+    made.close()  # type: ignore[attr-defined]  # returns when all pending batches are finished
     assert len(transformed) == 2  # one ahead, no more
 
 
@@ -336,7 +336,7 @@ def test_preparing_batches_does_not_change_the_number_of_threads() -> None:
         torch.set_num_threads(before)
 
 
-def test_an_error_in_the_helper_thread_reaches_the_training(
+def test_an_error_in_the_helper_thread_is_raised_in_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*arguments: Any) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, found only by the training that wrote them, exact when restored."""
+"""Checkpoints: written atomically, found only by the same training run, restored exactly."""
 
 import ast
 import json
@@ -20,7 +20,7 @@ from catdog.model import networks
 from catdog.params import Optimizer, ResidualNetwork
 from catdog.training import checkpoint, optimizers, resume
 from catdog.training.checkpoint import Snapshot
-from tests.helpers.small_disk import on_a_small_disk, small_disks_can_be_made
+from tests.helpers.small_disk import can_mount_small_disk, on_a_small_disk
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = resume.PACKAGE
@@ -80,18 +80,18 @@ def test_an_error_during_saving_keeps_the_old_checkpoint(
     path = tmp_path / "a"
     checkpoint.save(path, SNAPSHOT)
 
-    def die_halfway(tensors: object, file: Path, metadata: object) -> None:
+    def fail_during_write(tensors: object, file: Path, metadata: object) -> None:
         file.write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", die_halfway)
+    monkeypatch.setattr(checkpoint, "save_file", fail_during_write)
     with pytest.raises(OSError, match="no space left"):
         checkpoint.save(path, Snapshot({}, {}))
     assert same(checkpoint.load(path), SNAPSHOT)
     assert list(tmp_path.iterdir()) == [path]
 
 
-DIES_WHILE_WRITING = """
+KILLED_WHILE_WRITING = """
 import resource, signal, sys, torch
 from pathlib import Path
 from catdog.training import checkpoint
@@ -109,7 +109,7 @@ save(2)
 
 def test_a_kill_during_saving_keeps_the_old_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    done = subprocess.run([sys.executable, "-c", DIES_WHILE_WRITING, str(path)], check=False)
+    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(path)], check=False)
     assert done.returncode == -signal.SIGXFSZ
     state = checkpoint.load(path)
     assert state is not None
@@ -201,7 +201,7 @@ def test_train_does_not_depend_on_the_code_of_prepare() -> None:
 
 def test_the_key_changes_with_each_part() -> None:
     keys = {
-        resume.key_of(*parts)
+        resume.checkpoint_key(*parts)
         for parts in (
             ("params", b"photos", "machine"),
             ("Params", b"photos", "machine"),
@@ -212,24 +212,24 @@ def test_the_key_changes_with_each_part() -> None:
         )
     }
     assert len(keys) == 6
-    assert resume.key_of("params", b"photos") == resume.key_of("params", b"photos")
+    assert resume.checkpoint_key("params", b"photos") == resume.checkpoint_key("params", b"photos")
 
 
 def test_the_key_changes_with_the_code_that_computes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = resume.key_of("params")
+    before = resume.checkpoint_key("params")
     copy = shutil.copytree(PACKAGE, tmp_path / "copy")
     monkeypatch.setattr(resume, "PACKAGE", copy)
-    assert resume.key_of("params") == before
+    assert resume.checkpoint_key("params") == before
     for folder in {*paths.PREPARE_CODE, *paths.TRAIN_CODE}:
         for file in (copy / folder).glob("*.py"):
             text = file.read_text()
             file.write_text(text + "# changed\n")
-            assert resume.key_of("params") != before, file
+            assert resume.checkpoint_key("params") != before, file
             file.write_text(text)
     (copy / "cli.py").write_text("# changed\n")  # computes nothing
-    assert resume.key_of("params") == before
+    assert resume.checkpoint_key("params") == before
 
 
 KINDS = [
@@ -263,16 +263,16 @@ class Training:
                 optimizer.step()
 
     def state(self) -> Snapshot:
-        tensors = checkpoint.prefixed("network", self.network.state_dict())
+        tensors = checkpoint.add_prefix("network", self.network.state_dict())
         for index, optimizer in enumerate(self.optimizers):
             flat = checkpoint.flatten_optimizer(optimizer)
-            tensors |= checkpoint.prefixed(f"optimizer{index}", flat)
+            tensors |= checkpoint.add_prefix(f"optimizer{index}", flat)
         return Snapshot(tensors, {})
 
     def restore(self, state: Snapshot) -> None:
-        self.network.load_state_dict(checkpoint.with_prefix("network", state.tensors))
+        self.network.load_state_dict(checkpoint.strip_prefix("network", state.tensors))
         for index, optimizer in enumerate(self.optimizers):
-            flat = checkpoint.with_prefix(f"optimizer{index}", state.tensors)
+            flat = checkpoint.strip_prefix(f"optimizer{index}", state.tensors)
             checkpoint.restore_optimizer(optimizer, flat)
 
 
@@ -310,10 +310,10 @@ def test_a_restored_optimizer_keeps_its_own_settings() -> None:
 
 def test_prefixes_separate_tensors_of_the_same_name() -> None:
     one, other = {"x": torch.zeros(1)}, {"x": torch.ones(1), "y:z": torch.ones(2)}
-    together = {**checkpoint.prefixed("a", one), **checkpoint.prefixed("ab", other)}
-    assert checkpoint.with_prefix("a", together).keys() == {"x"}
-    assert checkpoint.with_prefix("ab", together).keys() == {"x", "y:z"}
-    assert torch.equal(checkpoint.with_prefix("ab", together)["x"], torch.ones(1))
+    together = {**checkpoint.add_prefix("a", one), **checkpoint.add_prefix("ab", other)}
+    assert checkpoint.strip_prefix("a", together).keys() == {"x"}
+    assert checkpoint.strip_prefix("ab", together).keys() == {"x", "y:z"}
+    assert torch.equal(checkpoint.strip_prefix("ab", together)["x"], torch.ones(1))
 
 
 def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
@@ -324,8 +324,8 @@ def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
     assert json.loads(header["__metadata__"]["numbers"]) == SNAPSHOT.numbers
 
 
-@pytest.mark.skipif(not small_disks_can_be_made(), reason="needs user namespaces")
-def test_a_full_disk_is_an_os_error_and_one_line_of_the_command(tmp_path: Path) -> None:
+@pytest.mark.skipif(not can_mount_small_disk(), reason="needs user namespaces")
+def test_a_full_disk_raises_os_error_and_the_command_prints_one_line(tmp_path: Path) -> None:
     code = """
 import sys, torch
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What several processes promise: the training is that of one, and one of them writes."""
+"""Distributed training gives the results of one process, and only rank 0 writes files."""
 
 import functools
 from pathlib import Path
@@ -97,7 +97,7 @@ with distributed.joined(group, cpu, StopRequest()):
     (out * weights[group.shard(len(photos))]).sum().backward()
     parts = group.all_gather((out.detach(), mine.grad))
     grads = [group.all_reduce(weight.grad) for weight in norm.parameters()]
-    if group.first:
+    if group.is_main:
         torch.save([parts, grads, norm.state_dict()], "results.pt")
 """
 
@@ -137,12 +137,12 @@ def test_a_sync_batch_norm_keeps_weights_and_outputs_of_the_replaced_one() -> No
     assert list(shared.state_dict()) == list(plain.state_dict())
 
 
-def test_more_processes_than_photos_in_a_batch_is_one_line() -> None:
+def test_the_error_of_more_processes_than_photos_in_a_batch_is_one_line() -> None:
     with pytest.raises(
         CatdogError, match=r"3 processes cannot share batches of 2 photos.*train\.batch_size"
     ):
-        distributed.refuse_too_many(Group(0, 3), 2)
-    distributed.refuse_too_many(Group(0, 3), 3)
+        distributed.check_batch_is_large_enough(Group(0, 3), 2)
+    distributed.check_batch_is_large_enough(Group(0, 3), 3)
 
 
 def test_the_group_is_read_from_the_launchers_environment(

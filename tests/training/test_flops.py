@@ -1,4 +1,4 @@
-"""Operations of a step: those that torch counts around a real one, and nothing but counting."""
+"""FLOP counting: equals torch's count for a real step, and has no side effects."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ CPU = pick_device("float32", "cpu")
 
 
 def params_of(name: str, optimizer: str = "muon", **changes: object) -> params.Params:
-    """Params of a small training, with one image size for all epochs and the evaluation."""
+    """Params of a small training run, with one image size for all epochs and the evaluation."""
     values = settings(optimizer__name=optimizer, train__start_image_size=SIDE).model_dump()
     values["model"]["name"] = name
     values["model"]["torchvision"] |= changes

@@ -1,4 +1,4 @@
-"""What a training writes down: rows as CSV, and lines of log."""
+"""The training history: CSV rows and log lines."""
 
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def test_only_the_best_epoch_so_far_has_an_asterisk() -> None:
 def test_the_cost_is_the_sum_over_the_epochs() -> None:
     rows = [row(pflop=0.1), row(pflop=0.025)]
     timings = [Timing(1, 0.4, 90, 1, 0), Timing(2, 0.3, 45, 1, 0)]
-    assert history.cost_line(rows, timings) == "cost: 0.125 PFLOP of training, 2.2 minutes"
+    assert history.cost_line(rows, timings) == "training took 2.2 minutes and 0.125 PFLOP"
     assert history.total_pflop([]) == 0
 
 

@@ -1,4 +1,4 @@
-"""What `catdog train --devices` promises: one line for a failure, no process left, exact resume."""
+"""`catdog train --devices`: one-line errors, no leftover processes, exact resume."""
 
 import os
 import signal
@@ -34,8 +34,8 @@ TORCHRUN = ("-m", "torch.distributed.run")
 
 
 @pytest.fixture
-def long(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Two processes of a long training that has saved a checkpoint."""
+def running_training(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Two processes of a long training run that has saved a checkpoint."""
     launcher = start(create_project(tmp_path / "long", train__epochs=LONG), *TWO)
     wait_for_checkpoint(tmp_path / "long")
     yield launcher
@@ -52,12 +52,12 @@ def one_line(err: str) -> str:
     return err.strip()
 
 
-def test_a_killed_process_ends_the_others_with_one_line(
-    long: "subprocess.Popen[str]", tmp_path: Path
+def test_a_killed_process_stops_the_others_with_one_line(
+    running_training: "subprocess.Popen[str]", tmp_path: Path
 ) -> None:
-    first, second = ranks(long)
+    first, second = ranks(running_training)
     second.kill()
-    code, _, err = finish(long)
+    code, _, err = finish(running_training)
     assert code == 1
     line = one_line(err)
     assert line.startswith(f"catdog: process 2 of 2 (pid {second.pid}) was killed by SIGKILL")
@@ -67,55 +67,53 @@ def test_a_killed_process_ends_the_others_with_one_line(
 
 
 def test_a_signal_to_the_process_group_saves_once_and_exits_with_75(
-    long: "subprocess.Popen[str]", tmp_path: Path
+    running_training: "subprocess.Popen[str]", tmp_path: Path
 ) -> None:
-    both = ranks(long)
+    both = ranks(running_training)
     for process in both:  # a supervisor that signals all of them, and the launcher does it again
         process.terminate()
-    os.killpg(long.pid, signal.SIGTERM)
-    code, _, err = finish(long)
+    os.killpg(running_training.pid, signal.SIGTERM)
+    code, _, err = finish(running_training)
     assert code == 75
     line = one_line(err)
-    assert line.startswith("catdog: stopped after epoch")
-    assert "state saved" in line
+    assert line.startswith("catdog: stopped after ")
+    assert "checkpoint saved" in line
     wait_until_gone(both)
     assert not list((tmp_path / "long").rglob("*.tmp"))
 
 
-def test_processes_whose_launcher_is_killed_save_and_end(
-    long: "subprocess.Popen[str]", tmp_path: Path
+def test_processes_whose_launcher_is_killed_save_and_exit(
+    running_training: "subprocess.Popen[str]", tmp_path: Path
 ) -> None:
-    both = ranks(long)
-    long.kill()
+    both = ranks(running_training)
+    running_training.kill()
     wait_until_gone(both)
     assert checkpoints(tmp_path / "long")
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an uninterrupted training of two processes."""
+    """The folder of an uninterrupted training run of two processes."""
     folder = create_project(tmp_path_factory.mktemp("whole") / "a", **WHOLE)  # type: ignore[arg-type]
     train(folder, *TWO)
     return folder
 
 
-def stop_and_go_on(folder: Path, count: str) -> None:
+def stop_and_resume(folder: Path, count: str) -> None:
     """Train in `count` processes, stopped by Ctrl-C after an epoch and started again."""
     launcher = start(folder, "--devices", count)
     read_until(launcher, "epoch 1/3")
     launcher.send_signal(signal.SIGINT)
     code, _, err = finish(launcher)
     assert code == 75, err
-    assert "state saved" in one_line(err)
-    assert "resuming after epoch" in train(folder, "--devices", count)
+    assert "checkpoint saved" in one_line(err)
+    assert "resuming after " in train(folder, "--devices", count)
     assert not checkpoints(folder)
 
 
-def test_a_stopped_training_ends_with_the_bytes_of_one_that_was_not(
-    whole: Path, tmp_path: Path
-) -> None:
+def test_stopped_training_resumes_with_byte_identical_results(whole: Path, tmp_path: Path) -> None:
     stopped = create_project(tmp_path / "stopped", **WHOLE)  # type: ignore[arg-type]
-    stop_and_go_on(stopped, "2")
+    stop_and_resume(stopped, "2")
     assert outs(stopped) == outs(whole)
 
 
@@ -124,7 +122,7 @@ def test_the_bytes_are_the_same_when_the_order_of_summation_matters(tmp_path: Pa
     """The sum of three numbers depends on their order, that of two does not."""
     whole, stopped = (create_project(tmp_path / name, **WHOLE) for name in ("whole", "stopped"))  # type: ignore[arg-type]
     train(whole, "--devices", "3")
-    stop_and_go_on(stopped, "3")
+    stop_and_resume(stopped, "3")
     assert outs(stopped) == outs(whole)
 
 
@@ -165,7 +163,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def diverged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str, str]:
-    """A training that diverges in both processes: folder, exit code, stdout, stderr."""
+    """Training that diverges in both processes: folder, exit code, stdout, stderr."""
     changes = {"optimizer__lr": 100.0, "schedule__name": "constant", "train__batch_size": 4}
     folder = create_project(tmp_path_factory.mktemp("diverged") / "a", "seed", **changes)  # type: ignore[arg-type]
     return folder, *finish(start(folder, *TWO, OMP_NUM_THREADS=None))

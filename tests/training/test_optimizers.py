@@ -69,7 +69,7 @@ def test_adam_and_adamw_have_their_settings(name: str, kind: type) -> None:
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
-def test_norms_and_biases_are_not_decayed(name: str) -> None:
+def test_norms_and_biases_have_no_weight_decay(name: str) -> None:
     net = network()
     decay = by_memory([build(net, name=name)], "weight_decay")
     norms = {
@@ -83,7 +83,7 @@ def test_norms_and_biases_are_not_decayed(name: str) -> None:
         assert decay[weight.data_ptr()] == (0 if spared else 0.01), full_name
 
 
-def test_norms_and_biases_are_decayed_if_set() -> None:
+def test_norms_and_biases_have_weight_decay_if_set() -> None:
     optimizer = build(decay_norm_and_bias=True)
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01}
 
@@ -159,7 +159,7 @@ def laid_out(shape: tuple[int, ...], layout: torch.memory_format, seed: int) -> 
 
 
 def matrix(weight: Tensor, layout: torch.memory_format) -> Tensor:
-    """A copy of a weight as the matrix that Muon is made for, columns in the order of memory."""
+    """A copy of a weight as the matrix that Muon updates, columns in the order of memory."""
     if weight.ndim == 4 and layout == torch.channels_last:
         weight = weight.permute(0, 2, 3, 1)
     return weight.detach().reshape(len(weight), -1).clone()

@@ -1,4 +1,4 @@
-"""A training that is stopped or killed at any moment ends with the bytes of an uninterrupted one.
+"""Training that is stopped or killed at any time resumes with byte-identical results.
 
 Each training is a separate process, and each signal a real one. Processes are forked from a server
 that has imported torch (multiprocessing's forkserver), which takes a tenth of a second instead of
@@ -43,13 +43,13 @@ KILLS = 24
 OUTS = ("models/model.safetensors", "models/model.json", "reports/train/history.csv")
 ENVIRONMENT = {"CATDOG_DEVICE": "cpu", "CATDOG_LOCKS": "", "OMP_NUM_THREADS": "1"}
 CONTEXT = multiprocessing.get_context("forkserver")
-# torch imports the last one, for a second, when it first needs it.
+# torch imports torch._dynamo lazily, which takes a second.
 CONTEXT.set_forkserver_preload(["pytest", "catdog.cli", "catdog.training.train", "torch._dynamo"])
 
 
 @dataclass(frozen=True)
-class Death:
-    """A signal that a training sends itself, and when."""
+class ScheduledSignal:
+    """A signal that a training process sends itself, and when."""
 
     number: int
     at: str = ""
@@ -59,7 +59,7 @@ class Death:
     times: int = 1
     """number of signals"""
 
-    def strike(self) -> None:
+    def send(self) -> None:
         for _ in range(self.times):
             os.kill(os.getpid(), self.number)
 
@@ -93,13 +93,13 @@ class Folder:
 
     def run(
         self,
-        death: Death | None = None,
+        scheduled: ScheduledSignal | None = None,
         *,
         save_every: float | None = None,
         package: Path | None = None,
     ) -> int:
-        """Train until the end or a death; return the exit code, negative for a signal."""
-        arguments = (self.path, death, save_every, package)
+        """Train until the end or the scheduled signal; return the exit code, negative if killed."""
+        arguments = (self.path, scheduled, save_every, package)
         process = CONTEXT.Process(target=train_here, args=arguments)
         process.start()
         process.join()
@@ -107,17 +107,17 @@ class Folder:
         return process.exitcode
 
     def lines(self) -> list[str]:
-        """Return what the processes have written, and forget it."""
+        """Return the lines that the processes have printed, and clear them."""
         lines = self.log.read_text().splitlines()
         self.log.unlink()
         return lines
 
     def outs(self) -> dict[str, bytes]:
-        """Return the bytes of everything that DVC keeps of a training."""
+        """Return the bytes of all DVC outputs of training."""
         return {name: (self.path / name).read_bytes() for name in OUTS}
 
     def checkpoints(self) -> list[str]:
-        """Return the names of all that lies in the folder of checkpoints."""
+        """Return the names of all files in the folder of checkpoints."""
         return sorted(file.name for file in (self.path / ".catdog/checkpoints").glob("*"))
 
     def made(self) -> list[str]:
@@ -128,7 +128,7 @@ class Folder:
 
 
 def train_here(
-    folder: Path, death: Death | None, save_every: float | None, package: Path | None
+    folder: Path, scheduled: ScheduledSignal | None, save_every: float | None, package: Path | None
 ) -> None:
     """Run `catdog train` in this forked process."""
     os.chdir(folder)
@@ -137,19 +137,19 @@ def train_here(
     sys.argv = ["catdog", "train"]
     if save_every is not None:
         resume.SAVE_EVERY = save_every
-    if package is not None:  # the key is made of the code that lies there
+    if package is not None:  # the name of the checkpoint is a hash that includes this code
         resume.PACKAGE = package
     sys.stdout = sys.stderr = (folder / "log").open("a", buffering=1, encoding="utf-8")
-    if death is not None and death.at:
-        await_call(death)
-    elif death is not None:
-        await_event(death, folder / "events")
+    if scheduled is not None and scheduled.at:
+        signal_at_call(scheduled)
+    elif scheduled is not None:
+        signal_at_event(scheduled, folder / "events")
     cli.main()
 
 
-def await_call(death: Death) -> None:
+def signal_at_call(scheduled: ScheduledSignal) -> None:
     """Make this process send itself signals when a function is called."""
-    module, _, name = death.at.partition(":")
+    module, _, name = scheduled.at.partition(":")
     *owners, last = name.split(".")
     owner = importlib.import_module(module)
     for part in owners:
@@ -157,15 +157,15 @@ def await_call(death: Death) -> None:
     original, calls = getattr(owner, last), itertools.count(1)
 
     def watched(*arguments: object, **named: object) -> object:
-        if next(calls) == death.call:
-            death.strike()
+        if next(calls) == scheduled.call:
+            scheduled.send()
         return original(*arguments, **named)
 
     setattr(owner, last, watched)
 
 
-def await_event(death: Death, file: Path) -> None:
-    """Make this process send itself signals at an event; at its end it writes their number.
+def signal_at_event(scheduled: ScheduledSignal, file: Path) -> None:
+    """Make this process send itself signals at an event; at exit it writes the number of events.
 
     An event is a call of a function in Python or C, or a return.
     """
@@ -175,9 +175,9 @@ def await_event(death: Death, file: Path) -> None:
     def watch(frame: FrameType, event: str, argument: object) -> None:
         nonlocal before_first_step
         number = next(events)
-        if number == death.call:
+        if number == scheduled.call:
             sys.setprofile(None)
-            death.strike()
+            scheduled.send()
         if before_first_step == 0 and frame.f_code is first_step:
             before_first_step = number
 
@@ -190,21 +190,21 @@ def await_event(death: Death, file: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Whole:
-    """The results of an uninterrupted training."""
+class UninterruptedRun:
+    """The results of an uninterrupted training run."""
 
     outs: dict[str, bytes]
     start: int
-    """events until its first step, as counted by `await_event`"""
+    """events until its first step, as counted by `signal_at_event`"""
     events: int
     """all its events"""
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> UninterruptedRun:
     folder = Folder(tmp_path_factory.mktemp("whole"))
-    assert folder.run(Death(0, call=0)) == 0
-    return Whole(folder.outs(), *json.loads((folder.path / "events").read_text()))
+    assert folder.run(ScheduledSignal(0, call=0)) == 0
+    return UninterruptedRun(folder.outs(), *json.loads((folder.path / "events").read_text()))
 
 
 @pytest.fixture
@@ -212,8 +212,8 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
-def assert_ends_as(whole: Whole, folder: Folder) -> None:
-    """Resume the training; it must end with the results of an uninterrupted one."""
+def assert_resumes_with_results_of(whole: UninterruptedRun, folder: Folder) -> None:
+    """Resume training; the results must be those of an uninterrupted run."""
     assert folder.run() == 0
     assert folder.outs() == whole.outs
     assert folder.made() == sorted([*OUTS, "reports/train/timing.csv"])
@@ -222,26 +222,26 @@ def assert_ends_as(whole: Whole, folder: Folder) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_saves_in_mid_epoch_and_the_next_run_resumes_there(
-    number: int, folder: Folder, whole: Whole
+    number: int, folder: Folder, whole: UninterruptedRun
 ) -> None:
-    assert folder.run(Death(number, STEP, MIDDLE)) == Stopped.exit_code == 75
+    assert folder.run(ScheduledSignal(number, STEP, MIDDLE)) == Stopped.exit_code == 75
     assert folder.lines()[-1] == (
-        "catdog: stopped after epoch 1 and 4 of 6 steps, state saved; "
+        "catdog: stopped after step 4 of 6 in epoch 2; checkpoint saved; "
         "run the same command to resume"
     )
     assert folder.made() == []
     (saved,) = folder.checkpoints()
     assert saved.endswith(".safetensors")
-    assert_ends_as(whole, folder)
+    assert_resumes_with_results_of(whole, folder)
     resumed = [line for line in folder.lines() if line.startswith("resuming")]
-    place = "epoch 1 and 4 of 6 steps"
+    place = "step 4 of 6 in epoch 2"
     assert resumed == [f"resuming after {place}, from .catdog/checkpoints/{saved}"]
 
 
 @pytest.mark.parametrize(
     ("at", "call", "place"),
     [
-        ("catdog.training.train:Trainer", 1, "epoch 0 and 1 of 6 steps"),
+        ("catdog.training.train:Trainer", 1, "step 1 of 6 in epoch 1"),
         (STEP, STEPS, "epoch 1"),
         ("catdog.training.validation:Validation.evaluate", 2, "epoch 2"),
         ("catdog.training.checkpoint:save", 3, "epoch 3"),
@@ -250,37 +250,39 @@ def test_a_stop_saves_in_mid_epoch_and_the_next_run_resumes_there(
     ids=["begin", "last step", "validation", "save", "last save"],
 )
 def test_a_stop_outside_of_the_steps_saves_at_the_next_consistent_state(
-    at: str, call: int, place: str, folder: Folder, whole: Whole
+    at: str, call: int, place: str, folder: Folder, whole: UninterruptedRun
 ) -> None:
-    assert folder.run(Death(signal.SIGTERM, at, call)) == Stopped.exit_code
-    assert folder.lines()[-1].startswith(f"catdog: stopped after {place}, state saved")
-    assert_ends_as(whole, folder)
+    assert folder.run(ScheduledSignal(signal.SIGTERM, at, call)) == Stopped.exit_code
+    assert folder.lines()[-1].startswith(f"catdog: stopped after {place}; checkpoint saved")
+    assert_resumes_with_results_of(whole, folder)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_it_at_once(number: int, folder: Folder, whole: Whole) -> None:
-    assert folder.run(Death(number, STEP, MIDDLE, times=2)) == -number
+def test_a_second_signal_kills_it_immediately(
+    number: int, folder: Folder, whole: UninterruptedRun
+) -> None:
+    assert folder.run(ScheduledSignal(number, STEP, MIDDLE, times=2)) == -number
     assert folder.lines()[-1].startswith("epoch  1/12")
-    assert_ends_as(whole, folder)
+    assert_resumes_with_results_of(whole, folder)
     assert any(line.startswith("resuming after epoch 1, ") for line in folder.lines())
 
 
 @pytest.mark.parametrize(
     ("save_every", "place"),
-    [(None, "epoch 1"), (0.0, "epoch 1 and 3 of 6 steps")],
+    [(None, "epoch 1"), (0.0, "step 3 of 6 in epoch 2")],
     ids=["epochs shorter than a minute", "epochs longer than that"],
 )
-def test_a_kill_costs_at_most_an_epoch_or_the_seconds_between_saves(
-    save_every: float | None, place: str, folder: Folder, whole: Whole
+def test_sigkill_loses_at_most_one_epoch_or_one_checkpoint_interval(
+    save_every: float | None, place: str, folder: Folder, whole: UninterruptedRun
 ) -> None:
     """The kill comes during the fourth step."""
-    assert folder.run(Death(signal.SIGKILL, STEP, MIDDLE), save_every=save_every) == -9
+    assert folder.run(ScheduledSignal(signal.SIGKILL, STEP, MIDDLE), save_every=save_every) == -9
     assert folder.made() == []
-    assert_ends_as(whole, folder)
+    assert_resumes_with_results_of(whole, folder)
     assert any(line.startswith(f"resuming after {place}, from ") for line in folder.lines())
 
 
-def test_a_training_that_takes_long_saves_every_minute() -> None:
+def test_long_epochs_save_a_checkpoint_every_minute() -> None:
     assert resume.SAVE_EVERY <= 60
 
 
@@ -297,20 +299,24 @@ def test_a_training_that_takes_long_saves_every_minute() -> None:
     ids=["checkpoint", "model.safetensors", "model.json", "history.csv", "timing.csv", "removal"],
 )
 def test_a_kill_while_files_are_written_changes_nothing(
-    at: str, call: int, folder: Folder, whole: Whole
+    at: str, call: int, folder: Folder, whole: UninterruptedRun
 ) -> None:
-    assert folder.run(Death(signal.SIGKILL, at, call)) == -signal.SIGKILL
-    assert_ends_as(whole, folder)
+    assert folder.run(ScheduledSignal(signal.SIGKILL, at, call)) == -signal.SIGKILL
+    assert_resumes_with_results_of(whole, folder)
 
 
-def test_partial_files_of_a_kill_are_deleted_after_success(folder: Folder, whole: Whole) -> None:
-    assert folder.run(Death(signal.SIGKILL, "catdog.training.checkpoint:save_file", 3)) == -9
+def test_partial_files_of_a_kill_are_deleted_after_success(
+    folder: Folder, whole: UninterruptedRun
+) -> None:
+    assert (
+        folder.run(ScheduledSignal(signal.SIGKILL, "catdog.training.checkpoint:save_file", 3)) == -9
+    )
     leftover, saved = folder.checkpoints()
     assert leftover.startswith(f".{saved}.")
-    assert_ends_as(whole, folder)
+    assert_resumes_with_results_of(whole, folder)
 
 
-def test_kills_at_random_moments_change_nothing(folder: Folder, whole: Whole) -> None:
+def test_kills_at_random_moments_change_nothing(folder: Folder, whole: UninterruptedRun) -> None:
     """Moments are numbers of events since the start, which do not depend on the machine's speed.
 
     A kill comes at most a sixteenth of the training after the first step, so that it is not
@@ -326,22 +332,22 @@ def test_kills_at_random_moments_change_nothing(folder: Folder, whole: Whole) ->
             if before_first_step
             else dice.randrange(whole.start, longest)
         )
-        codes.append(folder.run(Death(number, call=event)))
-    # SIGTERM ends a process at once that has not begun to train.
+        codes.append(folder.run(ScheduledSignal(number, call=event)))
+    # SIGTERM terminates a process immediately that has not started to train.
     assert set(codes) <= {75, -signal.SIGTERM, -signal.SIGKILL}
     assert min(codes.count(75), codes.count(-signal.SIGKILL)) > KILLS // 4
-    assert_ends_as(whole, folder)
+    assert_resumes_with_results_of(whole, folder)
     places = [line.split(", from")[0] for line in folder.lines() if line.startswith("resuming")]
     assert len(places) > KILLS // 2  # so many found a checkpoint
 
 
 def stop_in_epoch_2(folder: Folder) -> None:
-    assert folder.run(Death(signal.SIGTERM, STEP, MIDDLE)) == Stopped.exit_code
+    assert folder.run(ScheduledSignal(signal.SIGTERM, STEP, MIDDLE)) == Stopped.exit_code
     folder.lines()
 
 
 def assert_starts_over(folder: Folder, fresh: Folder, package: Path | None = None) -> None:
-    """Both trainings give the same results, although one folder has an old checkpoint."""
+    """Both training runs give the same results, although one folder has an old checkpoint."""
     (old,) = folder.checkpoints()
     assert folder.run(package=package) == fresh.run(package=package) == 0
     assert not any(line.startswith("resuming") for line in folder.lines())
@@ -350,7 +356,7 @@ def assert_starts_over(folder: Folder, fresh: Folder, package: Path | None = Non
 
 
 def test_changed_params_do_not_resume_from_an_old_checkpoint(
-    folder: Folder, tmp_path: Path, whole: Whole
+    folder: Folder, tmp_path: Path, whole: UninterruptedRun
 ) -> None:
     stop_in_epoch_2(folder)
     folder.set(optimizer__rest_lr=0.02)
@@ -359,11 +365,11 @@ def test_changed_params_do_not_resume_from_an_old_checkpoint(
     assert folder.outs() != whole.outs
 
 
-def test_changed_params_of_evaluate_still_resume(folder: Folder, whole: Whole) -> None:
+def test_changed_params_of_evaluate_still_resume(folder: Folder, whole: UninterruptedRun) -> None:
     stop_in_epoch_2(folder)
     folder.set(evaluate__worst_mistakes=3)
-    assert_ends_as(whole, folder)
-    assert any(line.startswith("resuming after epoch 1 and 4") for line in folder.lines())
+    assert_resumes_with_results_of(whole, folder)
+    assert any(line.startswith("resuming after step 4 of 6 in epoch 2") for line in folder.lines())
 
 
 def refuse_last_photo(folder: Folder) -> None:
@@ -391,7 +397,7 @@ def other_pixels(folder: Folder) -> None:
 
 @pytest.mark.parametrize("change", [refuse_last_photo, other_pixels])
 def test_changed_data_does_not_resume_from_an_old_checkpoint(
-    change: Callable[[Folder], None], folder: Folder, tmp_path: Path, whole: Whole
+    change: Callable[[Folder], None], folder: Folder, tmp_path: Path, whole: UninterruptedRun
 ) -> None:
     stop_in_epoch_2(folder)
     fresh = Folder(tmp_path / "fresh")
@@ -425,7 +431,7 @@ class Command:
         )
 
     def wait_for(self, start: str) -> None:
-        """Return when it has printed a line that begins so."""
+        """Wait until it has printed a line that begins with `start`."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith(start):
@@ -433,12 +439,14 @@ class Command:
         pytest.fail(f"it ended without a line {start!r}: {self.end()}")
 
     def end(self) -> tuple[int, list[str]]:
-        """Wait for its end; return the exit code and the lines on stderr."""
+        """Wait until it exits; return the exit code and the lines on stderr."""
         errors = self.process.communicate()[1]
         return self.process.returncode, errors.splitlines()
 
 
-def test_the_real_command_stops_with_one_line_and_resumes(folder: Folder, whole: Whole) -> None:
+def test_the_real_command_stops_with_one_line_and_resumes(
+    folder: Folder, whole: UninterruptedRun
+) -> None:
     command = Command(folder.path)
     command.wait_for("epoch  1/12")
     command.process.send_signal(signal.SIGTERM)
@@ -446,7 +454,7 @@ def test_the_real_command_stops_with_one_line_and_resumes(folder: Folder, whole:
     assert code == Stopped.exit_code
     (line,) = errors
     assert re.fullmatch(
-        r"catdog: stopped after epoch \d+( and \d of 6 steps)?, state saved; .*", line
+        r"catdog: stopped after (step \d of 6 in )?epoch \d+; checkpoint saved; .*", line
     )
     assert len(folder.checkpoints()) == 1
     assert folder.made() == []
@@ -457,7 +465,7 @@ def test_the_real_command_stops_with_one_line_and_resumes(folder: Folder, whole:
 
 @pytest.mark.slow
 def test_kills_of_the_real_command_at_random_moments_change_nothing(
-    folder: Folder, whole: Whole
+    folder: Folder, whole: UninterruptedRun
 ) -> None:
     """Moments are seconds after the start, most of them in the first epochs."""
     begun = time.monotonic()
@@ -484,6 +492,6 @@ def test_kills_of_the_real_command_at_random_moments_change_nothing(
 
 
 def clear(folder: Folder) -> None:
-    """Remove the outputs of a training, as DVC does before it runs the stage."""
+    """Remove the outputs of training, as DVC does before it runs the stage."""
     for name in ("models", "reports"):
         shutil.rmtree(folder.path / name)

@@ -1,4 +1,4 @@
-"""The learning rate and the image size over a training, against numbers computed by hand."""
+"""The schedules of learning rate and image size, against numbers computed by hand."""
 
 import itertools
 
@@ -39,7 +39,7 @@ def test_one_cycle_decays_linearly_and_cosine_along_a_cosine() -> None:
     assert schedules.lr_factor(schedule("cosine"), 0.4) == pytest.approx(0.868198)
 
 
-def test_step_divides_by_ten_at_each_share() -> None:
+def test_step_divides_by_ten_at_each_interval() -> None:
     settings = schedule("step", step_every=0.25)
     progress = (0, 0.24, 0.25, 0.49, 0.5, 0.75, 0.99)
     factors = [schedules.lr_factor(settings, at) for at in progress]

@@ -33,7 +33,7 @@ MakeParams = Callable[..., params.Params]
 def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A prepared folder; the working folder, where checkpoints go, is a fresh one."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CATDOG_LOCKS", "")  # a training on this machine may take long
+    monkeypatch.setenv("CATDOG_LOCKS", "")  # do not wait for training runs on this machine
     return write_prepared(tmp_path / "prepared", ["cat", "dog"])
 
 
@@ -45,7 +45,7 @@ def run(prepared: Path, name: str, **changes: object) -> Path:
 
 
 def outs(folder: Path) -> dict[str, bytes]:
-    """Return the bytes of everything that DVC keeps of a training."""
+    """Return the bytes of all DVC outputs of training."""
     files = ("models/model.safetensors", "models/model.json", "history.csv")
     return {name: (folder / name).read_bytes() for name in files}
 
@@ -56,7 +56,7 @@ def history(folder: Path) -> list[dict[str, str]]:
 
 
 def kill_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
-    """Let a training die at the start of the epoch after `epochs`."""
+    """Interrupt training at the start of the epoch after `epochs`."""
     train_epoch = stage.Trainer.train_epoch
 
     def die(self: stage.Trainer) -> Iterator[float]:
@@ -67,7 +67,7 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
     monkeypatch.setattr(stage.Trainer, "train_epoch", die)
 
 
-def test_it_learns_a_learnable_task(prepared: Path) -> None:
+def test_training_reaches_high_accuracy_on_an_easy_task(prepared: Path) -> None:
     last = history(run(prepared, "a", train__epochs=8))[-1]
     assert float(last["val_accuracy"]) == 1.0
 
@@ -91,7 +91,7 @@ def test_another_seed_gives_another_model(prepared: Path) -> None:
     ],
     ids=["sgd", "ema", "adamw", "muon", "last"],
 )
-def test_a_killed_training_ends_with_the_bytes_of_one_that_was_not(
+def test_killed_training_resumes_with_byte_identical_results(
     prepared: Path, changes: Change, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = outs(run(prepared, "whole", **changes))
@@ -277,7 +277,7 @@ def test_the_operations_of_all_steps_are_counted_and_logged(
     total = json.loads((folder / "models/model.json").read_text())["pflop"]
     assert total == pytest.approx(sum(pflops), rel=1e-5)
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith(f"cost: {total:.4g} PFLOP of training, ")
+    assert last.endswith(f" and {total:.4g} PFLOP")
 
 
 def test_other_initial_weights_in_the_same_file_find_no_checkpoint(prepared: Path) -> None:
@@ -293,7 +293,7 @@ def test_other_initial_weights_in_the_same_file_find_no_checkpoint(prepared: Pat
     assert keys[0] == keys[2] != keys[1]
 
 
-def test_divergence_is_one_line_and_leaves_no_model(prepared: Path) -> None:
+def test_the_error_of_divergence_is_one_line_and_no_model_is_written(prepared: Path) -> None:
     with pytest.raises(CatdogError, match=r"diverged in epoch 1: .* lower optimizer\.lr \(100\)"):
         run(prepared, "a", optimizer__lr=100.0, schedule__name="constant", train__batch_size=2)
     assert not Path("a/models").exists()
@@ -326,6 +326,6 @@ def test_normalization_by_numbers(prepared: Path) -> None:
     assert pick_normalization(changed, prepared) == expected
 
 
-def test_missing_arrays_are_one_line(tmp_path: Path) -> None:
+def test_the_error_of_missing_arrays_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CatdogError, match="run `dvc repro prepare`"):
         stage.train(settings(), tmp_path / "nothing", tmp_path / "m", tmp_path / "h.csv")

@@ -1,8 +1,8 @@
-"""The embedded sample: pictures of cats and dogs, drawn by a program.
+"""The sample: pictures of cats and dogs, drawn by a program.
 
 Both classes share coats, poses, backgrounds, objects and camera; only the anatomy differs. So a
-network has to look at ears, muzzles, eyes and tails, and colours say nothing about the class. A
-picture depends only on its class, its seed and the version of Pillow, to the byte.
+network has to learn the shapes of ears, muzzles, eyes and tails: colours carry no information about
+the class. The bytes of a picture depend only on its class, its seed and the version of Pillow.
 
 sample.py   one picture, and the folder of pictures
 anatomy.py  what distinguishes a cat from a dog

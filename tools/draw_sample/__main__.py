@@ -1,4 +1,4 @@
-"""Draw the embedded sample: pictures of cats and dogs, as class folders.
+"""Draw the sample: pictures of cats and dogs, as class folders.
 
 python -m tools.draw_sample FOLDER [--count 800] [--seed 1]
 """
@@ -12,7 +12,9 @@ from tools.draw_sample.sample import draw_sample
 def main() -> None:
     """Parse the command line and draw."""
     parser = command_line.parser(__doc__)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="must not exist yet")
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="folder to create; must not exist"
+    )
     parser.add_argument("--count", type=int, default=800, help="number of pictures (default: 800)")
     parser.add_argument("--seed", type=int, default=1, help="random seed (default: 1)")
     options = parser.parse_args()

@@ -79,7 +79,7 @@ KINDS = {
 }
 
 
-def grow(kind: Kind, rng: random.Random, variation: float = 0.12) -> Anatomy:
+def random_animal(kind: Kind, rng: random.Random, variation: float = 0.12) -> Anatomy:
     """Return an animal of a random breed, each measure varied independently."""
     breed = rng.choice(kind.breeds)
     measures = {

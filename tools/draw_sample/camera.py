@@ -12,7 +12,7 @@ from tools.draw_sample.pen import Pen
 
 
 def aim(image: Image.Image, rng: random.Random) -> Pen:
-    """Return a pen whose unit square is about what the camera shows; its aim is not exact."""
+    """Return a pen whose unit square is about what the camera shows, randomly moved and rotated."""
     zoom = image.width * rng.uniform(0.9, 1.2)
     turn = cmath.rect(zoom, math.radians(rng.gauss(0, 5)))
     middle = complex(image.width, image.width) / 2

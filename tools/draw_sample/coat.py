@@ -36,7 +36,7 @@ class Coat:
     paws: Paint
 
 
-def dress(pen: Pen, rng: random.Random) -> Coat:
+def random_coat(pen: Pen, rng: random.Random) -> Coat:
     """Return a coat of random colours and pattern, laid out in the frame of the pen."""
     base = blend(rng.choice(FURS), any_colour(rng, 80, 180), rng.uniform(0, 0.15))
     second = rng.choice([fur for fur in FURS if abs(sum(fur) - sum(base)) > 120])

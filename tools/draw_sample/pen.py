@@ -126,9 +126,9 @@ def smooth(points: Sequence[Point], closed: bool = True, steps: int = 7) -> list
     return [(z.real, z.imag) for z in curve]
 
 
-def blend(colour: Colour, other: Colour, share: float) -> Colour:
-    """Return the mixture (1 - share) · colour + share · other."""
-    red, green, blue = (round(a + share * (b - a)) for a, b in zip(colour, other, strict=True))
+def blend(colour: Colour, other: Colour, fraction: float) -> Colour:
+    """Return the mixture (1 - fraction) · colour + fraction · other."""
+    red, green, blue = (round(a + fraction * (b - a)) for a, b in zip(colour, other, strict=True))
     return (red, green, blue)
 
 

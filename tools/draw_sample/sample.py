@@ -8,9 +8,9 @@ from PIL import Image, ImageOps
 
 from catdog.errors import CatdogError
 from catdog.support.process_pool import process_pool, usable_cores
-from tools.draw_sample.anatomy import KINDS, grow
+from tools.draw_sample.anatomy import KINDS, random_animal
 from tools.draw_sample.camera import aim, blur_and_noise, expose
-from tools.draw_sample.coat import dress
+from tools.draw_sample.coat import random_coat
 from tools.draw_sample.pen import INK
 from tools.draw_sample.poses import POSES, close_up
 from tools.draw_sample.scenes import BACKGROUNDS, add_objects, gradient, occlude
@@ -27,7 +27,7 @@ def draw(class_name: str, seed: int, side: int = 112) -> Image.Image:
     """
     if class_name not in KINDS:
         raise CatdogError(f"class {class_name!r}: cannot be drawn; choose {' or '.join(KINDS)}")
-    # Each line draws from `rng`: their order is part of what a seed means.
+    # Each call uses `rng`, so changing their order changes the picture of a seed.
     rng = _generator(class_name, seed)
     image = gradient(side * SUPERSAMPLING, rng)
     view = aim(image, rng)
@@ -37,7 +37,7 @@ def draw(class_name: str, seed: int, side: int = 112) -> Image.Image:
     stage = view.at(0.5, 0.54, rng.uniform(0.8, 0.95), rng.gauss(0, 4))
     if pose is not close_up:  # the shadow on the floor
         stage.oval(0, 0.5, 0.42, 0.06, INK, alpha=0.3)
-    pose(stage, grow(KINDS[class_name], rng), dress(stage, rng), rng)
+    pose(stage, random_animal(KINDS[class_name], rng), random_coat(stage, rng), rng)
     add_objects(view, rng, most=1, y=0.98)
     occlude(view, rng)
     image = expose(image.reduce(SUPERSAMPLING), rng)
@@ -53,15 +53,15 @@ def _generator(class_name: str, seed: int) -> random.Random:
 def draw_sample(root: Path, count: int = 800, seed: int = 1) -> None:
     """Write `count` pictures, half of them dogs, as root/cat/cat_0001.jpg, root/dog/dog_0001.jpg, …
 
-    `root` appears complete or not at all. Picture i does not depend on `count`. Raises CatdogError
+    `root` is created atomically. Picture i does not depend on `count`. Raises CatdogError
     if `root` exists, or if `count` or `seed` is invalid.
     """
     if root.exists() or root.is_symlink():
-        raise CatdogError(f"{root}: already exists; move it away or name another folder")
+        raise CatdogError(f"{root}: already exists; remove it or choose another folder")
     if count < 2 or count % 2:
-        raise CatdogError(f"count: {count} is invalid; give an even number from 2")
+        raise CatdogError(f"--count {count}: invalid value; must be an even number of at least 2")
     if seed < 0:
-        raise CatdogError(f"seed: {seed} is invalid; give a number from 0")
+        raise CatdogError(f"--seed {seed}: invalid value; must be at least 0")
     temporary = root.with_name(f".{root.name}.tmp")
     jobs = [(temporary, name, seed, i) for name in KINDS for i in range(1, count // 2 + 1)]
     shutil.rmtree(temporary, ignore_errors=True)  # left over from a killed run
