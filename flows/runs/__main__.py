@@ -59,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
 def show(home: Path) -> None:
     """Print a table of the runs that have a clone on this machine."""
     table = Table("name", "state", "age", "size", "experiment", "message")
+    for column in table.columns:  # a name is copied to `remove`, so it must not be truncated
+        column.overflow = "fold"
     for run in all_runs(home):
         table.add_row(
             run.name,

@@ -53,8 +53,8 @@ Experiment = Annotated[
         max_length=100,
         # Characters that DVC and git accept and that need no quoting in a shell.
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9_+=-]*(\.[A-Za-z0-9_+=-]+)*$",
-        description="name of the DVC experiment that holds the result",
-        examples=["lr=0.1"],
+        description="a name (letters, digits, _ . + = -) for the DVC experiment with the result",
+        examples=["larger-lr"],
     ),
     AfterValidator(_not_a_lock_file),
 ]

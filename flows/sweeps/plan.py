@@ -62,7 +62,8 @@ def read_study(file: str, repository: Repository) -> Study:
         return parse(path.read_text(encoding="utf-8"), file)
     text = try_git(repository.folder, "show", f"HEAD:{file}")
     if text is None:
-        listed = git(repository.folder, "ls-tree", "--name-only", "HEAD", "studies/").splitlines()
+        paths = git(repository.folder, "ls-tree", "--name-only", "HEAD", "studies/").splitlines()
+        listed = [path for path in paths if path.endswith((".yaml", ".yml"))]
         known = (
             f"choose one of {', '.join(listed)}" if listed else "studies/ contains no study files"
         )
