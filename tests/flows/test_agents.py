@@ -197,7 +197,7 @@ def test_agent_without_a_server_address_fails_in_one_line(tmp_path: Path) -> Non
         command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
     )
     assert run.returncode == 1
-    assert run.stderr == "agent failed: PREFECT_API_URL: not set; `make agent` sets it\n"
+    assert run.stderr == "agent failed: PREFECT_API_URL: not set; set it, or run `make agent`\n"
 
 
 def test_agent_of_a_non_interactive_shell_stops_at_the_first_signal(
