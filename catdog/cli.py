@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from catdog import __version__, params
 from catdog.errors import CatdogError
+from catdog.model import portable
 from catdog.paths import (
     DOWNLOADS,
     HISTORY,
@@ -27,6 +29,7 @@ from catdog.paths import (
     REPORTS,
 )
 
+PORTABLE = "portable"  # of params.Precision
 BROKEN_PIPE = 141  # the exit code of a process ended by SIGPIPE: 128 + 13
 
 app = typer.Typer(
@@ -103,14 +106,16 @@ def train(
     model.
     """
     if "RANK" in os.environ:  # a launcher such as torchrun has started this process
+        with suppress(CatdogError):  # the launcher's import of torch must come after this
+            _read_params()
         from catdog.training.launch import run_as_rank
 
         run_as_rank(_train)
         return
-    _load_params()
+    settings = _load_params()
     from catdog.model.devices import device_count
 
-    if (count := device_count(devices)) > 1:
+    if (count := device_count(devices, settings.train.precision)) > 1:
         from catdog.training.launch import launch
 
         launch(count)
@@ -172,6 +177,7 @@ def predict(
 ) -> None:
     """Predict the classes of photos. The exit code is 1 if a file could not be read."""
     folder = _model_folder(model)
+    _fix_code_paths_of(folder)
     from catdog.predict import run_predict
 
     try:
@@ -331,9 +337,24 @@ def explain_params(
     _print(table)
 
 
+def _fix_code_paths_of(model: Path) -> None:
+    """Compute portably, if the model was trained so; must run before torch is imported."""
+    with suppress(OSError, ValueError, KeyError):  # `saved.load` reports what is wrong with it
+        if json.loads((model / "model.json").read_text(encoding="utf-8"))["precision"] == PORTABLE:
+            portable.fix_code_paths()
+
+
+def _read_params() -> params.Params:
+    """Return params.yaml; with precision portable, compute portably from now on."""
+    settings = params.load()
+    if settings.train.precision == PORTABLE:
+        portable.fix_code_paths()
+    return settings
+
+
 def _load_params() -> params.Params:
     """Return params.yaml, with values that refer to torchvision's weights resolved."""
-    settings = params.load()
+    settings = _read_params()
     if not settings.model.from_torchvision:
         return settings
     from catdog.model import pretrained

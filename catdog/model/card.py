@@ -7,8 +7,7 @@ import torch
 
 from catdog import __version__
 from catdog.dataset.prepared import ChannelStats
-from catdog.model.devices import Precision
-from catdog.params import Model, PerChannel, Section
+from catdog.params import Model, PerChannel, Precision, Section
 
 
 class ModelCard(Section):
@@ -22,6 +21,7 @@ class ModelCard(Section):
     mean: PerChannel
     std: PerChannel
     precision: Precision
+    threads: int = 0  # models of catdog 0.1.0 have no such key
     epoch: int
     weights: int
     pflop: float

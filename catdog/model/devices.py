@@ -4,13 +4,12 @@ import ctypes
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from catdog.errors import CatdogError
-
-Precision = Literal["auto", "float32", "bfloat16"]
+from catdog.model import portable
+from catdog.params import Precision
 
 # parameters of mallopt, from <malloc.h> of glibc
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -32,7 +31,7 @@ class Device:
 
 
 def pick_device(
-    precision: Precision = "auto", name: str | None = None, local_rank: int = 0
+    precision: Precision = "auto", name: str | None = None, local_rank: int = 0, threads: int = 0
 ) -> Device:
     """Return the device to compute on.
 
@@ -40,10 +39,11 @@ def pick_device(
     default is CUDA device number `local_rank`, then MPS, then the CPU. Precision `auto` means
     bfloat16 where the hardware supports it (x86: avx512_bf16 or AMX; CUDA: compute capability 8.0
     and higher), where it is about twice as fast, and float32 elsewhere, where bfloat16 can be
-    slower (pytorch/pytorch#86550). The weights are always float32. Raises CatdogError for a device
-    that is not available.
+    slower (pytorch/pytorch#86550). `portable` means float32 on the CPU, the default device then.
+    The weights are always float32. On the CPU, torch uses `threads` threads from then on (0 = no
+    change). Raises CatdogError for a device that is not available.
     """
-    wanted = name or os.environ.get("CATDOG_DEVICE") or best_device()
+    wanted = name or os.environ.get("CATDOG_DEVICE") or best_device(precision)
     if wanted == "cuda":
         wanted = f"cuda:{local_rank}"
     try:
@@ -57,6 +57,8 @@ def pick_device(
         ) from None
     if device.type == "cpu":
         keep_freed_memory()
+        if threads:
+            torch.set_num_threads(threads)
     if precision == "auto":
         native = _supports_bfloat16(device)
         dtype = torch.bfloat16 if native else torch.float32
@@ -64,6 +66,8 @@ def pick_device(
     else:
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         reason = f"train.precision is {precision}"
+        if precision == "portable" and (problem := _not_portable_because(device)):
+            reason += f", but the results differ from those of other machines: {problem}"
     return Device(device, dtype, reason)
 
 
@@ -107,14 +111,14 @@ def describe(device: Device, count: int = 1) -> str:
     return f"device {device.torch_device} ({name}){others}, {dtype}: {device.reason}"
 
 
-def device_count(requested: int | None = None) -> int:
+def device_count(requested: int | None = None, precision: Precision = "auto") -> int:
     """Return the number of devices to train on: the requested number, or all CUDA devices.
 
     CUDA_VISIBLE_DEVICES limits the CUDA devices; CATDOG_DEVICE selects another type of device, or
-    one device. The CPU counts as one device; several processes can share it. Raises CatdogError if
-    fewer devices are available than requested.
+    one device. The CPU counts as one device; several processes can share it; it is the default for
+    precision `portable`. Raises CatdogError if fewer devices are available than requested.
     """
-    wanted = os.environ.get("CATDOG_DEVICE") or best_device()
+    wanted = os.environ.get("CATDOG_DEVICE") or best_device(precision)
     available = torch.cuda.device_count() if wanted == "cuda" else 1
     if requested is None:
         return max(1, available)
@@ -126,11 +130,25 @@ def device_count(requested: int | None = None) -> int:
     return requested
 
 
-def best_device() -> str:
-    """Return the type of the fastest available device: cuda, mps or cpu."""
+def best_device(precision: Precision = "auto") -> str:
+    """Return the type of the fastest device for a precision: cuda, mps or cpu."""
+    if precision == "portable":
+        return "cpu"
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _not_portable_because(device: torch.device) -> str:
+    """Return why results on `device` may differ from another machine's; empty if they do not."""
+    if device.type != "cpu":
+        return f"the device is {device}, not the CPU"
+    if reason := portable.unsupported_because():
+        return reason
+    capability = torch.backends.cpu.get_cpu_capability()
+    if not portable.variables_are_set() or capability != "AVX2":
+        return "torch was imported before catdog.model.portable.fix_code_paths was called"
+    return ""
 
 
 def _supports_bfloat16(device: torch.device) -> bool:

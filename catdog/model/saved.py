@@ -47,6 +47,6 @@ def load(folder: Path, device_name: str | None = None) -> TrainedModel:
             f"{folder}: cannot be loaded by this version of catdog ({reason}); run `dvc repro` to "
             "train it again"
         ) from None
-    device = pick_device(card.precision, device_name)
+    device = pick_device(card.precision, device_name, threads=card.threads)
     network.to(device.torch_device).to(memory_format=torch.channels_last)
     return TrainedModel(card, network.eval(), device)

@@ -7,7 +7,7 @@ loading.py   read and validate a params file, with one-line errors
 docs.py      describe every key: `catdog params` and docs/params.md
 """
 
-from catdog.params.fields import PerChannel, Section
+from catdog.params.fields import PerChannel, Precision, Section
 from catdog.params.loading import load, parse, read_yaml
 from catdog.params.networks import Model, ResidualNetwork, SeedNetwork, TorchvisionNetwork
 from catdog.params.schema import (
@@ -29,6 +29,7 @@ __all__ = [
     "Optimizer",
     "Params",
     "PerChannel",
+    "Precision",
     "Prepare",
     "ResidualNetwork",
     "Schedule",

@@ -1,6 +1,6 @@
 """Base class, value types and cited sources that the sections of the schema share."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.config import JsonDict
@@ -46,6 +46,7 @@ ImageSize = Annotated[
 ]
 # Not a Literal of integers, which would accept true as 1 and 3.0 as 3
 KernelSize = Annotated[int, Field(ge=1, le=9), AfterValidator(_odd)]
+Precision = Literal["auto", "float32", "bfloat16", "portable"]
 WeightsSource = Annotated[str, AfterValidator(_weights_source)]
 
 CROP = "Szegedy et al. 2014, arXiv:1409.4842; torchvision's RandomResizedCrop"

@@ -26,6 +26,7 @@ from catdog.params.fields import (
     OpenFraction,
     PerChannel,
     PositiveFraction,
+    Precision,
     Section,
     StoredSize,
     sourced,
@@ -246,11 +247,25 @@ class Train(Section):
         "at the final image size) or last",
         json_schema_extra=sourced("best: the 2020 notebook"),
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        description="autocast data type; auto: bfloat16 if the hardware supports it, otherwise "
-        "float32",
+    precision: Precision = Field(
+        description="data type of matrix products: float32, bfloat16, auto (bfloat16 if the "
+        "hardware supports it, otherwise float32), or portable (float32 on the CPU, with the same "
+        "bytes on every x86-64 processor with AVX2)",
         json_schema_extra=sourced("bfloat16: Kalamkar et al. 2019, arXiv:1905.12322"),
     )
+    threads: Annotated[int, Field(ge=0, le=1024)] = Field(
+        description="CPU threads of train, evaluate and predict; another number rounds differently "
+        "(0 = one per usable core, not with precision portable)"
+    )
+
+    @model_validator(mode="after")
+    def _portable_fixes_the_threads(self) -> Self:
+        if self.precision == "portable" and self.threads == 0:
+            raise ValueError(
+                "precision portable requires threads to be at least 1, because the result depends "
+                "on the number of threads"
+            )
+        return self
 
     @model_validator(mode="after")
     def _image_size_grows(self) -> Self:

@@ -35,6 +35,7 @@ def model_card(
         mean=normalization.mean,
         std=normalization.std,
         precision=settings.precision,
+        threads=settings.threads,
         epoch=len(state.history) if last else max(best, default=0),
         weights=networks.count_parameters(state.network),
         pflop=history.total_pflop(state.history),

@@ -43,7 +43,9 @@ def train(params: Params, prepared: Path, models: Path, history_file: Path) -> l
     """
     use_deterministic_algorithms()
     group = distributed.from_environment()
-    device = pick_device(params.train.precision, local_rank=group.local_rank)
+    device = pick_device(
+        params.train.precision, local_rank=group.local_rank, threads=params.train.threads
+    )
     with (
         progress_bar(params.train.epochs, quiet=not group.is_main) as progress,
         # While waiting for the lock, a signal terminates immediately: there is nothing to save yet.

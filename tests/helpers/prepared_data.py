@@ -24,6 +24,8 @@ def settings(**changes: object) -> params.Params:
         "train__epochs": 3,
         "train__batch_size": 16,
         "train__ema": 0.0,
+        "train__precision": "auto",
+        "train__threads": 0,
         "train__select": "best",
         "optimizer__name": "sgd",
         "optimizer__lr": 0.05,

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from catdog.errors import CatdogError
-from catdog.model.devices import Precision, describe, pick_device
+from catdog.model.devices import describe, pick_device
+from catdog.params import Precision
 
 CPUINFO = Path("/proc/cpuinfo")
 

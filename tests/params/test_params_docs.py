@@ -80,7 +80,7 @@ def test_values_are_spelled_as_in_params_yaml() -> None:
     cells = {line.split("`")[1]: line.split(" | ")[3] for line in lines if line.startswith("| `")}
     assert cells["normalization.mean"] == "empty"
     assert cells["optimizer.nesterov"] == "`true`"
-    assert cells["optimizer.name"] == "`muon`"
+    assert cells["optimizer.name"] == "`sgd`"
 
 
 def test_a_description_has_type_range_value_and_source() -> None:
