@@ -21,10 +21,10 @@ POOL ?= gpu
 agent deploy: export PREFECT_API_URL ?= http://127.0.0.1:$(PORT)/api
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro test test-slow lint format photos flow server agent deploy bench clean
+.PHONY: help install repro test test-slow test-portable lint format photos flow server agent deploy bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(READY) ## create .venv with the versions of constraints.txt
 
@@ -48,6 +48,9 @@ test: lint ## lint, type-check and run the tests (under 15 minutes on 2 cores)
 
 test-slow: $(READY) ## run the slow tests, which take minutes each
 	@$(BIN)/python -m pytest -m slow
+
+test-portable: $(READY) ## compare the results of other processors, emulated by QEMU: [QEMU=qemu-x86_64]
+	@$(BIN)/python -m tools.portability $(if $(QEMU),--emulator $(QEMU))
 
 lint: $(READY) ## check code (ruff, mypy) and workflows (check-jsonschema, zizmor)
 	@$(BIN)/ruff check .

@@ -5,6 +5,7 @@ Throughout, `labels` are integers of shape (N,), indices into the sorted `classe
 with the highest probability.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,7 +153,7 @@ def calibration_error(labels: Labels, probabilities: Probabilities, bins: int) -
     2017).
     """
     found = calibration(labels, probabilities, bins)
-    gaps = sum(bin.photos * abs(bin.accuracy - bin.confidence) for bin in found)
+    gaps = math.fsum(bin.photos * abs(bin.accuracy - bin.confidence) for bin in found)
     return gaps / len(labels)
 
 

@@ -1,7 +1,5 @@
 """model.json, the model card: everything except the weights that is needed to use a model."""
 
-import platform
-
 import numpy as np
 import torch
 
@@ -34,10 +32,12 @@ class ModelCard(Section):
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, catdog, numpy and torch used for training."""
+    """Return the versions of catdog, numpy and torch used for training.
+
+    Not that of Python, which does not change the result: the same training must give the same file.
+    """
     return {
         "catdog": __version__,
         "numpy": np.__version__,
-        "python": platform.python_version(),
         "torch": str(torch.__version__),
     }

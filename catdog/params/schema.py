@@ -255,7 +255,7 @@ class Train(Section):
     )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(
         description="CPU threads of train, evaluate and predict; another number rounds differently "
-        "(0 = one per usable core, not with precision portable)"
+        "(0 = one per core, or OMP_NUM_THREADS; not with precision portable)"
     )
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """The history of training: history.csv, timing.csv and the log, each with one line per epoch."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -60,4 +61,4 @@ def cost_line(rows: Sequence[Epoch], timings: Sequence[Timing]) -> str:
 
 def total_pflop(rows: Sequence[Epoch]) -> float:
     """Return the operations of all epochs, in units of 10¹⁵, to six digits."""
-    return float(f"{sum(row.pflop for row in rows):.6g}")
+    return float(f"{math.fsum(row.pflop for row in rows):.6g}")
