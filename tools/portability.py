@@ -17,8 +17,9 @@ import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 import yaml
@@ -151,43 +152,47 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="new folder for the outputs")
     options = parser.parse_args()
     everywhere = places(options)
+    print(f"{cpu_model()}; torch {version('torch')}; {emulator_version(options.emulator)}")
     with tempfile.TemporaryDirectory() as temporary:
-        folder = options.keep or Path(temporary)
-        differences = compare(folder, everywhere)
-    if differences:
-        raise CatdogError(f"{differences} outputs differ from those of the native run")
+        failed = compare(options.keep or Path(temporary), everywhere)
+    if failed:
+        raise CatdogError(f"{failed} of the runs failed or differ from the native run")
+
+
+def emulator_version(emulator: str) -> str:
+    """Return the first line of the emulator's `--version`."""
+    done = subprocess.run([emulator, "--version"], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[0]
 
 
 def compare(folder: Path, everywhere: Sequence[Place]) -> int:
-    """Run all projects in all places; print a table; return the number of differing outputs."""
-    table = Table("project", "place", "seconds", "outputs", "differing")
-    total = 0
+    """Run all projects in all places; print a table; return how many runs failed or differ."""
+    table = Table("project", "place", "seconds", "outputs", "different outputs")
+    failed = 0
     with ThreadPoolExecutor(usable_cores()) as pool:
         for name, changes in PROJECTS.items():
-            original = folder / name
-            create_project(original, changes)
-            runs = [(place, *start(pool, original, place, i)) for i, place in enumerate(everywhere)]
-            seconds = [future.result() for _, _, future in runs]
-            expected = hash_outputs(runs[0][1])
-            for (place, project, _), took in zip(runs, seconds, strict=True):
-                found = hash_outputs(project)
-                keys = sorted(expected.keys() | found.keys())
-                differing = [key for key in keys if expected.get(key) != found.get(key)]
-                total += len(differing)
-                table.add_row(
-                    name, place.name, f"{took:.0f}", str(len(found)), ", ".join(differing) or "none"
-                )
+            create_project(folder / name, changes)
+            copies = [folder / f"{name} {index}" for index in range(len(everywhere))]
+            for copy in copies:
+                shutil.copytree(folder / name, copy)
+            pairs = list(zip(copies, everywhere, strict=True))
+            runs = [pool.submit(run_stages, copy, place) for copy, place in pairs]
+            runs[0].result()  # the native run must succeed
+            expected = hash_outputs(copies[0])
+            for (copy, place), run in zip(pairs, runs, strict=True):
+                if error := run.exception():
+                    print(error, file=sys.stderr)
+                    row, good = ("", "", "failed"), False
+                else:
+                    found = hash_outputs(copy)
+                    differing = sorted(k for k, _ in expected.items() ^ found.items())
+                    good = not differing
+                    names = ", ".join(dict.fromkeys(differing)) or "none"
+                    row = (f"{run.result():.0f}", str(len(found)), names)
+                failed += not good
+                table.add_row(name, place.name, *row)
     Console().print(table)
-    return total
-
-
-def start(
-    pool: ThreadPoolExecutor, original: Path, place: Place, index: int
-) -> tuple[Path, Future[float]]:
-    """Start the stages in a copy of a project; return the copy and its future."""
-    project = original.with_name(f"{original.name} {index}")
-    shutil.copytree(original, project)
-    return project, pool.submit(run_stages, project, place)
+    return failed
 
 
 if __name__ == "__main__":

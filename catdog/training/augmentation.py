@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -66,7 +67,10 @@ def draw_crop_boxes(
     area = _uniform(settings.crop_scale_min, settings.crop_scale_max, attempts, generator)
     widest = math.log(settings.crop_aspect)
     aspect = torch.exp(_uniform(-widest, widest, attempts, generator))
-    sides = torch.stack([torch.sqrt(area * aspect), torch.sqrt(area / aspect)], dim=-1)
+    squares = torch.stack([area * aspect, area / aspect], dim=-1)
+    # Not torch.sqrt: MKL computes it, and its last bit depends on the processor, whatever
+    # MKL_CBWR says (pytorch/pytorch#188792).
+    sides = torch.from_numpy(np.sqrt(squares.numpy()))
     fits = (sides <= 1).all(-1)
     first = fits.int().argmax(1)
     half = sides[torch.arange(photos), first]
