@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from catdog import __version__, params
+from catdog import __version__, imported_code, params
 from catdog.errors import CatdogError
 from catdog.paths import (
     DOWNLOADS,
@@ -66,6 +66,7 @@ def _print_version(requested: bool) -> None:
 
 @app.callback()
 def catdog(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -77,6 +78,8 @@ def catdog(
     ] = False,
 ) -> None:
     """Train and use an image classifier for cats and dogs, or for any other class folders."""
+    if not set(context.help_option_names) & set(context.args):
+        imported_code.check()
 
 
 @app.command()
