@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +27,7 @@ from catdog.paths import (
     RAW,
     REPORTS,
 )
+from catdog.support.stage_process import only_process, stop_with_dvc
 
 BROKEN_PIPE = 141  # the exit code of a process ended by SIGPIPE: 128 + 13
 
@@ -78,16 +80,18 @@ def catdog(
     ] = False,
 ) -> None:
     """Train and use an image classifier for cats and dogs, or for any other class folders."""
-    if not set(context.help_option_names) & set(context.args):
+    if not set(context.help_option_names) & set(sys.argv):
         imported_code.check()
 
 
 @app.command()
 def prepare(workers: Workers = None) -> None:
     """Stage 1: split the photos in data/raw and write them as arrays."""
+    stop_with_dvc()
     from catdog.preparation.prepare import prepare as run
 
-    counts = run(_load_params().prepare, RAW, PREPARED, workers)
+    with only_process("prepare", _log):
+        counts = run(_load_params().prepare, RAW, PREPARED, workers)
     _print(_counts_table(counts))
 
 
@@ -110,6 +114,7 @@ def train(
 
         run_as_rank(_train)
         return
+    stop_with_dvc()
     _load_params()
     from catdog.model.devices import device_count
 
@@ -122,20 +127,25 @@ def train(
 
 
 def _train() -> None:
-    settings = _load_params()
-    from catdog.training.train import train as run
+    main = os.environ.get("RANK", "0") == "0"  # the process that writes the outputs
+    with only_process("train", _log) if main else nullcontext():
+        settings = _load_params()
+        from catdog.training.train import train as run
 
-    run(settings, PREPARED, MODELS, HISTORY)
+        run(settings, PREPARED, MODELS, HISTORY)
 
 
 @app.command()
 def evaluate() -> None:
     """Stage 3: evaluate the trained model on the test set."""
-    settings = _load_params()
-    from catdog.evaluation.evaluate import evaluate as run
+    stop_with_dvc()
+    with only_process("evaluate", _log):
+        settings = _load_params()
+        from catdog.evaluation.evaluate import evaluate as run
+
+        metrics = run(settings, PREPARED, MODELS, METRICS, REPORTS, HISTORY)
     from catdog.evaluation.report import format_accuracy
 
-    metrics = run(settings, PREPARED, MODELS, METRICS, REPORTS, HISTORY)
     accuracy = format_accuracy(metrics, "accuracy_low", "accuracy_high")
     typer.echo(f"accuracy {accuracy}; run `catdog results` for all metrics")
 
@@ -342,6 +352,12 @@ def _load_params() -> params.Params:
     from catdog.model import pretrained
 
     return pretrained.resolve_weights_references(settings)
+
+
+def _log(line: str) -> None:
+    """Print a line at once, also into the log file of a queued experiment."""
+    typer.echo(line)
+    sys.stdout.flush()
 
 
 def _counts_table(counts: dict[str, dict[str, int]]) -> Table:
