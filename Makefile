@@ -37,10 +37,10 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 repro: $(READY) ## pull the sample photos, run the stages whose inputs changed, print the metrics
-	@$(BIN)/catdog params >/dev/null
+	@$(BIN)/python -m catdog params >/dev/null
 	@[ -e data/raw ] || $(BIN)/dvc pull data/raw.dvc
 	@$(BIN)/dvc repro $(PULL)
-	@$(BIN)/catdog results
+	@$(BIN)/python -m catdog results
 
 # Two processes with one thread each: with more threads, training runs that share cores slow each other down.
 test: lint ## lint, type-check and run the tests (under 15 minutes on 2 cores)
@@ -64,7 +64,7 @@ format: $(READY) ## fix and format code with ruff
 	@$(BIN)/ruff format .
 
 photos: $(READY) ## import photos: ARCHIVE=PATH (zip, tar or folder; default: download Microsoft's 25,000)
-	@$(BIN)/catdog fetch $(if $(ARCHIVE),--archive "$(ARCHIVE)") --replace
+	@$(BIN)/python -m catdog fetch $(if $(ARCHIVE),--archive "$(ARCHIVE)") --replace
 
 flow: $(READY) ## run the stages of the last commit as a Prefect flow: ARGS='--recipe quick'
 	@$(BIN)/python -m flows.pipeline $(ARGS)

@@ -11,10 +11,11 @@ evaluation/   stage 3, evaluate: metrics, plots, report
 experiments/  compare revisions (statistical tests), promote the champion
 support/      atomic files, process pools, signals, locks, progress
 params/       params.yaml as validated settings
-cli.py        the `catdog` command
-predict.py    predict the classes of new photos
-paths.py      all paths of dvc.yaml and of the project's other files
-errors.py     errors that a user can fix
+cli.py            the `catdog` command
+imported_code.py  refuse to run the code of another checkout
+predict.py        predict the classes of new photos
+paths.py          all paths of dvc.yaml and of the project's other files
+errors.py         errors that a user can fix
 """
 
 __version__ = "0.1.0"

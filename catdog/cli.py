@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from catdog import __version__, params
+from catdog import __version__, imported_code, params
 from catdog.errors import CatdogError
 from catdog.model import portable
 from catdog.paths import (
@@ -28,6 +28,7 @@ from catdog.paths import (
     RAW,
     REPORTS,
 )
+from catdog.support.stage_process import only_process, stop_with_dvc
 
 PORTABLE = "portable"  # of params.Precision
 BROKEN_PIPE = 141  # the exit code of a process ended by SIGPIPE: 128 + 13
@@ -69,6 +70,7 @@ def _print_version(requested: bool) -> None:
 
 @app.callback()
 def catdog(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -80,14 +82,18 @@ def catdog(
     ] = False,
 ) -> None:
     """Train and use an image classifier for cats and dogs, or for any other class folders."""
+    if not set(context.help_option_names) & set(sys.argv):
+        imported_code.check()
 
 
 @app.command()
 def prepare(workers: Workers = None) -> None:
     """Stage 1: split the photos in data/raw and write them as arrays."""
+    stop_with_dvc()
     from catdog.preparation.prepare import prepare as run
 
-    counts = run(_load_params().prepare, RAW, PREPARED, workers)
+    with only_process("prepare", _log):
+        counts = run(_load_params().prepare, RAW, PREPARED, workers)
     _print(_counts_table(counts))
 
 
@@ -112,6 +118,7 @@ def train(
 
         run_as_rank(_train)
         return
+    stop_with_dvc()
     settings = _load_params()
     from catdog.model.devices import device_count
 
@@ -124,20 +131,25 @@ def train(
 
 
 def _train() -> None:
-    settings = _load_params()
-    from catdog.training.train import train as run
+    main = os.environ.get("RANK", "0") == "0"  # the process that writes the outputs
+    with only_process("train", _log) if main else nullcontext():
+        settings = _load_params()
+        from catdog.training.train import train as run
 
-    run(settings, PREPARED, MODELS, HISTORY)
+        run(settings, PREPARED, MODELS, HISTORY)
 
 
 @app.command()
 def evaluate() -> None:
     """Stage 3: evaluate the trained model on the test set."""
-    settings = _load_params()
-    from catdog.evaluation.evaluate import evaluate as run
+    stop_with_dvc()
+    with only_process("evaluate", _log):
+        settings = _load_params()
+        from catdog.evaluation.evaluate import evaluate as run
+
+        metrics = run(settings, PREPARED, MODELS, METRICS, REPORTS, HISTORY)
     from catdog.evaluation.report import format_accuracy
 
-    metrics = run(settings, PREPARED, MODELS, METRICS, REPORTS, HISTORY)
     accuracy = format_accuracy(metrics, "accuracy_low", "accuracy_high")
     typer.echo(f"accuracy {accuracy}; run `catdog results` for all metrics")
 
@@ -360,6 +372,12 @@ def _load_params() -> params.Params:
     from catdog.model import pretrained
 
     return pretrained.resolve_weights_references(settings)
+
+
+def _log(line: str) -> None:
+    """Print a line at once, also into the log file of a queued experiment."""
+    typer.echo(line)
+    sys.stdout.flush()
 
 
 def _counts_table(counts: dict[str, dict[str, int]]) -> Table:

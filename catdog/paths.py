@@ -3,6 +3,7 @@
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+PIPELINE = Path("dvc.yaml")
 RAW = Path("data/raw")
 RAW_POINTER = Path("data/raw.dvc")
 PREPARED = Path("data/prepared")
@@ -21,6 +22,7 @@ EVALUATE_CODE = ("dataset", "evaluation", "model")
 # Not tracked by DVC
 TIMING = Path("reports/train/timing.csv")
 CHECKPOINTS = Path(".catdog/checkpoints")
+LOCKS = Path(".catdog/locks")
 FETCHED = Path(".catdog/fetched")
 DOWNLOADS = Path("data/.downloads")
 QUARANTINE = Path("data/quarantine.csv")

@@ -12,8 +12,12 @@ pytest_plugins = ["tests.helpers.prefect_fixtures", "tests.helpers.flow_commands
 
 @pytest.fixture(scope="session", autouse=True)
 def separate_locks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Use separate device locks, so that no test waits for a real training on this machine."""
+    """Use separate device locks, so that no test waits for a real training on this machine.
+
+    With one core for training, training runs of a test wait for each other on every machine.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CATDOG_CORES", "1")
         patch.setenv("CATDOG_LOCKS", str(tmp_path_factory.mktemp("locks")))
         yield
 

@@ -17,7 +17,7 @@ from catdog.evaluation.plots import PhotoResult
 from catdog.model import saved
 from catdog.model.inference import TrainedModel
 from catdog.params import Params
-from catdog.support.atomic_files import write_rows, write_text
+from catdog.support.atomic_files import replacing_folder, write_rows, write_text
 
 EXAMPLES = 24  # photos in examples.png
 
@@ -68,18 +68,19 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate the model in `models` on the test photos in `prepared`; return its metrics.
 
-    Writes the tables, plots and report.html into `reports`, and `metrics_file` last, so that it
-    exists only if all other outputs do. `history` is train's history.csv. The same inputs give the
-    same bytes. Raises CatdogError if the test set is empty, or if the classes or the image size of
-    the prepared photos are not those that the model was trained with.
+    Replaces the folder `reports` by the tables, plots and report.html, and writes `metrics_file`
+    last, so that it exists only if all other outputs do. `history` is train's history.csv. The same
+    inputs give the same bytes. Raises CatdogError if the test set is empty, or if the classes or
+    the image size of the prepared photos are not those that the model was trained with.
     """
     epochs = read_history(history)
     split, model = read_split(prepared, "test"), saved.load(models)
     _check_compatible(split, model, prepared, models)
     evaluation = evaluate_model(split, model, params.evaluate.calibration_bins)
-    _write_tables(reports, evaluation)
-    files = _write_plots(reports, evaluation, epochs, params.evaluate.worst_mistakes)
-    report.write_page(reports / "report.html", evaluation.summary, params, files)
+    with replacing_folder(reports) as folder:
+        _write_tables(folder, evaluation)
+        files = _write_plots(folder, evaluation, epochs, params.evaluate.worst_mistakes)
+        report.write_page(folder / "report.html", evaluation.summary, params, files)
     text = json.dumps(evaluation.summary, indent=2, ensure_ascii=False)
     write_text(metrics_file, text + "\n")
     return evaluation.summary

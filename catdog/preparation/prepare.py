@@ -5,7 +5,6 @@
 
 import hashlib
 import json
-import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from catdog.errors import CatdogError
 from catdog.preparation.class_folders import list_classes
 from catdog.preparation.photos import PhotoError, open_photo, resize_to_square
 from catdog.preparation.split import split_of
-from catdog.support.atomic_files import write_rows
+from catdog.support.atomic_files import replacing_folder, write_rows
 from catdog.support.process_pool import map_chunks, usable_cores
 
 CHUNK = 64  # photos per task of a worker: 3 MB of pixels at 128 px
@@ -40,17 +39,9 @@ def prepare(
     no photo in one of the splits.
     """
     classes = list_classes(raw)
-    temporary = prepared.with_name(f".{prepared.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with replacing_folder(prepared) as folder:
         rows = refuse_duplicates(list(hash_files(raw, classes)))
-        counts = _write(settings, raw, temporary, rows, workers or usable_cores())
-        shutil.rmtree(prepared, ignore_errors=True)
-        temporary.rename(prepared)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return counts
+        return _write(settings, raw, folder, rows, workers or usable_cores())
 
 
 def hash_files(raw: Path, classes: dict[str, list[Path]]) -> Iterator[PhotoRow]:

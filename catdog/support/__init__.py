@@ -1,9 +1,11 @@
 """Utilities shared by several packages; they do not affect results.
 
-atomic_files.py  write a file completely or not at all
-device_lock.py   one training run per device
-process_pool.py  worker processes that exit with their parent process
-progress.py      a progress bar on a terminal, plain log lines elsewhere
-stop_signals.py  set a flag on SIGTERM and Ctrl-C
-yaml_files.py    parse YAML as DVC does, with one-line errors
+atomic_files.py   write a file or a folder completely or not at all
+device_lock.py    one training run per GPU, and per core of the CPU
+process_pool.py   worker processes that exit with their parent process
+progress.py       a progress bar on a terminal, plain log lines elsewhere
+recorded_lock.py  a lock file with a record of its holder
+stage_process.py  one process per stage, which stops with the DVC that started it
+stop_signals.py   set a flag on SIGTERM and Ctrl-C
+yaml_files.py     parse YAML as DVC does, with one-line errors
 """

@@ -1,7 +1,8 @@
-"""Write files atomically: a reader sees the old content or the new, never a part."""
+"""Write files and folders atomically: a reader sees the old content or the new, never a part."""
 
 import csv
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,28 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a new empty folder next to `path` that takes its place if the block succeeds.
+
+    If the block raises an exception or the process is killed, the old folder, if any, is unchanged;
+    a kill between the two renames at the end leaves no folder `path`. One process at a time may
+    replace a folder: it deletes what a killed one has left.
+    """
+    new, old = (path.with_name(f".{path.name}.{part}") for part in ("tmp", "old"))
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    finally:
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

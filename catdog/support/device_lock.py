@@ -1,10 +1,8 @@
-"""One training run per device: file locks on this machine, with a record of each lock's holder.
+"""One training run per GPU, and on the CPU as many as its cores have room for: file locks.
 
-The operating system releases the lock of a process that exits, even by SIGKILL.
+Each core is a lock of its own, and a training run on the CPU holds as many as it has threads.
 """
 
-import getpass
-import json
 import os
 import tempfile
 import time
@@ -12,10 +10,37 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import psutil
 import torch
-from filelock import FileLock, Timeout
 
-from catdog.support.atomic_files import write_text
+from catdog.errors import CatdogError
+from catdog.support.recorded_lock import POLL_SECONDS, RecordedLock
+
+QUEUE = "cpu-queue"  # held by the one training run that is collecting cores
+
+
+@contextmanager
+def hold(
+    devices: Iterable[torch.device], threads: int, log: Callable[[str], None]
+) -> Iterator[None]:
+    """Hold the locks of `devices` inside the block, waiting for those that other processes hold.
+
+    Of the CPU, `threads` cores are locked, or all cores if it has fewer. Before a wait, `log` gets
+    one line that names the holders. The environment variable CATDOG_LOCKS sets the folder of the
+    lock files (default: catdog-locks in the temporary folder); empty, it disables locking.
+    CATDOG_CORES is the number of cores for training runs (default: all that `cores` returns).
+    Raises CatdogError if it is not a positive integer.
+    """
+    folder = os.environ.get("CATDOG_LOCKS", str(Path(tempfile.gettempdir()) / "catdog-locks"))
+    with ExitStack() as stack:
+        # In the order of their names, so that two training runs cannot deadlock.
+        for device in sorted(set(devices), key=lock_name) if folder else ():
+            _make_shared(Path(folder))
+            if device.type == "cpu":
+                _acquire_cores(Path(folder), threads, log, stack)
+            else:
+                _acquire(RecordedLock(Path(folder), lock_name(device)), device, log, stack)
+        yield
 
 
 def lock_name(device: torch.device) -> str:
@@ -25,56 +50,74 @@ def lock_name(device: torch.device) -> str:
     return device.type
 
 
-@contextmanager
-def hold(devices: Iterable[torch.device], log: Callable[[str], None]) -> Iterator[None]:
-    """Hold the locks of `devices` inside the block, waiting for those that another process holds.
+def cores() -> list[int]:
+    """Return the cores for training runs: CATDOG_CORES, or as many as there are physical ones.
 
-    Before a wait, `log` gets one line that names the holder. Locks are taken in the order of their
-    names, so that two training runs cannot deadlock. The environment variable CATDOG_LOCKS sets the
-    folder of the lock files (default: catdog-locks in the temporary folder); empty, it disables
-    locking.
+    They are numbers of the operating system, and only those that this process may use: two
+    processes that are bound to different cores, as in containers with a cpuset or in jobs of Slurm,
+    do not wait for each other. Raises CatdogError if CATDOG_CORES is not a positive integer.
     """
-    folder = os.environ.get("CATDOG_LOCKS", str(Path(tempfile.gettempdir()) / "catdog-locks"))
-    with ExitStack() as stack:
-        for name in sorted({lock_name(device) for device in devices} if folder else ()):
-            stack.enter_context(_hold(Path(folder), name, log))
-        yield
+    if hasattr(os, "sched_getaffinity"):
+        usable = sorted(os.sched_getaffinity(0))
+    else:
+        usable = list(range(os.cpu_count() or 1))
+    if not (wanted := os.environ.get("CATDOG_CORES")):
+        return usable[: psutil.cpu_count(logical=False)]  # None, if unknown, means all
+    if not wanted.isdecimal() or int(wanted) < 1:
+        raise CatdogError(
+            f"CATDOG_CORES: invalid value {wanted!r}; must be an integer of at least 1"
+        )
+    return usable[: int(wanted)]
 
 
-@contextmanager
-def _hold(folder: Path, name: str, log: Callable[[str], None]) -> Iterator[None]:
+def _make_shared(folder: Path) -> None:
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         # All users of the machine share its devices. No sticky bit, unlike /tmp: a user must be
         # able to replace the record of another user's killed training.
         folder.chmod(0o777)
-    record = folder / f"{name}.json"
-    lock = FileLock(folder / f"{name}.lock", mode=0o666)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log(f"{name}: in use by {_holder(record)}; waiting until it is free")
-        lock.acquire(poll_interval=0.2)
-    try:
-        write_text(record, json.dumps(_this_process()))
-        yield
-    finally:
-        record.unlink(missing_ok=True)
-        lock.release()
 
 
-def _this_process() -> dict[str, object]:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # containers may run as a user ID without a name
-        user = f"user {os.getuid()}"
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
-    return {"pid": os.getpid(), "user": user, "folder": str(Path.cwd()), "since": since}
+def _acquire(
+    lock: RecordedLock, device: torch.device, log: Callable[[str], None], stack: ExitStack
+) -> None:
+    if not lock.try_acquire():
+        log(f"{device}: in use by {lock.holder}; waiting until it is free")
+        lock.acquire()
+    stack.callback(lock.release)
 
 
-def _holder(record: Path) -> str:
-    try:
-        who = json.loads(record.read_text(encoding="utf-8"))
-        return f"process {who['pid']} of {who['user']} in {who['folder']} since {who['since']}"
-    except (OSError, ValueError, KeyError):  # the holder has not written its record yet
-        return "another training run"
+def _acquire_cores(
+    folder: Path, threads: int, log: Callable[[str], None], stack: ExitStack
+) -> None:
+    """Acquire the locks of min(`threads`, all) cores; `stack` releases them.
+
+    Only the holder of the lock QUEUE collects cores. So two training runs never wait for cores that
+    the other one has already, and one with many threads is not overtaken by others with few.
+    """
+    numbers = cores()
+    wanted = min(threads, len(numbers))
+    need = f"cpu: training needs {wanted} of {len(numbers)} cores"
+    queue = RecordedLock(folder, QUEUE)
+    if not queue.try_acquire(patience=1.0):
+        log(f"{need}; {queue.holder} is waiting for cores too; waiting until it has them")
+        queue.acquire()
+    with ExitStack() as after:
+        after.callback(queue.release)
+        free = [RecordedLock(folder, f"cpu-core-{number}") for number in numbers]
+        if wanted := _acquire_free(free, wanted, stack):
+            users = " and ".join(sorted({lock.holder for lock in free}))
+            log(f"{need}, which are in use by {users}; waiting until {wanted} more are free")
+        while wanted:
+            time.sleep(POLL_SECONDS)
+            wanted = _acquire_free(free, wanted, stack)
+
+
+def _acquire_free(locks: list[RecordedLock], wanted: int, stack: ExitStack) -> int:
+    """Move up to `wanted` free locks from the list to `stack`; return how many are missing."""
+    for lock in tuple(locks):
+        if wanted and lock.try_acquire():
+            locks.remove(lock)
+            stack.callback(lock.release)
+            wanted -= 1
+    return wanted

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_received: list[int] = []  # no Event: its lock is not safe to acquire in a signal handler
 
 
 class StopRequest:
@@ -47,9 +48,19 @@ def stop_request(ignore_repeated: bool = False) -> Iterator[StopRequest]:
 @contextmanager
 def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Install `handler` for the stop signals inside the block, then restore the previous ones."""
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        _received.append(number)
+        handler(number, frame)
+
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         yield
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
+
+
+def stop_requested() -> bool:
+    """Return whether this process has handled a stop signal, which it may still be acting on."""
+    return bool(_received)

@@ -7,14 +7,16 @@ from catdog.model import networks, saved
 from catdog.model.card import ModelCard, versions
 from catdog.params import Params
 from catdog.paths import TIMING
+from catdog.support.atomic_files import replacing_folder
 from catdog.training import history
 from catdog.training.history import Epoch, Timing
 from catdog.training.state import TrainingState
 
 
 def write_outputs(state: TrainingState, card: ModelCard, models: Path, history_file: Path) -> None:
-    """Write the selected weights with their card to `models`, and the tables of the epochs."""
-    saved.save(models, state.load_selected_weights(), card)
+    """Replace `models` by the selected weights with their card, and write the tables of epochs."""
+    with replacing_folder(models) as folder:
+        saved.save(folder, state.load_selected_weights(), card)
     history.write(history_file, state.history, Epoch)
     history.write(history_file.with_name(TIMING.name), state.timings, Timing)
 

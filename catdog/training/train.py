@@ -49,7 +49,11 @@ def train(params: Params, prepared: Path, models: Path, history_file: Path) -> l
     with (
         progress_bar(params.train.epochs, quiet=not group.is_main) as progress,
         # While waiting for the lock, a signal terminates immediately: there is nothing to save yet.
-        device_lock.hold(local_devices(device, group), progress.log if group.is_main else print),
+        device_lock.hold(
+            local_devices(device, group),
+            torch.get_num_threads() * group.local_size,
+            progress.log if group.is_main else print,
+        ),
         stop_request(ignore_repeated=group.size > 1) as stop,
         distributed.joined(group, device.torch_device, stop),
     ):

@@ -1,5 +1,7 @@
 """One training run per device: each device of this machine is a concurrency slot on the server.
 
+The CPU is as many devices as its cores have room for training runs.
+
 A slot is a global concurrency limit of 1 that is held with a lease. The slots are the queue that
 the UI shows under Concurrency: training waits for a free device instead of running out of memory.
 They are only a queue: exclusive use of a device is guaranteed by the file lock that the train stage
@@ -19,6 +21,7 @@ from typing import NamedTuple
 from uuid import UUID, uuid4
 
 import httpx
+import psutil
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.objects import ConcurrencyLeaseHolder
@@ -62,14 +65,32 @@ class Device(NamedTuple):
         return {} if self.visible is None else {"CUDA_VISIBLE_DEVICES": self.visible}
 
 
+CPU = Device("cpu")
+
+
 def devices() -> list[Device]:
-    """Return the devices of this machine that training may use; the CPU if there is no GPU.
+    """Return the devices of this machine that training may use; without a GPU, those of the CPU.
 
     The GPUs are those in CUDA_VISIBLE_DEVICES if it is set, otherwise those that nvidia-smi lists.
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     found = _gpus_from_nvidia_smi() if named is None else _gpus_from_environment(named)
-    return found or [Device("cpu")]
+    return found or _parts_of_cpu()
+
+
+def _parts_of_cpu() -> list[Device]:
+    """Return a device per training run that fits on the cores: one, unless OMP_NUM_THREADS is set.
+
+    The number of cores is found as for the locks of the train stage, which then holds a core per
+    thread.
+    """
+    wanted = os.environ.get("CATDOG_CORES", "")
+    physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
+    cores = min(int(wanted) if wanted.isdecimal() else physical, usable)
+    threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    runs = max(1, cores // max(1, int(threads))) if threads.isdecimal() else 1
+    return [Device(f"cpu-{number}") for number in range(1, runs + 1)] if runs > 1 else [CPU]
 
 
 def _gpus_from_environment(named: str) -> list[Device]:

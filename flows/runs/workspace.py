@@ -91,8 +91,8 @@ def _keep_or_remove(home: Path, run: records.Run, keep: bool, log: Log) -> Itera
 def environment(folder: Path, **more: str) -> dict[str, str]:
     """Return the environment for commands in a clone, with the variables `more`.
 
-    PYTHONPATH makes the stages import the code of `folder`; otherwise they would import the
-    installed package, which may come from another checkout.
+    PYTHONPATH makes the command `catdog`, which the stages of older revisions run, import the code
+    of `folder` instead of the installed package, which may come from another checkout.
     """
     paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     ours = {"PYTHONPATH": os.pathsep.join(paths), records.MARK: str(folder)}

@@ -132,6 +132,28 @@ def test_without_nvidia_smi_the_cpu_is_the_device(
     assert devices() == [Device("cpu")]
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+@pytest.mark.parametrize(
+    ("cores", "threads", "expected"),
+    [
+        ("2", "1", [Device("cpu-1"), Device("cpu-2")]),
+        ("2", "1,1", [Device("cpu-1"), Device("cpu-2")]),  # threads of nested parallel regions
+        ("2", "2", [Device("cpu")]),
+        ("2", "8", [Device("cpu")]),
+        ("2", None, [Device("cpu")]),  # training uses all cores
+        ("1", "1", [Device("cpu")]),
+    ],
+)
+def test_the_cpu_is_as_many_devices_as_training_runs_fit_on_its_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: str, threads: str | None, expected: list[Device]
+) -> None:
+    monkeypatch.setenv("CATDOG_CORES", cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if threads:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    assert devices() == expected
+
+
 def test_without_a_server_there_are_no_slots(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -42,6 +42,7 @@ def run_in(folder: Path, *arguments: str, **environment: str | None) -> "subproc
         [sys.executable, "-u", *arguments],
         cwd=folder,
         env={name: value for name, value in variables.items() if value is not None},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -73,7 +74,7 @@ def read_until(process: "subprocess.Popen[str]", words: str) -> str:
     raise AssertionError(f"no line with {words!r}:\n{''.join(lines)}{finish(process)[2]}")
 
 
-def ranks(launcher: "subprocess.Popen[str]") -> list[psutil.Process]:
+def ranks(launcher: "subprocess.Popen[str] | psutil.Process") -> list[psutil.Process]:
     """Return the processes that a launcher has started, by rank."""
     children = psutil.Process(launcher.pid).children()
     return sorted(children, key=lambda child: int(child.environ()["RANK"]))

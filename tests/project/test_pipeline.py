@@ -5,101 +5,23 @@ The clone has the tracked files of this repository, with params that train withi
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
+
+from tests.helpers.clones import STAGES, Project, create_origin, ran
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ("prepare", "train", "evaluate")
 
 pytestmark = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the git repository")
-
-
-class Project:
-    """A working copy in which commands run with the dvc and catdog of this environment."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def run(self, *command: str, code: int = 0) -> str:
-        """Run a command and return its output; fail unless it exits with `code`."""
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {
-            **os.environ,
-            "PATH": path,
-            "DVC_NO_ANALYTICS": "1",
-            "DVC_SITE_CACHE_DIR": str(self.folder.parent / "site"),
-            "GIT_CONFIG_GLOBAL": os.devnull,
-        }
-        for name in ("AUTHOR", "COMMITTER"):
-            environment |= {f"GIT_{name}_NAME": "t", f"GIT_{name}_EMAIL": "t@localhost"}
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-        assert done.returncode == code, f"{command}: {done.returncode}\n{done.stdout}"
-        return done.stdout
-
-    def set(self, **changes: object) -> None:
-        """Change params.yaml; keys: `section__key`."""
-        file = self.folder / "params.yaml"
-        values = yaml.safe_load(file.read_text())
-        for name, value in changes.items():
-            section, key = name.split("__")
-            values[section][key] = value
-        file.write_text(yaml.safe_dump(values, sort_keys=False))
-
-    def commit(self, message: str) -> None:
-        self.run("git", "add", "--all")
-        self.run("git", "commit", "--quiet", "--message", message)
-
-    def clone(self, name: str) -> "Project":
-        self.run("git", "clone", "--quiet", str(self.folder), str(self.folder.parent / name))
-        return Project(self.folder.parent / name)
-
-
-def ran(output: str) -> list[str]:
-    """Return the stages that `dvc repro` ran, or would run."""
-    return [stage for stage in STAGES if f"Running stage '{stage}'" in output]
 
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The repository to clone: the tracked files of this one, with a tiny training."""
-    folder = tmp_path_factory.mktemp("origin") / "catdog"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    (folder / "dvc.lock").unlink(missing_ok=True)
-    (folder / "metrics.json").unlink(missing_ok=True)
-    project = Project(folder)
-    project.run("git", "init", "--quiet", "--initial-branch", "main")
-    project.set(
-        prepare__image_size=32,
-        train__start_image_size=16,
-        train__image_size=32,
-        train__eval_image_size=32,
-        train__epochs=2,
-        train__precision="float32",
-    )
-    project.run("git", "add", "--all", "--force")  # git ignores new files in data/store
-    project.commit("sample")
-    return project
+    return create_origin(tmp_path_factory.mktemp("origin") / "catdog")
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +165,9 @@ def test_imported_photos_are_not_pushed_to_the_store_of_the_sample(
     make_photos(tmp_path / "own" / "ant", 60)
     make_photos(tmp_path / "own" / "bee", 60)
     stored = sorted((fresh.folder / "data/store").rglob("*"))
-    output = fresh.run("catdog", "fetch", "--archive", str(tmp_path / "own"), "--replace")
+    output = fresh.run(
+        "python", "-m", "catdog", "fetch", "--archive", str(tmp_path / "own"), "--replace"
+    )
     assert "data/raw.dvc" in output
     assert "remote" not in (fresh.folder / "data/raw.dvc").read_text()
     refused = fresh.run("dvc", "push", "data/raw.dvc", code=1)

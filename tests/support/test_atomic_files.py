@@ -1,4 +1,4 @@
-"""Files are written completely or not at all."""
+"""Files and folders are written completely or not at all."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from catdog.support.atomic_files import replacing, write_text
+from catdog.support.atomic_files import replacing, replacing_folder, write_text
 
 
 def test_the_new_content_replaces_the_old(tmp_path: Path) -> None:
@@ -70,3 +70,45 @@ def test_a_file_has_the_permissions_of_the_umask(tmp_path: Path) -> None:
     (tmp_path / "plain.txt").write_text("text")
     permissions = [os.stat(tmp_path / name).st_mode for name in ("a.txt", "plain.txt")]  # noqa: PTH116
     assert permissions[0] == permissions[1]
+
+
+def test_a_new_folder_replaces_the_old_one_with_all_its_files(tmp_path: Path) -> None:
+    path = tmp_path / "outputs"
+    write_text(path / "file of an older version", "old")
+    with replacing_folder(path) as folder:
+        (folder / "a.txt").write_text("new")
+        assert [file.name for file in path.iterdir()] == ["file of an older version"]
+    assert [file.name for file in path.iterdir()] == ["a.txt"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "outputs"
+    write_text(path / "a.txt", "old")
+    with pytest.raises(RuntimeError), replacing_folder(path) as folder:
+        (folder / "a.txt").write_text("half of the new con")
+        raise RuntimeError
+    assert (path / "a.txt").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+KILLED_FOLDER = """
+import os, signal, sys
+from pathlib import Path
+from catdog.support.atomic_files import replacing_folder
+with replacing_folder(Path(sys.argv[1])) as folder:
+    (folder / "b.txt").write_text("half of the new con")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_kill_leaves_the_old_folder_and_the_next_process_cleans_up(tmp_path: Path) -> None:
+    path = tmp_path / "outputs"
+    write_text(path / "a.txt", "old")
+    done = subprocess.run([sys.executable, "-c", KILLED_FOLDER, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [file.name for file in path.iterdir()] == ["a.txt"]
+    with replacing_folder(path) as folder:
+        (folder / "c.txt").write_text("new")
+    assert [file.name for file in path.iterdir()] == ["c.txt"]
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,24 +1,29 @@
-"""Device locks: one training run per device; the holder is named; SIGKILL releases the lock."""
+"""Device locks: training runs share the cores of the CPU; holders are named; SIGKILL releases."""
 
 import getpass
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 
-from catdog.support import device_lock
+from catdog.errors import CatdogError
+from catdog.support import device_lock, recorded_lock
 from tests.helpers.small_training import LONG, create_project, finish, read_until, run_in, start
 
 CPU = torch.device("cpu")
+# Arguments: how many threads the training has, and "wait" to hold the cores until stdin is closed.
 HOLD = """
 import sys, torch
 from catdog.support import device_lock
-with device_lock.hold([torch.device("cpu")], print):
+with device_lock.hold([torch.device("cpu")], int(sys.argv[1]), print):
     print("held")
-    sys.stdin.read() if sys.argv[1:] else None
+    sys.stdin.read() if sys.argv[2:] else None
 """
+two_cores = pytest.mark.skipif(len(device_lock.cores()) < 2, reason="needs two cores")
 
 
 @pytest.fixture(autouse=True)
@@ -31,13 +36,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_second_training_names_the_holder_and_starts_when_the_holder_is_killed(
     tmp_path: Path,
 ) -> None:
-    first = start(create_project(tmp_path / "first", train__epochs=LONG))
+    one = {"CATDOG_CORES": "1"}
+    first = start(create_project(tmp_path / "first", train__epochs=LONG), **one)
     read_until(first, "epoch")
-    second = start(create_project(tmp_path / "second", train__epochs=1))
+    second = start(create_project(tmp_path / "second", train__epochs=1), **one)
     line = read_until(second, "cpu")
-    assert f"cpu: in use by process {first.pid} of {getpass.getuser()} in" in line
-    assert f"{tmp_path / 'first'} since 20" in line
-    assert "waiting until it is free" in line
+    assert "cpu: training needs 1 of 1 cores, which are in use by process" in line
+    assert f"process {first.pid} of {getpass.getuser()} in {tmp_path / 'first'} since 20" in line
+    assert "waiting until 1 more are free" in line
     assert second.poll() is None
     first.kill()
     code, out, err = finish(second)
@@ -49,16 +55,93 @@ def test_a_second_training_names_the_holder_and_starts_when_the_holder_is_killed
 def test_a_free_device_is_locked_without_a_message_and_released(folder: Path) -> None:
     lines: list[str] = []
     for _ in range(2):
-        with device_lock.hold([CPU], lines.append):
-            assert (folder / "cpu.json").exists()
+        with device_lock.hold([CPU], 1, lines.append):
+            assert len(list(folder.glob("cpu-core-*.json"))) == 1
     assert lines == []
-    assert not (folder / "cpu.json").exists()
+    assert list(folder.glob("*.json")) == []
+
+
+def hold(folder: Path, threads: int, **environment: str) -> "subprocess.Popen[str]":
+    """Start a process that holds the cores of a training with `threads` threads."""
+    return run_in(folder, "-c", HOLD, str(threads), "wait", **environment)
+
+
+@two_cores
+def test_as_many_trainings_run_at_once_as_their_threads_leave_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CATDOG_CORES", "2")
+    first, second = hold(tmp_path, 1), hold(tmp_path, 1)
+    assert read_until(first, "") == read_until(second, "") == "held\n"
+    third = hold(tmp_path, 1)
+    line = read_until(third, "waiting")
+    assert f"process {first.pid} of" in line
+    assert f"process {second.pid} of" in line
+    first.communicate()
+    assert read_until(third, "held") == "held\n"
+    for process in (second, third):
+        process.communicate()
+
+
+@two_cores
+def test_a_training_with_many_threads_is_not_overtaken_by_others_with_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CATDOG_CORES", "2")
+    first = hold(tmp_path, 1)
+    read_until(first, "held")
+    large = hold(tmp_path, 2)
+    assert "needs 2 of 2 cores" in read_until(large, "waiting until 1 more are free")
+    small = hold(tmp_path, 1)
+    line = read_until(small, "waiting")
+    assert f"process {large.pid} of" in line
+    assert "is waiting for cores too" in line
+    first.communicate()
+    read_until(large, "held")
+    read_until(small, f"in use by process {large.pid} of")
+    large.communicate()
+    read_until(small, "held")
+    small.communicate()
+
+
+@two_cores
+def test_many_trainings_that_need_several_cores_all_get_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CATDOG_CORES", "2")
+    started = [run_in(tmp_path, "-c", HOLD, str(1 + number % 2)) for number in range(6)]
+    for process in started:
+        code, out, err = finish(process)
+        assert (code, out.splitlines()[-1]) == (0, "held"), err
+
+
+def test_a_training_with_more_threads_than_cores_takes_all_cores(folder: Path) -> None:
+    with device_lock.hold([CPU], 1000, print):
+        assert len(list(folder.glob("cpu-core-*.json"))) == len(device_lock.cores())
+
+
+@two_cores
+@pytest.mark.skipif(sys.platform != "linux", reason="binds processes to cores")
+def test_processes_that_are_bound_to_different_cores_do_not_wait(tmp_path: Path) -> None:
+    bound = "import os; os.sched_setaffinity(0, [{core}])" + HOLD
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    started = [run_in(tmp_path, "-c", bound.format(core=core), "2", "wait") for core in cores]
+    assert [read_until(process, "") for process in started] == ["held\n"] * 2
+    for process in started:
+        process.communicate()
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many"])
+def test_an_invalid_number_of_cores_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CATDOG_CORES", value)
+    with pytest.raises(CatdogError, match=f"CATDOG_CORES: invalid value '{value}'; must be"):
+        device_lock.cores()
 
 
 def test_an_error_releases_the_device(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), device_lock.hold([CPU], print):
+    with pytest.raises(ZeroDivisionError), device_lock.hold([CPU], 1, print):
         raise ZeroDivisionError
-    code, out, err = finish(run_in(tmp_path, "-c", HOLD))
+    code, out, err = finish(run_in(tmp_path, "-c", HOLD, "1"))
     assert (code, out) == (0, "held\n"), err
 
 
@@ -69,7 +152,7 @@ def test_an_empty_catdog_locks_disables_locking(
     monkeypatch.setenv("CATDOG_LOCKS", "")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    with device_lock.hold([CPU], print):
+    with device_lock.hold([CPU], 1, print):
         assert list(tmp_path.iterdir()) == []
 
 
@@ -77,8 +160,8 @@ def test_other_users_can_take_over_the_lock_of_a_killed_training(folder: Path) -
     """Folder and lock are writable by everyone, and the folder has no sticky bit."""
     before = os.umask(0o077)
     try:
-        with device_lock.hold([CPU], print):
-            lock = folder / "cpu.lock"
+        with device_lock.hold([CPU], 1, print):
+            lock = next(folder.glob("cpu-core-*.lock"))
             assert oct(folder.stat().st_mode)[-4:] == "0777"
             assert oct(lock.stat().st_mode)[-3:] == "666"
     finally:
@@ -90,4 +173,4 @@ def test_a_user_without_a_name_is_shown_by_number(monkeypatch: pytest.MonkeyPatc
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 54321)
-    assert device_lock._this_process()["user"] == "user 54321"
+    assert recorded_lock._this_process()["user"] == "user 54321"
