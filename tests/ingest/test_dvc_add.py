@@ -10,11 +10,23 @@ from catdog.errors import CatdogError
 from catdog.ingest import dvc_add
 
 
-def test_the_remote_is_removed_and_the_rest_is_kept(tmp_path: Path) -> None:
+def test_the_remote_of_the_sample_is_removed_and_the_rest_is_kept(tmp_path: Path) -> None:
     file = tmp_path / "raw.dvc"
     file.write_text("# a comment\nouts:\n- md5: abc.dir\n  path: raw\n  remote: sample\n")
-    dvc_add.remove_remote(file)
+    dvc_add.remove_sample(file)
     assert yaml.safe_load(file.read_text()) == {"outs": [{"md5": "abc.dir", "path": "raw"}]}
+
+
+def test_the_copy_of_the_sample_is_removed_from_the_file_and_from_disk(tmp_path: Path) -> None:
+    file, copy = tmp_path / "raw.dvc", tmp_path / ".sample"
+    photos, sample = "- path: raw\n  remote: ours\n", "- path: .sample\n  remote: sample\n"
+    file.write_text(f"outs:\n{sample}{photos}")
+    copy.mkdir()
+    (tmp_path / "raw").mkdir()
+    dvc_add.remove_sample(file)
+    assert yaml.safe_load(file.read_text()) == {"outs": [{"path": "raw", "remote": "ours"}]}
+    assert not copy.exists()
+    assert (tmp_path / "raw").is_dir()
 
 
 def test_a_dvc_file_with_a_merge_conflict_is_an_error_of_one_line(tmp_path: Path) -> None:
@@ -23,12 +35,12 @@ def test_a_dvc_file_with_a_merge_conflict_is_an_error_of_one_line(tmp_path: Path
     with pytest.raises(
         CatdogError, match=r"raw\.dvc: invalid YAML in line 3: .*; fix the file"
     ) as error:
-        dvc_add.remove_remote(file)
+        dvc_add.remove_sample(file)
     assert "\n" not in str(error.value)
 
 
 def test_without_a_dvc_file_nothing_is_changed(tmp_path: Path) -> None:
-    dvc_add.remove_remote(tmp_path / "raw.dvc")
+    dvc_add.remove_sample(tmp_path / "raw.dvc")
     assert not list(tmp_path.iterdir())
 
 
