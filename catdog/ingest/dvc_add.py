@@ -10,21 +10,28 @@ from dvc.utils.serialize import dumps_yaml
 
 from catdog.errors import CatdogError
 from catdog.paths import SAMPLE
+from catdog.support import git
 from catdog.support.atomic_files import write_text
 from catdog.support.yaml_files import parse_mapping
 
 SAMPLE_REMOTE = "sample"  # in .dvc/config
 
 
-def add(raw: Path) -> list[str]:
+def add(raw: Path) -> list[str] | None:
     """Run `dvc add` on the folder `raw`; return the changed paths as `git status` prints them.
 
-    First removes the sample from the folder's .dvc file: its remote, inside the repository, is not
-    for other photos. Raises CatdogError if DVC or git fails; the photos stay in `raw`.
+    None if the DVC project is not in a git repository. First removes the sample from the folder's
+    .dvc file: its remote, inside the repository, is not for other photos. Raises CatdogError if DVC
+    or git fails; the photos stay in `raw`.
     """
     remove_sample(raw.with_name(f"{raw.name}.dvc"))
-    _run([sys.executable, "-m", "dvc", "add", str(raw)])
-    status = _run(["git", "status", "--porcelain", "--", str(raw.parent)])
+    _dvc_add(raw)
+    try:
+        if not git.find("rev-parse", "--git-dir"):
+            return None
+        status = git.run("status", "--porcelain", "--", str(raw.parent))
+    except CatdogError as error:
+        raise CatdogError(f"{error}; the imported photos are kept") from None
     return [line for line in status.splitlines() if line.strip()]
 
 
@@ -46,11 +53,10 @@ def remove_sample(dvc_file: Path) -> None:
         shutil.rmtree(dvc_file.with_name(SAMPLE.name), ignore_errors=True)
 
 
-def _run(command: list[str]) -> str:
+def _dvc_add(raw: Path) -> None:
+    command = [sys.executable, "-m", "dvc", "add", str(raw)]
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
-        name = "dvc add" if "dvc" in command else "git status"
         reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-        raise CatdogError(f"{name} failed: {' '.join(reason)}; the imported photos are kept")
-    return done.stdout
+        raise CatdogError(f"dvc add failed: {' '.join(reason)}; the imported photos are kept")

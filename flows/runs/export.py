@@ -7,7 +7,7 @@ from dvc.repo.experiments.refs import ExpRefInfo
 
 from flows.errors import FlowError
 from flows.guards.child_processes import dvc_output
-from flows.runs.repository import git, try_git
+from flows.runs.git import git, try_git
 from flows.runs.workspace import Workspace, environment
 
 LEFTOVER = ".dvc/tmp/repro.dat"
@@ -25,7 +25,8 @@ def export_result(workspace: Workspace) -> str | None:
     if not changes and workspace.job.request.experiment is None:
         return None
     name = _free_name(workspace)
-    new = git(folder, "ls-files", "--others", "--exclude-standard").splitlines()
+    listed = git(folder, "ls-files", "--others", "--exclude-standard", "-z")
+    new = filter(None, listed.split("\0"))
     _dvc(workspace, "exp", "save", "--name", name, *(f"--include-untracked={path}" for path in new))
     ref = _ref(workspace, name)
     _remove_leftover(workspace, ref)
@@ -57,7 +58,7 @@ def _free_name(workspace: Workspace) -> str:
 def _remove_leftover(workspace: Workspace, ref: str) -> None:
     """Remove the temporary file that `dvc exp save` adds to an experiment (treeverse/dvc#8680)."""
     folder = workspace.folder
-    if try_git(folder, "cat-file", "-e", f"{ref}:{LEFTOVER}") is None:
+    if try_git(folder, "cat-file", "-e", f"{ref}:./{LEFTOVER}") is None:
         return
     with tempfile.TemporaryDirectory(prefix="catdog-") as temporary:
         index = {"GIT_INDEX_FILE": f"{temporary}/index"}

@@ -7,7 +7,8 @@ import pytest
 
 from flows.errors import FlowError
 from flows.paths import CHECKOUT
-from flows.runs.repository import Repository, git, home, repository
+from flows.runs.git import git
+from flows.runs.repository import Repository, home, repository
 from tools import tiny_project
 
 

@@ -1,6 +1,7 @@
 """New photos are tracked with DVC, but not in the remote of the sample."""
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 
 from catdog.errors import CatdogError
 from catdog.ingest import dvc_add
+from tools import tiny_project
 
 
 def test_the_remote_of_the_sample_is_removed_and_the_rest_is_kept(tmp_path: Path) -> None:
@@ -42,6 +44,17 @@ def test_a_dvc_file_with_a_merge_conflict_is_an_error_of_one_line(tmp_path: Path
 def test_without_a_dvc_file_nothing_is_changed(tmp_path: Path) -> None:
     dvc_add.remove_sample(tmp_path / "raw.dvc")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dvc_project_without_git_has_no_changes_to_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_photos: Callable[[Path, int], Path]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert tiny_project.dvc(tmp_path, "init", "--quiet", "--no-scm") == 0
+    make_photos(tmp_path / "raw" / "cat", 1)
+    assert dvc_add.add(Path("raw")) is None
+    assert (tmp_path / "raw.dvc").is_file()
 
 
 def test_an_error_of_dvc_is_one_line_and_the_photos_are_kept(
