@@ -30,16 +30,31 @@ def export_result(workspace: Workspace) -> str | None:
     _dvc(workspace, "exp", "save", "--name", name, *(f"--include-untracked={path}" for path in new))
     ref = _ref(workspace, name)
     _remove_leftover(workspace, ref)
-    _dvc(workspace, "exp", "push", "--no-cache", "origin", name)
-    # If another run has pushed an experiment of this name in the meantime, the push is rejected
-    # with only a warning and exit code 0 (treeverse/dvc#9308).
-    if not git(folder, "ls-remote", "origin", ref).startswith(git(folder, "rev-parse", ref)):
+    _push(workspace, name, ref)
+    return name
+
+
+def _push(workspace: Workspace, name: str, ref: str) -> None:
+    """Push an experiment to the repository; FlowError if that is refused.
+
+    With git: `dvc exp push` cannot push from a shallow clone (its library dulwich looks for the
+    missing commits), and exits with code 0 if another run has pushed an experiment of this name in
+    the meantime (treeverse/dvc#9308).
+    """
+    folder, repository = workspace.folder, workspace.job.repository
+    new = f"--force-with-lease={ref}:"  # only if it does not exist
+    receive = ["--receive-pack=git -c core.hooksPath=/dev/null receive-pack"]
+    local = receive if repository.is_checkout else []  # a server may have hooks for a reason
+    try:
+        git(folder, "push", "--quiet", "--no-signed", "--no-verify", *local, new, "origin", ref)
+    except FlowError:
+        if not git(folder, "ls-remote", "origin", ref):
+            raise
         raise FlowError(
-            f"experiment {name}: {workspace.job.repository.source} already has an experiment with"
+            f"experiment {name}: {repository.source} already has an experiment with"
             f" this name; rename this one and push it in {folder}: dvc exp rename {name} NEW;"
             " dvc exp push --no-cache origin NEW"
-        )
-    return name
+        ) from None
 
 
 def _ref(workspace: Workspace, name: str) -> str:

@@ -104,7 +104,7 @@ def _reason(errors: str) -> str:
     With SSH, that is ssh's error message; git only adds that it could not read from the remote.
     If the repository belongs to another user, git's command to trust it is added.
     """
-    ignored = ("warning:", "hint:", "Cloning into")
+    ignored = ("warning:", "hint:", "Cloning into", "To ")
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     reasons = [line for line in lines if not line.startswith(ignored)]
     reason = re.sub("^(fatal|error): ", "", (reasons or ["no reason given"])[0])
