@@ -35,8 +35,16 @@ def find(*arguments: str) -> str:
     """
     done = _run(arguments)
     if UNTRUSTED in done.stderr:
-        raise CatdogError(f"git: {_reason(done.stderr)}")
+        raise CatdogError(f"git refuses the repository: {_reason(done.stderr)}")
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def check_trusted() -> None:
+    """Raise CatdogError if git refuses the repository because it belongs to another user.
+
+    The git libraries of DVC and GTO would raise an error of their own, without saying what to do.
+    """
+    find("rev-parse", "--git-dir")
 
 
 def _run(arguments: tuple[str, ...]) -> "subprocess.CompletedProcess[str]":

@@ -49,6 +49,9 @@ CLONE_SETTINGS = {
 }
 
 
+UNTRUSTED = "detected dubious ownership"  # of a repository that belongs to another user
+
+
 def git(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
     """Return what `git ARGUMENTS...` prints in `folder`; FlowError with git's reason if it fails.
 

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from flows.errors import FlowError
 from flows.paths import CHECKOUT, DVC_FOLDER, STATE
-from flows.runs.git import git, try_git
+from flows.runs.git import UNTRUSTED, git, try_git
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,7 @@ def repository(fetch: bool = True) -> Repository:
             git(Path(source), "rev-parse", "--git-dir")
         except FlowError as error:
             raise FlowError(
-                f"{source}: not a git repository that can be used ({error}); "
-                "set CATDOG_REPOSITORY to one"
+                f"{source}: not a git repository ({error}); set CATDOG_REPOSITORY to one"
             ) from None
         source = str(Path(source).resolve())  # a bare one
     elif not re.match(r"[\w.+-]+://|[^/]+:", source):
@@ -132,9 +131,17 @@ def _source() -> str:
 
 
 def _checkout_root(source: str) -> Path | None:
-    """Return the root folder of the checkout that contains a path; None outside a checkout."""
+    """Return the root folder of the checkout that contains a path; None outside a checkout.
+
+    Raises FlowError if git refuses the repository because it belongs to another user.
+    """
     folder = Path(source).expanduser()
-    top = try_git(folder, "rev-parse", "--show-toplevel") if folder.is_dir() else None
+    try:
+        top = git(folder, "rev-parse", "--show-toplevel") if folder.is_dir() else ""
+    except FlowError as error:
+        if UNTRUSTED in str(error):
+            raise
+        return None  # not a repository, or a bare one
     return Path(top).resolve() if top else None
 
 

@@ -253,3 +253,38 @@ def test_a_flow_and_the_commands_work_in_every_environment(
 ) -> None:
     ours = Environment(make_template(place.subfolder), place, given, tmp_path)
     walk(ours, server, photo)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("catdog", "compare", "workspace", "HEAD"),
+        ("catdog", "champion"),
+        ("catdog", "predict", "--model", "HEAD", "."),
+        ("flows.pipeline",),
+        ("flows.runs", "list"),
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_if_git_refuses_the_repository_of_another_user_its_reason_is_one_line(
+    command: tuple[str, ...], make_template: Callable[[str], Path], tmp_path: Path
+) -> None:
+    ours = Environment(make_template(""), Place(), {}, tmp_path)
+    top = ours.project
+    for path in (top, top / ".git"):
+        os.chown(path, 1, 1)
+    lines = ours.run(*command, code=1).splitlines()
+    assert len(lines) == 1
+    assert f"detected dubious ownership in repository at '{top}'" in lines[0]
+    assert f"git config --global --add safe.directory {top}" in lines[0]
+
+
+def test_git_converts_no_file_of_this_repository(tmp_path: Path) -> None:
+    """DVC hashes the code: with other line ends, every stage would run again."""
+    clone = tmp_path / "clone"
+    converting = ("-c", "core.autocrlf=true", "-c", "core.eol=crlf")
+    git(tmp_path, *converting, "clone", "-q", "--depth=1", ROOT.as_uri(), str(clone))
+    ends = git(clone, "ls-files", "--eol").splitlines()
+    assert len(ends) > 100
+    assert [line for line in ends if "w/crlf" in line or "w/mixed" in line] == []
