@@ -39,6 +39,7 @@ $(READY): pyproject.toml constraints.txt
 repro: $(READY) ## pull the sample photos, run the stages whose inputs changed, print the metrics
 	@$(BIN)/python -m catdog params >/dev/null
 	@[ -e data/raw ] || $(BIN)/dvc pull data/raw.dvc
+	@[ -e data/.sample ] || ! grep -qs 'path: .sample' data/raw.dvc || $(BIN)/dvc pull data/.sample
 	@$(BIN)/dvc repro $(PULL)
 	@$(BIN)/python -m catdog results
 

@@ -257,10 +257,14 @@ def fetch(
         archive, RAW, replace=replace, quarantine=QUARANTINE, workers=workers
     )
     _print(photo_import.report_table(report))
+    console = Console(soft_wrap=True)
     if not Path(".dvc").is_dir():
+        console.print(f"{RAW}: not tracked with DVC, since this folder is not a DVC project.")
         return
     changed = dvc_add.add(RAW)
-    console = Console()
+    if changed is None:
+        console.print(f"{RAW}: tracked with DVC, but not in git, since there is no git repository.")
+        return
     console.print("Changed in git:" if changed else "No changes in git: the photos are the same.")
     for line in changed:
         console.print(f"  {line}", markup=False, highlight=False)

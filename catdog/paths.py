@@ -6,6 +6,7 @@ PARAMS = Path("params.yaml")
 PIPELINE = Path("dvc.yaml")
 RAW = Path("data/raw")
 RAW_POINTER = Path("data/raw.dvc")
+SAMPLE = Path("data/.sample")  # a copy of the sample, see data/raw.dvc
 PREPARED = Path("data/prepared")
 MODELS = Path("models")
 HISTORY = Path("reports/train/history.csv")

@@ -15,7 +15,8 @@ from prefect.variables import Variable
 from flows.guards.many_runs import Deployment
 from flows.log import shorten_errors
 from flows.paths import RAW_POINTER
-from flows.runs.repository import git, repository
+from flows.runs.git import git
+from flows.runs.repository import repository
 
 VARIABLE = "catdog_photos"
 
@@ -32,9 +33,9 @@ def on_new_photos(deployment: Deployment = "pipeline/pipeline") -> State[None]:
     Args:
         deployment: The deployment to start, as FLOW/DEPLOYMENT.
     """
-    folder = repository().folder
-    commit = git(folder, "rev-parse", "HEAD").strip()
-    blob = git(folder, "rev-parse", f"{commit}:{RAW_POINTER}").strip()
+    ours = repository()
+    commit = git(ours.folder, "rev-parse", "HEAD")
+    blob = git(ours.folder, "rev-parse", f"{commit}:{ours.path(RAW_POINTER)}")
     last: Any = Variable.get(VARIABLE, default=None)
     if last and last.get("blob") == blob:
         return Completed(

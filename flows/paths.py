@@ -4,6 +4,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]  # the repository that this file belongs to
 
+DVC_FOLDER = ".dvc"
 PARAMS = "params.yaml"
 LOCK = "dvc.lock"
 RAW = "data/raw"

@@ -57,11 +57,15 @@ with Path(os.environ.get("RUNS_LOG", "runs.log")).open("a") as log:
 IGNORED = "/arrays.txt\n/model.txt\n/runs.log\n/saved\n/training\n"
 
 
-def create(folder: Path) -> Path:
-    """Create a project in `folder`, with its files committed and no stage run; return `folder`."""
+def create(top: Path, subfolder: str = "") -> Path:
+    """Create a project, with its files committed and no stage run; return its folder.
+
+    `top` becomes a git repository with the project, in `subfolder` unless that is empty.
+    """
+    folder = top / subfolder
     folder.mkdir(parents=True, exist_ok=True)
-    start_git(folder)
-    assert dvc(folder, "init", "-q") == 0
+    start_git(top)
+    assert dvc(folder, "init", "-q", *(["--subdir"] if subfolder else [])) == 0
     settings = "[core]\n    analytics = false\n    check_update = false\n"
     (folder / ".dvc" / "config").write_text(settings, encoding="utf-8")
     # An absolute path, since DVC resolves a relative one from the current directory.

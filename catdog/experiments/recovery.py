@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from catdog.experiments import revisions
 from catdog.paths import RAW, RAW_POINTER
+from catdog.support import git
 
 if TYPE_CHECKING:  # outputs.py needs no Project, and DVC takes a second to import
     from catdog.experiments.snapshots import Project
@@ -42,7 +43,11 @@ def rerun_command(commit: str | None, root: Path = Path()) -> str:
     """
     pointer = root / RAW_POINTER
     here = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else ""
-    needed = revisions.git("-C", str(root), "show", f"{commit}:./{RAW_POINTER}") if commit else here
+    needed = _pointer_of(commit, root) if commit else here
     # `dvc exp run` fails without photos, and would use those of another commit if they are on disk.
     pull = needed and (needed != here or not (root / RAW).exists())
     return f"{f'dvc pull {RAW_POINTER} && ' if pull else ''}dvc exp run -n again"
+
+
+def _pointer_of(commit: str, root: Path) -> str:
+    return git.find("-C", str(root), "cat-file", "blob", f"{commit}:./{RAW_POINTER}")

@@ -12,6 +12,7 @@ from gto.exceptions import ArtifactNotFound, GTOException
 from scmrepo.exceptions import SCMError
 
 from catdog.errors import CatdogError
+from catdog.support import git
 
 ARTIFACT, STAGE = "catdog", "champion"
 
@@ -29,6 +30,7 @@ def current() -> Champion | None:
 
     Raises CatdogError if the tags cannot be read.
     """
+    git.check_trusted()
     try:
         versions = api.show(
             ".", f"{ARTIFACT}#{STAGE}", assignments_per_version=-1, versions_per_stage=-1

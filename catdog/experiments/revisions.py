@@ -1,8 +1,7 @@
 """Names of revisions: from a commit, branch, tag, experiment or `champion` to the commit."""
 
-import subprocess
-
 from catdog.errors import CatdogError
+from catdog.support import git
 
 CHAMPION = "champion"
 
@@ -27,7 +26,9 @@ def resolve(revision: str) -> str:
 
 def _git_commit(revision: str) -> str:
     """Return the commit of a revision that git knows, else an empty string."""
-    return git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    return git.find(
+        "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
+    )
 
 
 def _experiment(name: str) -> str | None:
@@ -42,7 +43,7 @@ def _experiment(name: str) -> str | None:
         return None
     refs = exp_refs_by_names(scm, {name})[name]
     commits = {ref.baseline_sha: str(scm.get_ref(str(ref))) for ref in refs}
-    head = git("rev-parse", "HEAD")
+    head = git.find("rev-parse", "HEAD")
     if head in commits or len(commits) < 2:
         return commits.get(head) or next(iter(commits.values()), None)
     known = ", ".join(commit[:7] for commit in commits.values())
@@ -62,21 +63,11 @@ def _champion() -> str:
 
 def read_text(commit: str, path: str) -> str:
     """Return the text of a file that git tracks; CatdogError if it is not in the commit."""
-    text = git("show", f"{commit}:./{path}")  # ./ since the project may be a subfolder
+    text = git.find(
+        "cat-file", "blob", f"{commit}:./{path}"
+    )  # ./ since the project may be a subfolder
     if not text:
         raise CatdogError(
             f"{commit[:7]}: {path} not found; choose a revision in which `dvc repro` has been run"
         )
     return text
-
-
-def git(*arguments: str) -> str:
-    """Return what a git command prints, without surrounding white space; empty if it fails.
-
-    Raises CatdogError if git is not installed.
-    """
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise CatdogError("git: command not found; install git") from None
-    return done.stdout.strip() if done.returncode == 0 else ""

@@ -25,6 +25,7 @@ from catdog.errors import CatdogError
 from catdog.experiments import revisions
 from catdog.experiments.dvc_lock import Stages
 from catdog.paths import LOCK
+from catdog.support import git
 from catdog.support.yaml_files import parse_mapping
 
 WORKSPACE = "workspace"
@@ -105,6 +106,7 @@ class Project:
     """The DVC project of the current folder, at any of its revisions."""
 
     def __init__(self) -> None:
+        git.check_trusted()
         try:
             self._config = Config(Repo.find_dvc_dir()).load_config_to_level()
             self._repo = Repo(config=NO_REMOTE)

@@ -5,6 +5,7 @@ request.py            a run's revision, recipe, overrides and name, checked
 revisions.py          commits, branches, tags and experiments of the repository
 run_params.py         the params file of a run, with its overrides applied
 repository.py         the git repository that runs come from
+git.py                run git, independently of the settings of the user
 workspace.py          a clone for one run
 export.py             the result of a run as a DVC experiment
 stages.py             a DVC stage as a Prefect task, and the push of the run cache after it

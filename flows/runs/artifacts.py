@@ -23,7 +23,7 @@ from prefect.events import emit_event
 from flows.errors import FlowError
 from flows.guards.child_processes import dvc_output
 from flows.paths import PLOTS
-from flows.runs.repository import git
+from flows.runs.git import git
 from flows.runs.stages import Report
 from flows.runs.workspace import environment
 

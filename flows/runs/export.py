@@ -7,7 +7,7 @@ from dvc.repo.experiments.refs import ExpRefInfo
 
 from flows.errors import FlowError
 from flows.guards.child_processes import dvc_output
-from flows.runs.repository import git, try_git
+from flows.runs.git import git, try_git
 from flows.runs.workspace import Workspace, environment
 
 LEFTOVER = ".dvc/tmp/repro.dat"
@@ -25,20 +25,36 @@ def export_result(workspace: Workspace) -> str | None:
     if not changes and workspace.job.request.experiment is None:
         return None
     name = _free_name(workspace)
-    new = git(folder, "ls-files", "--others", "--exclude-standard").splitlines()
+    listed = git(folder, "ls-files", "--others", "--exclude-standard", "-z")
+    new = filter(None, listed.split("\0"))
     _dvc(workspace, "exp", "save", "--name", name, *(f"--include-untracked={path}" for path in new))
     ref = _ref(workspace, name)
     _remove_leftover(workspace, ref)
-    _dvc(workspace, "exp", "push", "--no-cache", "origin", name)
-    # If another run has pushed an experiment of this name in the meantime, the push is rejected
-    # with only a warning and exit code 0 (treeverse/dvc#9308).
-    if not git(folder, "ls-remote", "origin", ref).startswith(git(folder, "rev-parse", ref)):
+    _push(workspace, name, ref)
+    return name
+
+
+def _push(workspace: Workspace, name: str, ref: str) -> None:
+    """Push an experiment to the repository; FlowError if that is refused.
+
+    With git: `dvc exp push` cannot push from a shallow clone (its library dulwich looks for the
+    missing commits), and exits with code 0 if another run has pushed an experiment of this name in
+    the meantime (treeverse/dvc#9308).
+    """
+    folder, repository = workspace.folder, workspace.job.repository
+    new = f"--force-with-lease={ref}:"  # only if it does not exist
+    receive = ["--receive-pack=git -c core.hooksPath=/dev/null receive-pack"]
+    local = receive if repository.is_checkout else []  # a server may have hooks for a reason
+    try:
+        git(folder, "push", "--quiet", "--no-signed", "--no-verify", *local, new, "origin", ref)
+    except FlowError:
+        if not git(folder, "ls-remote", "origin", ref):
+            raise
         raise FlowError(
-            f"experiment {name}: {workspace.job.repository.source} already has an experiment with"
+            f"experiment {name}: {repository.source} already has an experiment with"
             f" this name; rename this one and push it in {folder}: dvc exp rename {name} NEW;"
             " dvc exp push --no-cache origin NEW"
-        )
-    return name
+        ) from None
 
 
 def _ref(workspace: Workspace, name: str) -> str:
@@ -57,7 +73,7 @@ def _free_name(workspace: Workspace) -> str:
 def _remove_leftover(workspace: Workspace, ref: str) -> None:
     """Remove the temporary file that `dvc exp save` adds to an experiment (treeverse/dvc#8680)."""
     folder = workspace.folder
-    if try_git(folder, "cat-file", "-e", f"{ref}:{LEFTOVER}") is None:
+    if try_git(folder, "cat-file", "-e", f"{ref}:./{LEFTOVER}") is None:
         return
     with tempfile.TemporaryDirectory(prefix="catdog-") as temporary:
         index = {"GIT_INDEX_FILE": f"{temporary}/index"}

@@ -25,7 +25,7 @@ from flows.guards.child_processes import GRACE_SECONDS
 from flows.log import Log
 
 KEEP_DAYS = 7.0
-# Variable that marks the child processes of a run; its value is the folder of the clone.
+# Variable that marks the child processes of a run; its value is a folder of the clone.
 MARK = "CATDOG_WORKSPACE"
 
 
@@ -218,7 +218,8 @@ def _terminate_processes(folder: Path) -> int:
 
 def _belongs_to(process: psutil.Process, folder: Path) -> bool:
     try:
-        return process.environ().get(MARK) == str(folder)
+        mark = process.environ().get(MARK)
+        return mark is not None and Path(mark).is_relative_to(folder)
     except (psutil.Error, OSError):
         return False
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from flows.errors import FlowError
-from flows.paths import PARAMS, recipe_file
-from flows.runs.repository import Repository, git, try_git
+from flows.paths import DVC_FOLDER, PARAMS, recipe_file
+from flows.runs.repository import Repository
 from flows.runs.revisions import baseline_of, experiments, resolve
 from flows.runs.run_params import check_overrides
 
@@ -137,10 +137,11 @@ def check(request: RunRequest, repository: Repository) -> Job:
     an experiment of the requested name.
     """
     commit = resolve(request.revision, repository)
-    for required in ("dvc.yaml", ".dvc"):
-        if try_git(repository.folder, "cat-file", "-e", f"{commit}:{required}") is None:
+    for required in ("dvc.yaml", DVC_FOLDER):
+        if not repository.has(commit, required):
+            where = repository.subfolder or "its top folder"
             raise FlowError(
-                f"revision: {request.revision} ({commit[:7]}) has no {required} in its top folder"
+                f"revision: {request.revision} ({commit[:7]}) has no {required} in {where}"
             )
     job = Job(request, repository, commit, baseline_of(commit, repository))
     if request.recipe is not None:
@@ -153,8 +154,7 @@ def check(request: RunRequest, repository: Repository) -> Job:
 
 
 def _check_recipe(job: Job) -> None:
-    listed = git(job.repository.folder, "ls-tree", "--name-only", job.commit, "recipes/")
-    files = listed.splitlines()
+    files = job.repository.list(job.commit, "recipes")
     if job.request.params_file not in files:
         names = sorted(Path(file).stem for file in files if file.endswith(".yaml"))
         raise FlowError(

@@ -7,18 +7,20 @@ from dvc.repo.experiments.utils import exp_refs
 from dvc.scm import Git
 
 from flows.errors import FlowError
-from flows.runs.repository import Repository, try_git
+from flows.runs.git import try_git
+from flows.runs.repository import Repository
 
 
 def resolve(revision: str, repository: Repository) -> str:
     """Return the full hash of a commit, branch, tag or experiment; FlowError if it is unknown.
 
-    A full hash that the repository does not have is fetched from its origin, since another machine
+    A full hash that the repository does not have is fetched from its remotes, since another machine
     may have sent it.
     """
     found = try_git(repository.folder, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if found is None and len(revision) == 40:
-        try_git(repository.folder, "fetch", "--quiet", "origin", revision)
+        for remote in (try_git(repository.folder, "remote") or "").splitlines():
+            try_git(repository.folder, "fetch", "--quiet", remote, revision)
         found = try_git(repository.folder, "cat-file", "-e", f"{revision}^{{commit}}")
         found = revision if found is not None else None
     if found is None:

@@ -12,7 +12,7 @@ from dvc.utils.serialize import load_yaml
 
 from flows.errors import FlowError
 from flows.paths import PARAMS
-from flows.runs.repository import Repository, try_git
+from flows.runs.repository import Repository
 
 
 def write_params(folder: Path, file: str, overrides: Sequence[str] = ()) -> None:
@@ -59,7 +59,7 @@ def check_overrides(
 @contextmanager
 def _folder_with(file: str, repository: Repository, commit: str) -> Iterator[Path]:
     """Yield a temporary folder with a file of the commit; FlowError if it does not exist."""
-    text = try_git(repository.folder, "show", f"{commit}:{file}")
+    text = repository.read(commit, file)
     if text is None:
         raise FlowError(f"params: {commit[:7]} has no {file}; choose another revision or recipe")
     with tempfile.TemporaryDirectory(prefix="catdog-") as name:

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from flows.log import Log
 from flows.paths import LOCK
-from flows.runs.repository import git
+from flows.runs.git import git
 from flows.runs.workspace import Workspace
 
 POLL_SECONDS = 0.5
@@ -52,7 +52,7 @@ def tree_hash(folder: Path) -> str:
     with tempfile.TemporaryDirectory(prefix="catdog-") as temporary:
         index = Path(temporary) / "index"
         # A copy with its modification time, so that git hashes changed files only.
-        shutil.copy2(folder / ".git" / "index", index)
+        shutil.copy2(folder / git(folder, "rev-parse", "--git-path", "index"), index)
         other = {"GIT_INDEX_FILE": str(index)}
         git(folder, "add", "--all", environment=other)
         git(folder, "rm", "--cached", "--quiet", "--ignore-unmatch", LOCK, environment=other)

@@ -11,17 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from dvc.config import Config, merge
+from configobj import ConfigObj, ConfigObjError
+from dvc.config import Config, _pack_named, merge
 from dvc.config_schema import RelPath
 from dvc.exceptions import DvcException
 
 from flows.errors import FlowError
 from flows.guards.child_processes import child_environment
 from flows.log import Log
-from flows.paths import CHECKPOINTS, STATE
+from flows.paths import CHECKPOINTS, DVC_FOLDER, STATE
 from flows.runs import records
-from flows.runs.repository import git, try_git
+from flows.runs.git import clone, git, try_git
 from flows.runs.request import Job
 from flows.runs.run_params import write_params
 
@@ -30,8 +32,9 @@ from flows.runs.run_params import write_params
 class Workspace:
     """A clone for one run.
 
-    `logs` is the folder for the logs of its stages, outside the clone. `experiment` is the name
-    of the result in the repository.
+    `folder` is the DVC project in the clone: the clone itself, unless the repository has the
+    project in a subfolder. `logs` is the folder for the logs of its stages, outside the clone.
+    `experiment` is the name of the result in the repository.
     """
 
     name: str
@@ -58,7 +61,8 @@ def open_workspace(
     """
     home = job.repository.home
     with records.register(home, name, flow_run, job.commit, job.request.experiment or "") as run:
-        workspace = Workspace(run.name, run.folder(home), run.logs(home), job, run.experiment)
+        folder = run.folder(home) / job.repository.subfolder
+        workspace = Workspace(run.name, folder, run.logs(home), job, run.experiment)
         _make_or_remove(workspace, run)
         with _keep_or_remove(home, run, keep, log):
             yield workspace
@@ -102,27 +106,31 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 def _make_or_remove(workspace: Workspace, run: records.Run) -> None:
     """Make the clone; if that fails, remove the incomplete one."""
     try:
-        _make(workspace)
+        _make(workspace, run.folder(workspace.job.repository.home))
     except BaseException as error:
         records.remove(workspace.job.repository.home, run)
-        if isinstance(error, OSError | DvcException):
+        if isinstance(error, OSError | DvcException | ConfigObjError):
             raise FlowError(f"{workspace.folder}: cannot be created ({error})") from None
         raise
 
 
-def _make(workspace: Workspace) -> None:
-    """Clone the repository at the commit, share its caches, and write the params."""
-    _clone(workspace)
-    _share_checkpoints(workspace)
+def _make(workspace: Workspace, top: Path) -> None:
+    """Clone the repository at the commit into `top`, share its caches, and write the params."""
+    if os.pathsep in str(top):
+        raise FlowError(
+            f"{top}: the path of a clone must not contain {os.pathsep!r}, which separates the "
+            "folders of PYTHONPATH; move the repository or set CATDOG_HOME to another folder"
+        )
+    _clone(workspace.job, top)
+    _share_checkpoints(workspace, top)
     _configure_dvc(workspace)
     request = workspace.job.request
     write_params(workspace.folder, request.params_file, request.overrides)
 
 
-def _clone(workspace: Workspace) -> None:
-    job, folder = workspace.job, workspace.folder
+def _clone(job: Job, folder: Path) -> None:
     source = job.repository.folder
-    git(source, "clone", "--quiet", "--shared", "--no-checkout", str(source), str(folder))
+    clone(str(source), folder, working_folder=source)
     git(folder, "checkout", "--quiet", "--detach", job.commit)
     if job.baseline != job.commit:
         git(folder, "reset", "--quiet", "--soft", job.baseline)
@@ -132,35 +140,48 @@ def _clone(workspace: Workspace) -> None:
         git(folder, "config", key, try_git(source, "config", key) or default)
 
 
-def _share_checkpoints(workspace: Workspace) -> None:
+def _share_checkpoints(workspace: Workspace, top: Path) -> None:
     """Link the checkpoints of the repository, so that a run resumes the training of another one."""
     repository = workspace.job.repository
-    top = repository.folder / STATE if repository.is_checkout else repository.home
-    shared, link = top / CHECKPOINTS.name, workspace.folder / CHECKPOINTS
+    home = repository.project / STATE if repository.is_checkout else repository.home
+    shared, link = home / CHECKPOINTS.name, workspace.folder / CHECKPOINTS
     shared.mkdir(parents=True, exist_ok=True)
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(shared.resolve(), target_is_directory=True)
-    with (workspace.folder / ".git" / "info" / "exclude").open("a", encoding="utf-8") as exclude:
-        exclude.write(f"\n/{STATE}/\n")
+    exclude = top / ".git" / "info" / "exclude"
+    exclude.parent.mkdir(exist_ok=True)  # from git's template, which is not used
+    exclude.write_text(f"{STATE}/\n", encoding="utf-8")
 
 
 def _configure_dvc(workspace: Workspace) -> None:
     """Configure the cache of the repository, and the settings of the checkout outside git."""
-    repository, dvc_folder = workspace.job.repository, workspace.folder / ".dvc"
+    repository, dvc_folder = workspace.job.repository, workspace.folder / DVC_FOLDER
     settings = Config(str(dvc_folder))
-    with settings.edit("local") as local:
-        local["cache"]["dir"] = str(repository.home / "cache")
-        if repository.is_checkout:
-            theirs = Config(str(repository.folder / ".dvc"))
-            merge(local, theirs.load_one("local"))
-            local["cache"]["dir"] = theirs["cache"].get("dir", f"{theirs.dvc_dir}/cache")
-            merge(local, {"remote": _relative_remotes(workspace, settings, theirs)})
-        if not any("type" in known["cache"] for known in (settings, local)):
-            # Copies of all photos for each run would take minutes and fill the disk. Links are
-            # safe: DVC removes an output before its stage writes it.
-            local["cache"]["type"] = "reflink,hardlink,copy"
-        # The default, /var/tmp/dvc, keeps a folder for every clone that ever existed.
-        local["core"]["site_cache_dir"] = str(dvc_folder / "tmp" / "site")
+    local, cache = settings.load_one("local"), repository.home / "cache"
+    if repository.is_checkout:
+        theirs = Config(str(repository.project / DVC_FOLDER))
+        merge(local, theirs.load_one("local"))
+        cache = Path(theirs["cache"].get("dir", f"{theirs.dvc_dir}/cache"))
+        merge(local, {"remote": _relative_remotes(workspace, settings, theirs)})
+    local["cache"]["dir"] = str(cache)
+    if not any("type" in known["cache"] for known in (settings, local)):
+        # Copies of all photos for each run would take minutes and fill the disk. Links are
+        # safe: DVC removes an output before its stage writes it.
+        local["cache"]["type"] = "reflink,hardlink,copy"
+    # The default, /var/tmp/dvc, keeps a folder for every clone that ever existed.
+    local["core"]["site_cache_dir"] = str(dvc_folder / "tmp" / "site")
+    _write_config(Path(settings.files["local"]), local)
+
+
+def _write_config(file: Path, settings: dict[str, Any]) -> None:
+    """Write a configuration file of DVC in UTF-8; ConfigObjError if a value cannot be quoted.
+
+    DVC's own `Config.edit` writes ASCII only, so it fails for a path with other letters
+    (DiffSK/configobj#55).
+    """
+    config = ConfigObj(_pack_named(settings), encoding="utf-8", interpolation=False)
+    with file.open("wb") as target:
+        config.write(target)
 
 
 def _relative_remotes(
@@ -179,6 +200,6 @@ def _relative_remotes(
         relative = isinstance(remote.get("url"), RelPath) and "url" not in local.get(name, {})
         if relative and (name == default or not path.exists()):
             inside = os.path.relpath(path, workspace.folder)
-            url = os.path.normpath(workspace.job.repository.folder / inside)
+            url = os.path.normpath(workspace.job.repository.project / inside)
             remotes[name] = {"url": url}
     return remotes

@@ -7,7 +7,7 @@ from typing import Any
 from dvc.utils.flatten import flatten
 
 from flows.errors import FlowError
-from flows.runs.repository import Repository, git, try_git
+from flows.runs.repository import Repository
 from flows.runs.request import RunRequest, check, make_request
 from flows.runs.revisions import resolve
 from flows.runs.run_params import read_params
@@ -57,12 +57,12 @@ def read_study(file: str, repository: Repository) -> Study:
     The file in a checkout need not be committed, since each experiment records its own params.
     Raises FlowError if the file does not exist or is invalid.
     """
-    path = repository.folder / file
+    path = repository.project / file
     if repository.is_checkout and path.is_file():
         return parse(path.read_text(encoding="utf-8"), file)
-    text = try_git(repository.folder, "show", f"HEAD:{file}")
+    text = repository.read("HEAD", file)
     if text is None:
-        paths = git(repository.folder, "ls-tree", "--name-only", "HEAD", "studies/").splitlines()
+        paths = repository.list("HEAD", "studies")
         listed = [path for path in paths if path.endswith((".yaml", ".yml"))]
         known = (
             f"choose one of {', '.join(listed)}" if listed else "studies/ contains no study files"

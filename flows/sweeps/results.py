@@ -10,7 +10,8 @@ from typing import Any
 
 from flows.guards.child_processes import child_environment, dvc_output
 from flows.paths import PARAMS
-from flows.runs.repository import Repository, git
+from flows.runs.git import clone, git
+from flows.runs.repository import Repository
 from flows.runs.revisions import baseline_of
 
 
@@ -40,14 +41,14 @@ def results(repository: Repository, commit: str) -> dict[str, Result]:
 def _checkout(repository: Repository, commit: str) -> Iterator[Path]:
     """Yield a checkout of `commit` in which dvc can show its experiments; a mirror has no files."""
     if repository.is_checkout:
-        yield repository.folder
+        yield repository.project
         return
     with tempfile.TemporaryDirectory(prefix="catdog-") as name:
         folder = Path(name) / "checkout"
-        git(repository.folder, "clone", "--quiet", "--shared", "--no-checkout", ".", str(folder))
+        clone(".", folder, working_folder=repository.folder)
         git(folder, "fetch", "--quiet", "origin", "+refs/exps/*:refs/exps/*")
         git(folder, "checkout", "--quiet", "--detach", commit)
-        yield folder
+        yield folder / repository.subfolder
 
 
 def _result(entry: Mapping[str, Any]) -> Result:

@@ -7,7 +7,8 @@ import pytest
 
 from flows.errors import FlowError
 from flows.paths import CHECKOUT
-from flows.runs.repository import Repository, git, home, repository
+from flows.runs.git import git
+from flows.runs.repository import Repository, home, repository
 from tools import tiny_project
 
 
@@ -48,6 +49,34 @@ def test_folder_in_a_checkout_stands_for_the_checkout(
     ours = repository()
     assert (ours.source, ours.folder, ours.is_checkout) == (str(project), project, True)
     assert ours.home == project / ".catdog" / "flows"
+
+
+def test_project_may_be_in_a_subfolder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "a" / "b" / ".dvc").mkdir(parents=True)
+    (project / "a" / "b" / "c").mkdir()
+    monkeypatch.setenv("CATDOG_REPOSITORY", str(project / "a" / "b" / "c"))
+    ours = repository()
+    assert (ours.source, ours.folder, ours.subfolder) == (str(project), project, "a/b")
+    assert ours.project == project / "a" / "b"
+    assert ours.home == project / "a" / "b" / ".catdog" / "flows"
+
+
+def test_project_in_a_url_is_in_the_subfolder_of_the_code_if_that_exists(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "sub" / ".dvc").mkdir(parents=True)
+    (project / "sub" / ".dvc" / "config").touch()
+    (project / "sub" / "recipes").mkdir()
+    (project / "sub" / "recipes" / "é.yaml").write_text("a: 1\n")
+    tiny_project.commit(project, "A project in a subfolder")
+    monkeypatch.setenv("CATDOG_REPOSITORY", project.as_uri())
+    assert repository().subfolder == ""
+    monkeypatch.setattr("flows.runs.repository.CHECKOUT", project / "sub")
+    ours = repository()
+    assert ours.subfolder == "sub"
+    assert ours.list("HEAD", "recipes") == ["recipes/é.yaml"]
+    assert ours.read("HEAD", "recipes/é.yaml") == "a: 1"
+    assert ours.read("HEAD", "recipes/none.yaml") is None
 
 
 def test_home_can_be_set(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

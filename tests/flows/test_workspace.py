@@ -149,6 +149,19 @@ def test_site_cache_of_dvc_is_in_the_workspace(new_workspace: Open) -> None:
         assert Path(site).is_relative_to(ours.folder)
 
 
+def test_path_that_pythonpath_cannot_contain_is_refused(
+    new_workspace: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stages would import the installed package instead of the code of the clone."""
+    monkeypatch.setenv("CATDOG_HOME", str(tmp_path / "a:b"))
+    with (
+        pytest.raises(FlowError, match=r"/a:b/runs/calm-owl: .* must not contain ':'.*; move"),
+        new_workspace(),
+    ):
+        pass
+    assert not list((tmp_path / "a:b" / "runs").glob("calm-owl*"))
+
+
 def test_cache_type_of_the_user_is_kept(project: Path, new_workspace: Open) -> None:
     assert dvc(project, "config", "cache.type", "symlink") == 0
     tiny_project.commit(project, "Link")

@@ -121,6 +121,7 @@ def test_fetch_writes_the_photos_to_data_raw(
     done = catdog("fetch", "--archive", "own", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "data/raw").glob("*/*.jpg"))) == 6
+    assert "data/raw: not tracked with DVC, since this folder is not a DVC project." in done.stdout
 
 
 def test_params_prints_every_key(tmp_path: Path) -> None:

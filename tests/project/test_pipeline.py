@@ -176,15 +176,49 @@ def test_imported_photos_are_not_pushed_to_the_store_of_the_sample(
     assert "prepare" in ran(fresh.run("dvc", "repro", "--pull", "prepare"))
 
 
-def test_photos_added_with_dvc_add_do_not_reach_git(
-    origin: Project, make_photos: Callable[[Path, int], Path]
+BY_HAND = {
+    "dvc add": ("dvc", "add", "data/raw"),
+    "dvc commit": ("dvc", "commit", "--force", "data/raw.dvc"),
+    "dvc repro": ("dvc", "repro", "data/raw.dvc"),
+}
+
+
+@pytest.mark.parametrize("command", BY_HAND.values(), ids=BY_HAND)
+def test_photos_added_by_hand_are_pushed_to_the_default_remote(
+    origin: Project, command: tuple[str, ...], make_photos: Callable[[Path, int], Path]
 ) -> None:
-    """`dvc add` keeps the remote of the sample, but git ignores new files in it."""
-    fresh = origin.clone("by_hand")
-    fresh.run("dvc", "pull", "data/raw.dvc")
-    make_photos(fresh.folder / "data/raw/cat", 2)
-    fresh.run("dvc", "add", "data/raw")
-    fresh.run("dvc", "push", "data/raw.dvc")
-    fresh.run("git", "add", "--all")
-    staged = fresh.run("git", "diff", "--cached", "--name-only").split()
-    assert staged == ["data/raw.dvc"]
+    """Not to the store of the sample, from which a colleague could not pull them."""
+    ours = origin.clone(f"by_hand_{command[1]}")
+    stored = sorted((ours.folder / "data/store").rglob("*"))
+    ours.run("dvc", "pull", "data/raw.dvc")
+    (mine,) = make_photos(ours.folder / "data/raw/cat", 1).glob("photo_*")
+    ours.run(*command)
+    assert "no remote specified" in ours.run("dvc", "push", code=1)
+    ours.run("dvc", "remote", "add", "--default", "ours", str(ours.folder) + ".remote")
+    ours.commit("One more photo")
+    ours.run("dvc", "push")
+    assert sorted((ours.folder / "data/store").rglob("*")) == stored
+    assert ours.run("git", "status", "--porcelain", "--ignored", "data/store") == ""
+    colleague = ours.clone(f"{ours.folder.name}_colleague")
+    colleague.run("dvc", "pull", "data/raw.dvc")
+    pulled = colleague.folder / mine.relative_to(ours.folder)
+    assert pulled.read_bytes() == mine.read_bytes()
+
+
+def test_the_sample_is_pulled_even_if_the_default_remote_does_not_have_it(
+    origin: Project, tmp_path: Path
+) -> None:
+    fresh = origin.clone("other_remote")
+    fresh.run("dvc", "remote", "add", "--default", "ours", str(tmp_path / "empty"))
+    assert "prepare" in ran(fresh.run("dvc", "repro", "--pull", "prepare"))
+
+
+def test_the_photos_of_a_fresh_clone_are_the_sample() -> None:
+    """The copy of the sample has the same content: its hash is how DVC finds the photos."""
+    outs = yaml.safe_load((ROOT / "data/raw.dvc").read_text())["outs"]
+    remotes = {out["path"]: (out["md5"], out.get("remote")) for out in outs}
+    if ".sample" not in remotes:
+        pytest.skip("data/raw.dvc describes other photos")
+    hash_of_sample, remote = remotes[".sample"]
+    assert remote == "sample"
+    assert remotes["raw"] == (hash_of_sample, None)
