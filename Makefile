@@ -39,6 +39,7 @@ $(READY): pyproject.toml constraints.txt
 repro: $(READY) ## pull the sample photos, run the stages whose inputs changed, print the metrics
 	@$(BIN)/catdog params >/dev/null
 	@[ -e data/raw ] || $(BIN)/dvc pull data/raw.dvc
+	@$(BIN)/python flows/runs/missing_outputs.py
 	@$(BIN)/dvc repro $(PULL)
 	@$(BIN)/catdog results
 

@@ -7,7 +7,11 @@ from dvc.repo.experiments.refs import ExpRefInfo
 
 from flows.errors import FlowError
 from flows.guards.child_processes import dvc_output
+from flows.paths import LOCK
+from flows.runs.dvc_lock import same_inputs, same_result
 from flows.runs.repository import git, try_git
+from flows.runs.request import Job
+from flows.runs.revisions import StoredExperiment, experiments
 from flows.runs.workspace import Workspace, environment
 
 LEFTOVER = ".dvc/tmp/repro.dat"
@@ -17,12 +21,11 @@ def export_result(workspace: Workspace) -> str | None:
     """Save the clone as a DVC experiment of its baseline and push it to the repository.
 
     Returns its name there: `workspace.experiment`, with a number appended if that name is already
-    used. Returns None if nothing differs from the commit and the request names no experiment, since
-    the commit already has this result. Raises FlowError if the experiment cannot be pushed.
+    used. Returns None if the request names no experiment and the commit, or an experiment
+    (`find_equal`), already has this result. Raises FlowError if the experiment cannot be pushed.
     """
     folder = workspace.folder
-    changes = git(folder, "status", "--porcelain")
-    if not changes and workspace.job.request.experiment is None:
+    if workspace.job.request.experiment is None and (is_stored(workspace) or find_equal(workspace)):
         return None
     name = _free_name(workspace)
     new = git(folder, "ls-files", "--others", "--exclude-standard").splitlines()
@@ -39,6 +42,53 @@ def export_result(workspace: Workspace) -> str | None:
             " dvc exp push --no-cache origin NEW"
         )
     return name
+
+
+def is_stored(workspace: Workspace) -> bool:
+    """Return whether the commit of the run itself has the result."""
+    return same_result(_lock(workspace), _lock_at(workspace, workspace.job.commit))
+
+
+def find_equal(workspace: Workspace, other_than: str | None = None) -> StoredExperiment | None:
+    """Return an experiment with the same params, code, photos and outputs; None without one.
+
+    Those of the run's own baseline come first, except the one named `other_than`.
+    """
+    ours, baseline = _lock(workspace), workspace.job.baseline
+    stored = experiments(workspace.job.repository)
+    for each in sorted(stored, key=lambda found: found.baseline != baseline):
+        if (each.baseline, each.name) == (baseline, other_than):
+            continue
+        if same_result(ours, _lock_at(workspace, each.commit)):
+            return each
+    return None
+
+
+def reference(experiment: StoredExperiment | None, job: Job) -> str:
+    """Return how to name an experiment: by its commit if the name has several, empty for None."""
+    if experiment is None:
+        return ""
+    names = [each.name for each in experiments(job.repository)]
+    return experiment.name if names.count(experiment.name) == 1 else experiment.commit[:10]
+
+
+def differs_only_in_outputs(workspace: Workspace) -> bool:
+    """Return whether the commit has another result of the same params, code and photos.
+
+    Then another machine has computed it, which rounds differently.
+    """
+    ours, theirs = _lock(workspace), _lock_at(workspace, workspace.job.commit)
+    return same_inputs(ours, theirs) and not same_result(ours, theirs)
+
+
+def _lock(workspace: Workspace) -> str:
+    file = workspace.folder / LOCK
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def _lock_at(workspace: Workspace, commit: str) -> str:
+    """Return the dvc.lock of a commit of the repository; empty if it has none."""
+    return try_git(workspace.job.repository.folder, "show", f"{commit}:{LOCK}") or ""
 
 
 def _ref(workspace: Workspace, name: str) -> str:

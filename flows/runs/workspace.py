@@ -7,6 +7,8 @@ experiment that is being saved, with all other worktrees.
 """
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ from flows.runs import records
 from flows.runs.repository import git, try_git
 from flows.runs.request import Job
 from flows.runs.run_params import write_params
+
+MISSING_OUTPUTS = Path(__file__).with_name("missing_outputs.py")
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def open_workspace(
     home = job.repository.home
     with records.register(home, name, flow_run, job.commit, job.request.experiment or "") as run:
         workspace = Workspace(run.name, run.folder(home), run.logs(home), job, run.experiment)
-        _make_or_remove(workspace, run)
+        _make_or_remove(workspace, run, log)
         with _keep_or_remove(home, run, keep, log):
             yield workspace
 
@@ -99,10 +103,10 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     return {**child_environment(), **ours, **more}
 
 
-def _make_or_remove(workspace: Workspace, run: records.Run) -> None:
+def _make_or_remove(workspace: Workspace, run: records.Run, log: Log) -> None:
     """Make the clone; if that fails, remove the incomplete one."""
     try:
-        _make(workspace)
+        _make(workspace, log)
     except BaseException as error:
         records.remove(workspace.job.repository.home, run)
         if isinstance(error, OSError | DvcException):
@@ -110,11 +114,12 @@ def _make_or_remove(workspace: Workspace, run: records.Run) -> None:
         raise
 
 
-def _make(workspace: Workspace) -> None:
+def _make(workspace: Workspace, log: Log) -> None:
     """Clone the repository at the commit, share its caches, and write the params."""
     _clone(workspace)
     _share_checkpoints(workspace)
     _configure_dvc(workspace)
+    _let_dvc_use_the_run_cache(workspace, log)
     request = workspace.job.request
     write_params(workspace.folder, request.params_file, request.overrides)
 
@@ -161,6 +166,23 @@ def _configure_dvc(workspace: Workspace) -> None:
             local["cache"]["type"] = "reflink,hardlink,copy"
         # The default, /var/tmp/dvc, keeps a folder for every clone that ever existed.
         local["core"]["site_cache_dir"] = str(dvc_folder / "tmp" / "site")
+
+
+def _let_dvc_use_the_run_cache(workspace: Workspace, log: Log) -> None:
+    """Remove the stages from dvc.lock whose outputs exist on other machines only; log them."""
+    done = subprocess.run(
+        [sys.executable, str(MISSING_OUTPUTS)],
+        cwd=workspace.folder,
+        env=environment(workspace.folder),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    for line in done.stdout.splitlines():
+        log(line)
 
 
 def _relative_remotes(
