@@ -27,11 +27,11 @@ from flows.log import shorten_errors
 from flows.paths import METRICS
 from flows.runs import artifacts
 from flows.runs.export import (
+    apply_command,
     differs_only_in_outputs,
     export_result,
     find_equal,
     is_stored,
-    reference,
 )
 from flows.runs.placement import NO_REMOTE, check_pools, run_stage_on_pool
 from flows.runs.records import clean_up
@@ -165,17 +165,19 @@ def _export(workspace: Workspace) -> str:
         log("no changes since %s; using its stored results", job.commit[:12])
         return "none (no changes since the revision)"
     equal = find_equal(workspace, other_than=name)
-    shown = name or reference(equal, job)
-    apply = job.repository.apply_command(shown)
-    if equal and name is None:
-        log("the result equals experiment %s; no other is saved; apply it with `%s`", shown, apply)
+    if name is not None:
+        apply = job.repository.apply_command(name)
+        log("the result is experiment %s; apply it with `%s`", name, apply)
+        if equal:
+            log("it equals experiment %s of %s", equal.name, equal.baseline[:12])
     else:
-        log("the result is experiment %s; apply it with `%s`", shown, apply)
-    if equal and name:
-        log("it equals experiment %s", reference(equal, job))
+        assert equal is not None  # otherwise it would have been exported
+        name, apply = equal.name, apply_command(equal, job)
+        log("the result equals experiment %s of %s, so no other is saved; apply it with `%s`",
+            name, equal.baseline[:12], apply)  # fmt: skip
     if differs_only_in_outputs(workspace):
-        log("%s: %s", job.commit[:12], OTHER_RESULTS.format(apply=apply))
-    return f"{shown}; apply it with `{apply}`"
+        log("%s %s", job.commit[:12], OTHER_RESULTS.format(apply=apply))
+    return f"{name}; apply it with `{apply}`"
 
 
 def _read_metrics(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dvc.repo.experiments.refs import ExpRefInfo
 
 from flows.errors import FlowError
 from flows.guards.child_processes import dvc_output
-from flows.paths import LOCK
+from flows.paths import LOCK, METRICS, PARAMS
 from flows.runs.dvc_lock import same_inputs, same_result
 from flows.runs.repository import git, try_git
 from flows.runs.request import Job
@@ -52,24 +52,29 @@ def is_stored(workspace: Workspace) -> bool:
 def find_equal(workspace: Workspace, other_than: str | None = None) -> StoredExperiment | None:
     """Return an experiment with the same params, code, photos and outputs; None without one.
 
-    Those of the run's own baseline come first, except the one named `other_than`.
+    Those of the run's own baseline come first, except the one named `other_than`. Those of other
+    commits count in a checkout only, where they can be applied.
     """
-    ours, baseline = _lock(workspace), workspace.job.baseline
-    stored = experiments(workspace.job.repository)
-    for each in sorted(stored, key=lambda found: found.baseline != baseline):
-        if (each.baseline, each.name) == (baseline, other_than):
-            continue
-        if same_result(ours, _lock_at(workspace, each.commit)):
-            return each
-    return None
+    ours, job = _lock(workspace), workspace.job
+    found = [
+        each
+        for each in experiments(job.repository)
+        if (each.baseline, each.name) != (job.baseline, other_than)
+        and (each.baseline == job.baseline or job.repository.is_checkout)
+        and same_result(ours, _lock_at(workspace, each.commit))
+    ]
+    return min(found, key=lambda each: each.baseline != job.baseline, default=None)
 
 
-def reference(experiment: StoredExperiment | None, job: Job) -> str:
-    """Return how to name an experiment: by its commit if the name has several, empty for None."""
-    if experiment is None:
-        return ""
-    names = [each.name for each in experiments(job.repository)]
-    return experiment.name if names.count(experiment.name) == 1 else experiment.commit[:10]
+def apply_command(experiment: StoredExperiment, job: Job) -> str:
+    """Return the command that applies an experiment with the result of `job` to a checkout.
+
+    `dvc exp apply` of another commit's experiment would also restore all other files as they were
+    in that commit.
+    """
+    if experiment.baseline == job.baseline:
+        return job.repository.apply_command(experiment.name)
+    return f"git checkout {experiment.commit[:10]} -- {PARAMS} {LOCK} {METRICS} && dvc checkout"
 
 
 def differs_only_in_outputs(workspace: Workspace) -> bool:
