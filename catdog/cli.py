@@ -139,13 +139,17 @@ def evaluate() -> None:
 
 @app.command()
 def results() -> None:
-    """Print the metrics of the last evaluation and the location of its plots."""
+    """Print the metrics of the last evaluation and the location of its plots.
+
+    If the last commit has results of another machine, also print how to make these the baseline.
+    """
     from catdog.evaluation.report import metrics_table
+    from catdog.experiments import recovery
 
     try:
         metrics = json.loads(METRICS.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CatdogError(f"{METRICS}: no evaluation yet; run `dvc repro`") from None
+        raise CatdogError(f"{METRICS}: no evaluation yet; {recovery.repro_advice()}") from None
     except ValueError as error:
         raise CatdogError(f"{METRICS}: invalid JSON ({error}); run `dvc repro`") from None
     _print(metrics_table(metrics))
@@ -153,7 +157,11 @@ def results() -> None:
     if page.is_file():
         Console().print(f"Plots: {REPORTS}/*.png; report: {page}")
     else:
-        Console().print(f"{REPORTS}: no plots; run `dvc repro` to create them")
+        Console().print(f"{REPORTS}: no plots; {recovery.repro_advice()}", markup=False)
+    if recovery.results_of_another_machine():
+        Console(soft_wrap=True).print(
+            recovery.describe_other_results(), markup=False, highlight=False
+        )
 
 
 @app.command()
@@ -189,15 +197,23 @@ def predict(
 def _model_folder(model: str) -> Path:
     """Return the folder of the model that `--model` names; fetch the model of a revision."""
     folder = Path(model)
-    if folder.is_dir() or folder == MODELS:
+    # Outside of a project, loading the model reports that the folder is missing.
+    if folder.is_dir() or (folder == MODELS and not Path(".dvc").is_dir()):
         return folder
-    from catdog.experiments import outputs, revisions
+    from catdog.experiments import outputs, recovery, revisions, snapshots
+
+    if folder == MODELS:
+        advice = recovery.workspace_advice(snapshots.Project(), str(MODELS))
+        raise CatdogError(
+            f"{MODELS}: no model in the workspace, because none has been trained or the last run "
+            f"failed; {advice}"
+        )
 
     try:
         commit = revisions.resolve(model)
     except CatdogError as error:
         raise CatdogError(f"--model {error}; or pass the folder of a model") from None
-    return outputs.fetch(commit, str(MODELS))
+    return outputs.fetch(model, commit, str(MODELS))
 
 
 @app.command()
