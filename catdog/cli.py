@@ -200,20 +200,9 @@ def _model_folder(model: str) -> Path:
     # Outside of a project, loading the model reports that the folder is missing.
     if folder.is_dir() or (folder == MODELS and not Path(".dvc").is_dir()):
         return folder
-    from catdog.experiments import outputs, recovery, revisions, snapshots
+    from catdog.experiments import outputs
 
-    if folder == MODELS:
-        advice = recovery.workspace_advice(snapshots.Project(), str(MODELS))
-        raise CatdogError(
-            f"{MODELS}: no model in the workspace, because none has been trained or the last run "
-            f"failed; {advice}"
-        )
-
-    try:
-        commit = revisions.resolve(model)
-    except CatdogError as error:
-        raise CatdogError(f"--model {error}; or pass the folder of a model") from None
-    return outputs.fetch(model, commit, str(MODELS))
+    return outputs.fetch_model(model)
 
 
 @app.command()
@@ -244,24 +233,29 @@ def fetch(
         raise CatdogError(
             "--archive: cannot be combined with --url or --sha256; pass only one source"
         )
-    from catdog.ingest import download, dvc_add, photo_import
+    from catdog.ingest import download, dvc_add, photo_import, replaced
 
     photo_import.check_replaceable(RAW, replace)
     if archive is None:
         if url is None:
             url, sha256 = download.MICROSOFT_URL, sha256 or download.MICROSOFT_SHA256
         archive = download.download(url, DOWNLOADS, sha256)
+    in_project = Path(".dvc").is_dir()
+    restore = replaced.keep(RAW) if in_project else None
     report = photo_import.import_photos(
         archive, RAW, replace=replace, quarantine=QUARANTINE, workers=workers
     )
     _print(photo_import.report_table(report))
-    if not Path(".dvc").is_dir():
+    if not in_project:
         return
     changed = dvc_add.add(RAW)
     console = Console()
     console.print("Changed in git:" if changed else "No changes in git: the photos are the same.")
     for line in changed:
         console.print(f"  {line}", markup=False, highlight=False)
+    if restore:
+        line = f"The replaced photos are in the DVC cache; to restore them: `{restore}`"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if changed:
         console.print("Next: run `dvc repro`; commit to keep this version of the photos.")
 

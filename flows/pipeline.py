@@ -24,7 +24,7 @@ from flows.errors import FlowError, first_line
 from flows.guards.flow_command import cancelled_by_interrupt, choose_server, run_as_command
 from flows.guards.outages import wait_for_server
 from flows.log import shorten_errors
-from flows.paths import METRICS
+from flows.paths import LOCK, METRICS
 from flows.runs import artifacts
 from flows.runs.export import (
     apply_command,
@@ -53,8 +53,8 @@ from flows.runs.workspace import Workspace, open_workspace
 Placement = dict[Stage, str]
 OTHER_RESULTS = (
     "has other results of the same params, code and photos, from a machine that rounds differently;"
-    ' to make those of this machine the baseline: `{apply} && git commit -am "Results of this'
-    ' machine"`'
+    ' to make those of this machine the baseline: `{apply} && git commit -m "Results of this'
+    f' machine" {LOCK} {METRICS}`'
 )
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 
 from catdog.errors import CatdogError
 from catdog.experiments import recovery, revisions
-from catdog.paths import FETCHED, LOCK
+from catdog.paths import FETCHED, LOCK, MODELS
 from catdog.support.yaml_files import parse_mapping
 
 
@@ -37,6 +37,26 @@ def fetch(name: str, commit: str, path: str) -> Path:
             if not fetched.is_dir():
                 raise
     return fetched
+
+
+def fetch_model(name: str) -> Path:
+    """Return a folder with the model of a revision, as `catdog predict --model` names it.
+
+    Raises CatdogError if there is no such revision, or its model cannot be fetched. For the folder
+    of the workspace, which is missing, the error says how to bring the model back.
+    """
+    if Path(name) == MODELS:
+        from catdog.experiments.snapshots import Project  # noqa: PLC0415 (imports DVC)
+
+        raise CatdogError(
+            f"{MODELS}: no model in the workspace, because none has been trained or the last run "
+            f"failed; {recovery.workspace_advice(Project(), str(MODELS))}"
+        )
+    try:
+        commit = revisions.resolve(name)
+    except CatdogError as error:
+        raise CatdogError(f"--model {error}; or pass the folder of a model") from None
+    return fetch(name, commit, str(MODELS))
 
 
 def _hash_of(commit: str, path: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from catdog import params
 from catdog.errors import CatdogError
 from catdog.experiments import dvc_lock, revisions
-from catdog.paths import LOCK, METRICS
+from catdog.paths import LOCK, METRICS, PARAMS
 from catdog.support.yaml_files import parse_mapping
 
 if TYPE_CHECKING:  # outputs.py needs no Project, and DVC takes a second to import
@@ -21,11 +21,13 @@ if TYPE_CHECKING:  # outputs.py needs no Project, and DVC takes a second to impo
 
 COMMIT_RESULTS = f'git commit -m "Results of this machine" {LOCK} {METRICS}'
 
+RESTORE_PARAMS = f"git checkout {PARAMS} && make repro"
+
 
 def recovery_advice(project: Project, name: str, commit: str | None, out: str) -> str:
     """Return how to restore an output of a revision, or how to recompute it."""
     if commit is None:
-        return workspace_advice(project, out)
+        return repro_advice()
     if commit == project.commit("HEAD") and (advice := _advice_for_head(project, commit)):
         return advice
     pull = ""
@@ -75,10 +77,7 @@ def repro_advice() -> str:
     try:
         params.load()
     except CatdogError as error:
-        return (
-            f"{error}; correct it and run `make repro`, or discard the changes of params.yaml with "
-            "`git checkout params.yaml && make repro`"
-        )
+        return f"{error}; correct it and run `make repro`, or run `{RESTORE_PARAMS}`"
     return "run `make repro`"
 
 

@@ -20,9 +20,14 @@ def add(raw: Path) -> list[str]:
     fails; the photos stay in `raw`.
     """
     remove_remote(raw.with_name(f"{raw.name}.dvc"))
-    _run([sys.executable, "-m", "dvc", "add", str(raw)])
+    track(raw)
     status = _run(["git", "status", "--porcelain", "--", str(raw.parent)])
     return [line for line in status.splitlines() if line.strip()]
+
+
+def track(raw: Path) -> None:
+    """Run `dvc add` on the folder `raw`; CatdogError if it fails."""
+    _run([sys.executable, "-m", "dvc", "add", str(raw)])
 
 
 def remove_remote(dvc_file: Path) -> None:
