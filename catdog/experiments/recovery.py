@@ -28,12 +28,15 @@ def recovery_advice(project: Project, name: str, commit: str | None, out: str) -
     """Return how to restore an output of a revision, or how to recompute it."""
     if commit is None:
         return repro_advice()
-    if commit == project.commit("HEAD") and (advice := _advice_for_head(project, commit)):
+    advice = _advice_for_head(project, commit) if commit == project.commit("HEAD") else ""
+    if advice.startswith("run "):  # `make repro` pulls from the remote
         return advice
+    # `dvc fetch --all-commits` skips experiments, but the run in a clone pulls from the remote.
+    is_experiment = commit in dict(project.experiments).values()
     pull = ""
-    if project.has_default_remote:
-        pull = f"run `dvc fetch --all-commits {out}` if the remote has it, or "
-    return pull + recompute_advice(project, name, commit, out)
+    if project.has_default_remote and not is_experiment:
+        pull = f"run `dvc fetch --all-commits {out}` if the remote has it; otherwise, "
+    return pull + (advice or recompute_advice(project, name, commit, out))
 
 
 def recompute_advice(project: Project, name: str, commit: str, out: str) -> str:

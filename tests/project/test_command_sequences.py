@@ -55,7 +55,9 @@ class Clone:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / ".venv").mkdir()
-        (folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
+        for entry in Path(sys.prefix).iterdir():
+            if entry.name != ".ready":
+                (folder / ".venv" / entry.name).symlink_to(entry)
         (folder / ".venv/.ready").touch()
         tiny = f"[core]\n    site_cache_dir = {folder / '.dvc/tmp/site'}\n"
         (folder / ".dvc/config.local").write_text(tiny)
@@ -125,7 +127,8 @@ class Clone:
 
 def advised(output: str) -> str:
     """Return the last command in backquotes of an error message."""
-    return re.findall("`([^`]+)`", output)[-1]
+    commands: list[str] = re.findall("`([^`]+)`", output)
+    return commands[-1]
 
 
 def make_photos(folder: Path, seed: int) -> Path:
@@ -164,7 +167,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clone = Clone(folder)
     clone.works("make repro")
     as_another_machine(folder)
-    git(folder, "commit", "-q", "-a", "-m", "Results of another machine")
+    tiny_project.commit(folder, "Results of another machine")
     return folder
 
 
@@ -196,7 +199,7 @@ def run_once(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "clone"
     git(folder.parent, "clone", "-q", str(template), str(folder))
     output = Clone(folder).works("make repro")
-    assert f"Changed in git: dvc.lock, metrics.json. {'The last commit'}" in output
+    assert "Changed in git: dvc.lock, metrics.json" in output
     assert COMMIT in output
     return folder
 
@@ -257,14 +260,17 @@ def test_other_params_are_compared_without_touching_the_workspace(clone: Clone) 
 
 
 @pytest.mark.parametrize("override", ["optimizer.name=nosuch", "evaluate.calibration_bins=-1"])
-@pytest.mark.parametrize(
-    "run", ["dvc exp run -S {}", "sed -i 's/{0}: .*/{0}: {1}/' params.yaml && dvc repro"]
-)
-def test_a_failing_run_loses_no_model(clone: Clone, override: str, run: str) -> None:
+@pytest.mark.parametrize("bare", [True, False], ids=["dvc repro", "dvc exp run"])
+def test_a_failing_run_loses_no_model(clone: Clone, override: str, bare: bool) -> None:
     model = clone.model()
     key, _, value = override.partition("=")
-    command = run.format(override) if "exp" in run else run.format(key.split(".")[1], value)
-    assert clone.run(command).code
+    if bare:
+        file = clone.folder / "params.yaml"
+        values = yaml.safe_load(file.read_text())
+        section, name = key.split(".")
+        values[section][name] = yaml.safe_load(value)
+        file.write_text(yaml.safe_dump(values, sort_keys=False))
+    assert clone.run("dvc repro" if bare else f"dvc exp run -S {override}").code
     if not (clone.folder / MODEL).exists():
         clone.works(advised(clone.fails("catdog predict data/raw/cat")))
     assert clone.model() == model
