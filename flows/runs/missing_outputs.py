@@ -4,10 +4,10 @@
 
 DVC does not look up a stage in the run cache if dvc.lock has it with the same dependencies, even if
 its outputs exist on another machine only: it runs the stage again, each time (`StageCache.restore`
-in DVC 3.67; no upstream issue found, searched 2026-11-30; treeverse/dvc#9420 is similar). Without the entry in dvc.lock, `dvc
-repro` restores what this machine has computed before, and writes the entry again. `make repro` and
-each run of a flow call this command before `dvc repro`, as a child process: DVC's lock does not
-separate two threads of one process.
+in DVC 3.67; no upstream issue found, searched 2026-11-30; treeverse/dvc#9420 is similar). Without
+the entry in dvc.lock, `dvc repro` restores what this machine has computed before, and writes the
+entry again. `make repro` and each run of a flow call this command before `dvc repro`, as a child
+process: DVC's lock does not separate two threads of one process.
 """
 
 import os
