@@ -40,6 +40,7 @@ repro: $(READY) ## pull the sample photos, run the stages whose inputs changed, 
 	@$(BIN)/python -m catdog params >/dev/null
 	@[ -e data/raw ] || $(BIN)/dvc pull data/raw.dvc
 	@[ -e data/.sample ] || ! grep -qs 'path: .sample' data/raw.dvc || $(BIN)/dvc pull data/.sample
+	@$(BIN)/python flows/runs/missing_outputs.py
 	@$(BIN)/dvc repro $(PULL)
 	@$(BIN)/python -m catdog results
 

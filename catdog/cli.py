@@ -19,12 +19,10 @@ from catdog import __version__, imported_code, params
 from catdog.errors import CatdogError
 from catdog.model import portable
 from catdog.paths import (
-    DOWNLOADS,
     HISTORY,
     METRICS,
     MODELS,
     PREPARED,
-    QUARANTINE,
     RAW,
     REPORTS,
 )
@@ -156,13 +154,17 @@ def evaluate() -> None:
 
 @app.command()
 def results() -> None:
-    """Print the metrics of the last evaluation and the location of its plots."""
+    """Print the metrics of the last evaluation and the location of its plots.
+
+    If the last commit has results of another machine, also print how to make these the baseline.
+    """
     from catdog.evaluation.report import metrics_table
+    from catdog.experiments import recovery
 
     try:
         metrics = json.loads(METRICS.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CatdogError(f"{METRICS}: no evaluation yet; run `dvc repro`") from None
+        raise CatdogError(f"{METRICS}: no evaluation yet; {recovery.repro_advice()}") from None
     except ValueError as error:
         raise CatdogError(f"{METRICS}: invalid JSON ({error}); run `dvc repro`") from None
     _print(metrics_table(metrics))
@@ -170,7 +172,11 @@ def results() -> None:
     if page.is_file():
         Console().print(f"Plots: {REPORTS}/*.png; report: {page}")
     else:
-        Console().print(f"{REPORTS}: no plots; run `dvc repro` to create them")
+        Console().print(f"{REPORTS}: no plots; {recovery.repro_advice()}", markup=False)
+    if recovery.results_of_another_machine():
+        Console(soft_wrap=True).print(
+            recovery.describe_other_results(), markup=False, highlight=False
+        )
 
 
 @app.command()
@@ -207,15 +213,12 @@ def predict(
 def _model_folder(model: str) -> Path:
     """Return the folder of the model that `--model` names; fetch the model of a revision."""
     folder = Path(model)
-    if folder.is_dir() or folder == MODELS:
+    # Outside of a project, loading the model reports that the folder is missing.
+    if folder.is_dir() or (folder == MODELS and not Path(".dvc").is_dir()):
         return folder
-    from catdog.experiments import outputs, revisions
+    from catdog.experiments import outputs
 
-    try:
-        commit = revisions.resolve(model)
-    except CatdogError as error:
-        raise CatdogError(f"--model {error}; or pass the folder of a model") from None
-    return outputs.fetch(commit, str(MODELS))
+    return outputs.fetch_model(model)
 
 
 @app.command()
@@ -242,34 +245,9 @@ def fetch(
     Supports PetImages/Cat/1.jpg (Microsoft), train/cat.1.jpg (Kaggle), and one folder per class,
     with any names.
     """
-    if archive is not None and (url is not None or sha256 is not None):
-        raise CatdogError(
-            "--archive: cannot be combined with --url or --sha256; pass only one source"
-        )
-    from catdog.ingest import download, dvc_add, photo_import
+    from catdog.ingest.fetch import fetch as run
 
-    photo_import.check_replaceable(RAW, replace)
-    if archive is None:
-        if url is None:
-            url, sha256 = download.MICROSOFT_URL, sha256 or download.MICROSOFT_SHA256
-        archive = download.download(url, DOWNLOADS, sha256)
-    report = photo_import.import_photos(
-        archive, RAW, replace=replace, quarantine=QUARANTINE, workers=workers
-    )
-    _print(photo_import.report_table(report))
-    console = Console(soft_wrap=True)
-    if not Path(".dvc").is_dir():
-        console.print(f"{RAW}: not tracked with DVC, since this folder is not a DVC project.")
-        return
-    changed = dvc_add.add(RAW)
-    if changed is None:
-        console.print(f"{RAW}: tracked with DVC, but not in git, since there is no git repository.")
-        return
-    console.print("Changed in git:" if changed else "No changes in git: the photos are the same.")
-    for line in changed:
-        console.print(f"  {line}", markup=False, highlight=False)
-    if changed:
-        console.print("Next: run `dvc repro`; commit to keep this version of the photos.")
+    run(archive, url, sha256, replace, workers, Console(soft_wrap=True))
 
 
 @app.command()

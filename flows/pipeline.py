@@ -24,9 +24,15 @@ from flows.errors import FlowError, first_line
 from flows.guards.flow_command import cancelled_by_interrupt, choose_server, run_as_command
 from flows.guards.outages import wait_for_server
 from flows.log import shorten_errors
-from flows.paths import METRICS
+from flows.paths import LOCK, METRICS
 from flows.runs import artifacts
-from flows.runs.export import export_result
+from flows.runs.export import (
+    apply_command,
+    differs_only_in_outputs,
+    export_result,
+    find_equal,
+    is_stored,
+)
 from flows.runs.placement import NO_REMOTE, check_pools, run_stage_on_pool
 from flows.runs.records import clean_up
 from flows.runs.repository import repository, uncommitted_changes
@@ -45,6 +51,11 @@ from flows.runs.stages import (
 from flows.runs.workspace import Workspace, open_workspace
 
 Placement = dict[Stage, str]
+OTHER_RESULTS = (
+    "has other results of the same params, code and photos, from a machine that rounds differently;"
+    ' to make those of this machine the baseline: `{apply} && git commit -m "Results of this'
+    f' machine" {LOCK} {METRICS}`'
+)
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 shorten_errors()
@@ -148,13 +159,24 @@ def _push(stage: Stage, workspace: Workspace) -> FlowError | None:
 
 def _export(workspace: Workspace) -> str:
     """Export the result; return its experiment as the summary shows it."""
-    log = get_run_logger().info
+    log, job = get_run_logger().info, workspace.job
     name = export_result(workspace)
-    if name is None:
-        log("no changes since %s; using its stored results", workspace.job.commit[:12])
+    if name is None and is_stored(workspace):
+        log("no changes since %s; using its stored results", job.commit[:12])
         return "none (no changes since the revision)"
-    apply = workspace.job.repository.apply_command(name)
-    log("the result is experiment %s; apply it with `%s`", name, apply)
+    equal = find_equal(workspace, other_than=name)
+    if name is not None:
+        apply = job.repository.apply_command(name)
+        log("the result is experiment %s; apply it with `%s`", name, apply)
+        if equal:
+            log("it equals experiment %s of %s", equal.name, equal.baseline[:12])
+    else:
+        assert equal is not None  # otherwise it would have been exported
+        name, apply = equal.name, apply_command(equal, job)
+        log("the result equals experiment %s of %s, so no other is saved; apply it with `%s`",
+            name, equal.baseline[:12], apply)  # fmt: skip
+    if differs_only_in_outputs(workspace):
+        log("%s %s", job.commit[:12], OTHER_RESULTS.format(apply=apply))
     return f"{name}; apply it with `{apply}`"
 
 

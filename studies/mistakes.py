@@ -50,8 +50,8 @@ def case_of(revision: str) -> Case:
         file = Path(name) / "params.yaml"
         file.write_text(revisions.read_text(commit, "params.yaml"), encoding="utf-8")
         settings = params.load(file)
-    split = read_split(outputs.fetch(commit, "data/prepared"), "test")
-    return Case(saved.load(outputs.fetch(commit, "models")), split, settings.augmentation)
+    split = read_split(outputs.fetch(revision, commit, "data/prepared"), "test")
+    return Case(saved.load(outputs.fetch(revision, commit, "models")), split, settings.augmentation)
 
 
 def accuracy(case: Case) -> float:

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest_plugins = ["tests.helpers.prefect_fixtures", "tests.helpers.flow_commands"]
+pytest_plugins = [
+    "tests.helpers.prefect_fixtures",
+    "tests.helpers.flow_commands",
+    "tests.helpers.two_machines",
+]
 
 
 @pytest.fixture(scope="session", autouse=True)

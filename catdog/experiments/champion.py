@@ -1,10 +1,12 @@
 """Promote a model to champion, the model in use, only if it is significantly better."""
 
 from catdog.errors import CatdogError
-from catdog.experiments import compare, outputs, registry, revisions
+from catdog.experiments import compare, outputs, recovery, registry, revisions
 from catdog.experiments.registry import Champion
+from catdog.experiments.run_results import NotCachedError
 from catdog.experiments.significance import Difference
-from catdog.paths import MODELS
+from catdog.experiments.snapshots import Project
+from catdog.paths import MODELS, REPORTS
 
 
 def promote(revision: str, force: str | None = None) -> Champion:
@@ -18,7 +20,7 @@ def promote(revision: str, force: str | None = None) -> Champion:
     commit, present = revisions.resolve(revision), registry.current()
     if present and present.commit == commit:
         raise CatdogError(f"{revision}: already the champion, as {present.version}")
-    outputs.fetch(commit, str(MODELS))  # raises if the model cannot be fetched
+    outputs.fetch(revision, commit, str(MODELS))  # raises if the model cannot be fetched
     return registry.assign(commit, _reason(revision, commit, present, force))
 
 
@@ -32,6 +34,7 @@ def _reason(revision: str, commit: str, present: Champion | None, force: str | N
         comparison = compare.compare([present.commit, commit])
     except CatdogError as error:
         if force is None:
+            _explain_missing_champion(present, error)
             raise
         return f"Forced: {force} (not compared with {present.version}: {error})"
     difference, doubts = comparison.difference, "; ".join(comparison.notes)
@@ -44,6 +47,26 @@ def _reason(revision: str, commit: str, present: Champion | None, force: str | N
             f"{revision}: not promoted: {found}; use --force REASON to promote it anyway"
         )
     return found[0].upper() + found[1:]
+
+
+def _explain_missing_champion(present: Champion, error: CatdogError) -> None:
+    """Raise CatdogError with a way to compare if `error` is that the champion has no results here.
+
+    Its results are then those of another machine. Recomputed here they are another commit, which
+    can only take its place by force.
+    """
+    if not isinstance(error, NotCachedError) or error.commit != present.commit:
+        return
+    project = Project()
+    again, exists = recovery.experiment_of_this_machine(project, present.commit, str(REPORTS))
+    run = recovery.recompute_command(project, revisions.CHAMPION, present.commit, again)
+    reason = f"--force 'Recomputed on this machine: {present.version}'"
+    command = ("" if exists else f"{run} && ") + f"catdog champion {again} {reason}"
+    raise CatdogError(
+        f"{present.version}: the results of the champion are of another machine and not in the DVC "
+        f"cache; make the same, computed on this machine, the champion with `{command}`, and run "
+        "this command again"
+    ) from None
 
 
 def describe(difference: Difference, champion: str) -> str:

@@ -34,3 +34,26 @@ def code_hashes(stages: Stages) -> dict[str, str]:
     """
     data = {RAW, *hashes(stages, "outs")}
     return {path: md5 for path, md5 in hashes(stages, "deps").items() if path not in data}
+
+
+def has_other_outputs(stages: Stages, others: Stages) -> bool:
+    """Return whether both ran the same stages with the same params, code and photos, differently.
+
+    Then the outputs differ although the inputs do not, as between two kinds of processors.
+    """
+    if not stages or hashes(stages, "outs") == hashes(others, "outs"):
+        return False
+    return _inputs(stages) == _inputs(others)
+
+
+def _inputs(stages: Stages) -> dict[str, Any]:
+    """Return command, params and hashes of the dependencies that no stage writes, by stage."""
+    outs = hashes(stages, "outs")
+    return {
+        name: (
+            stage.get("cmd"),
+            stage.get("params"),
+            {path: md5 for path, md5 in hashes({name: stage}, "deps").items() if path not in outs},
+        )
+        for name, stage in stages.items()
+    }

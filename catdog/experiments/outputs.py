@@ -5,12 +5,12 @@ from tempfile import TemporaryDirectory
 
 from catdog.errors import CatdogError
 from catdog.experiments import recovery, revisions
-from catdog.paths import FETCHED, LOCK
+from catdog.paths import FETCHED, LOCK, MODELS
 from catdog.support.yaml_files import parse_mapping
 
 
-def fetch(commit: str, path: str) -> Path:
-    """Return a folder with the content of the DVC output `path` of a commit.
+def fetch(name: str, commit: str, path: str) -> Path:
+    """Return a folder with the content of the DVC output `path` of a commit, given as `name`.
 
     It comes from DVC's cache or else from the remote, and is kept in .catdog/fetched under its
     hash. Raises CatdogError if the commit has no such output, or if it is in neither.
@@ -24,13 +24,12 @@ def fetch(commit: str, path: str) -> Path:
     with TemporaryDirectory(prefix=".", dir=FETCHED) as folder:
         download = Path(folder) / "output"
         try:
-            Project().download(commit, path, download)
+            (project := Project()).download(commit, path, download)
         except CatdogError as error:
+            reason = f" ({error})" if str(error) else ""
             raise CatdogError(
-                f"{path} of {commit[:7]}: in neither the DVC cache nor a reachable remote "
-                f"({error}); run `dvc push --all-commits` on the machine that computed it, or "
-                f"recompute it with `git checkout {commit[:7]} && "
-                f"{recovery.rerun_command(commit)}` and use the experiment `again` instead"
+                f"{name}: {path} is in neither the DVC cache nor a reachable remote{reason}; "
+                f"{recovery.recovery_advice(project, name, commit, path)}"
             ) from None
         try:
             download.rename(fetched)
@@ -38,6 +37,26 @@ def fetch(commit: str, path: str) -> Path:
             if not fetched.is_dir():
                 raise
     return fetched
+
+
+def fetch_model(name: str) -> Path:
+    """Return a folder with the model of a revision, as `catdog predict --model` names it.
+
+    Raises CatdogError if there is no such revision, or its model cannot be fetched. For the folder
+    of the workspace, which is missing, the error says how to bring the model back.
+    """
+    if Path(name) == MODELS:
+        from catdog.experiments.snapshots import Project  # noqa: PLC0415 (imports DVC)
+
+        raise CatdogError(
+            f"{MODELS}: no model in the workspace, because none has been trained or the last run "
+            f"failed; {recovery.workspace_advice(Project(), str(MODELS))}"
+        )
+    try:
+        commit = revisions.resolve(name)
+    except CatdogError as error:
+        raise CatdogError(f"--model {error}; or pass the folder of a model") from None
+    return fetch(name, commit, str(MODELS))
 
 
 def _hash_of(commit: str, path: str) -> str:

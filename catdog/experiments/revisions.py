@@ -9,9 +9,8 @@ CHAMPION = "champion"
 def resolve(revision: str) -> str:
     """Return the full hash of a commit, branch, tag or DVC experiment, or of the champion.
 
-    If several experiments have the same name, that of HEAD takes precedence. `champion` is the
-    current champion unless git or DVC knows that name. Raises CatdogError if the revision is
-    unknown, or if the name is that of several experiments, none of which belongs to HEAD.
+    `champion` is the current champion unless git or DVC knows that name. Raises CatdogError if the
+    revision is unknown, or if the name is that of experiments of several commits.
     """
     commit = _git_commit(revision) or _experiment(revision)
     if commit:
@@ -42,13 +41,17 @@ def _experiment(name: str) -> str | None:
     except SCMError:  # not in a git repository
         return None
     refs = exp_refs_by_names(scm, {name})[name]
-    commits = {ref.baseline_sha: str(scm.get_ref(str(ref))) for ref in refs}
+    baselines = {str(scm.get_ref(str(ref))): str(ref.baseline_sha) for ref in refs}
+    if len(baselines) < 2:
+        return next(iter(baselines), None)
     head = git.find("rev-parse", "HEAD")
-    if head in commits or len(commits) < 2:
-        return commits.get(head) or next(iter(commits.values()), None)
-    known = ", ".join(commit[:7] for commit in commits.values())
+    known = ", ".join(
+        f"{commit[:10]} (of {'HEAD' if baseline == head else baseline[:10]})"
+        for commit, baseline in sorted(baselines.items(), key=lambda pair: pair[1] != head)
+    )
     raise CatdogError(
-        f"{name}: ambiguous: experiments of several commits have this name; choose one of {known}"
+        f"{name}: ambiguous: {len(baselines)} commits have an experiment of this name; pass the "
+        f"commit of the experiment, one of {known}"
     )
 
 

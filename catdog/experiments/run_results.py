@@ -61,7 +61,11 @@ class RunResults:
 
 
 class NotCachedError(CatdogError):
-    """An output of a revision is not in the DVC cache."""
+    """An output of a revision is not in the DVC cache; `commit` is None for the workspace."""
+
+    def __init__(self, message: str, commit: str | None) -> None:
+        super().__init__(message)
+        self.commit = commit
 
 
 def read_results(project: Project, name: str) -> RunResults:
@@ -82,7 +86,8 @@ def read_results(project: Project, name: str) -> RunResults:
     if rows is None:
         raise NotCachedError(
             f"{name}: {REPORTS}/predictions.csv is not in the DVC cache; "
-            f"{recovery_advice(project, name, commit, REPORTS)}"
+            f"{recovery_advice(project, name, commit, REPORTS)}",
+            commit,
         )
     predictions = {
         row["sha256"]: Prediction(row["path"], row["class"], row["prediction"]) for row in rows

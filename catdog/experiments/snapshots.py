@@ -52,6 +52,21 @@ class Snapshot:
         except DvcException as error:
             raise self._unreadable(error) from None
 
+    def has(self, out: str) -> bool:
+        """Return whether an output, a file or a folder, is complete in the cache (or on disk).
+
+        Raises CatdogError if DVC cannot read dvc.yaml or a .dvc file.
+        """
+        try:
+            files = self._files.find(f"/{out}")
+            for file in files:
+                self._files.open(file).close()
+        except (OSError, DataIndexDirError):
+            return False
+        except DvcException as error:
+            raise self._unreadable(error) from None
+        return bool(files)
+
     @cached_property
     def stages(self) -> Stages:
         """The stages in dvc.lock, empty if the file is missing."""
@@ -140,7 +155,7 @@ class Project:
     def download(self, commit: str, path: str, target: Path) -> None:
         """Write an output of a commit to `target`, from the cache or else from the remote.
 
-        Raises CatdogError, with the reason alone, if neither has all of it.
+        Raises CatdogError if neither has all of it, with the reason alone: empty if it is missing.
         """
         try:
             # With the remotes of the checkout: an older commit has none of those added later.
@@ -148,7 +163,9 @@ class Project:
             files = DVCFileSystem(repo=self._open(commit, self._config))
             files.get(f"/{path}", str(target), recursive=True)
         except (DvcException, DataIndexDirError, OSError) as error:
-            raise CatdogError(str(error.__cause__ or error).partition("\n")[0]) from None
+            cause = error.__cause__ or error
+            missing = isinstance(cause, FileNotFoundError | DataIndexDirError)
+            raise CatdogError("" if missing else str(cause).partition("\n")[0]) from None
 
     def _open(self, commit: str, config: dict[str, Any]) -> Repo:
         # DVCFileSystem(rev=commit) opens the root of the git repository, so it does not find a

@@ -25,7 +25,7 @@ def add(raw: Path) -> list[str] | None:
     or git fails; the photos stay in `raw`.
     """
     remove_sample(raw.with_name(f"{raw.name}.dvc"))
-    _dvc_add(raw)
+    track(raw)
     try:
         if not git.find("rev-parse", "--git-dir"):
             return None
@@ -53,7 +53,8 @@ def remove_sample(dvc_file: Path) -> None:
         shutil.rmtree(dvc_file.with_name(SAMPLE.name), ignore_errors=True)
 
 
-def _dvc_add(raw: Path) -> None:
+def track(raw: Path) -> None:
+    """Run `dvc add` on the folder `raw`; CatdogError if it fails."""
     command = [sys.executable, "-m", "dvc", "add", str(raw)]
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

@@ -15,5 +15,7 @@ stage_lock.py         a lock per stage and input files: identical runs do not ru
 records.py            records of the runs on this machine, and their clean-up
 artifacts.py          the Prefect artifacts of a finished run
 training_progress.py  the progress artifact of a training run
+missing_outputs.py    remove stages from dvc.lock whose outputs exist on other machines only
+dvc_lock.py           compare the dvc.lock of two results
 push_uncached.py      push outputs with `cache: false`, which `dvc push` skips
 """

@@ -7,7 +7,11 @@ from dvc.repo.experiments.refs import ExpRefInfo
 
 from flows.errors import FlowError
 from flows.guards.child_processes import dvc_output
+from flows.paths import LOCK, METRICS, PARAMS
+from flows.runs.dvc_lock import same_inputs, same_result
 from flows.runs.git import git, try_git
+from flows.runs.request import Job
+from flows.runs.revisions import StoredExperiment, experiments
 from flows.runs.workspace import Workspace, environment
 
 LEFTOVER = ".dvc/tmp/repro.dat"
@@ -17,12 +21,11 @@ def export_result(workspace: Workspace) -> str | None:
     """Save the clone as a DVC experiment of its baseline and push it to the repository.
 
     Returns its name there: `workspace.experiment`, with a number appended if that name is already
-    used. Returns None if nothing differs from the commit and the request names no experiment, since
-    the commit already has this result. Raises FlowError if the experiment cannot be pushed.
+    used. Returns None if the request names no experiment and the commit, or an experiment
+    (`find_equal`), already has this result. Raises FlowError if the experiment cannot be pushed.
     """
     folder = workspace.folder
-    changes = git(folder, "status", "--porcelain")
-    if not changes and workspace.job.request.experiment is None:
+    if workspace.job.request.experiment is None and (is_stored(workspace) or find_equal(workspace)):
         return None
     name = _free_name(workspace)
     listed = git(folder, "ls-files", "--others", "--exclude-standard", "-z")
@@ -55,6 +58,60 @@ def _push(workspace: Workspace, name: str, ref: str) -> None:
             f" this name; rename this one and push it in {folder}: dvc exp rename {name} NEW;"
             " dvc exp push --no-cache origin NEW"
         ) from None
+
+
+def is_stored(workspace: Workspace) -> bool:
+    """Return whether the commit of the run itself has the result."""
+    return same_result(_lock(workspace), _lock_at(workspace, workspace.job.commit))
+
+
+def find_equal(workspace: Workspace, other_than: str | None = None) -> StoredExperiment | None:
+    """Return an experiment with the same params, code, photos and outputs; None without one.
+
+    Those of the run's own baseline come first, except the one named `other_than`. Those of other
+    commits count in a checkout only, where they can be applied.
+    """
+    ours, job = _lock(workspace), workspace.job
+    found = [
+        each
+        for each in experiments(job.repository)
+        if (each.baseline, each.name) != (job.baseline, other_than)
+        and (each.baseline == job.baseline or job.repository.is_checkout)
+        and same_result(ours, _lock_at(workspace, each.commit))
+    ]
+    return min(found, key=lambda each: each.baseline != job.baseline, default=None)
+
+
+def apply_command(experiment: StoredExperiment, job: Job) -> str:
+    """Return the command that applies an experiment with the result of `job` to a checkout.
+
+    `dvc exp apply` of another commit's experiment would also restore all other files as they were
+    in that commit.
+    """
+    if experiment.baseline == job.baseline:
+        return job.repository.apply_command(experiment.name)
+    return f"git checkout {experiment.commit[:10]} -- {PARAMS} {LOCK} {METRICS} && dvc checkout"
+
+
+def differs_only_in_outputs(workspace: Workspace) -> bool:
+    """Return whether the commit has another result of the same params, code and photos.
+
+    Then another machine has computed it, which rounds differently.
+    """
+    ours, theirs = _lock(workspace), _lock_at(workspace, workspace.job.commit)
+    return same_inputs(ours, theirs) and not same_result(ours, theirs)
+
+
+def _lock(workspace: Workspace) -> str:
+    file = workspace.folder / LOCK
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def _lock_at(workspace: Workspace, commit: str) -> str:
+    """Return the dvc.lock of a commit of the repository; empty if it has none."""
+    repository = workspace.job.repository
+    blob = f"{commit}:{repository.path(LOCK)}"
+    return try_git(repository.folder, "cat-file", "blob", blob) or ""
 
 
 def _ref(workspace: Workspace, name: str) -> str:

@@ -62,12 +62,16 @@ def baseline_of(commit: str, repository: Repository) -> str:
 
 
 def _commit_of_experiment(name: str, repository: Repository) -> str | None:
-    """Return the commit of the experiment; of several with this name, the one of HEAD."""
-    found = {each.baseline: each.commit for each in experiments(repository) if each.name == name}
-    head = try_git(repository.folder, "rev-parse", "HEAD") or ""
-    if len(found) > 1 and head not in found:
-        raise FlowError(
-            f"revision: {len(found)} experiments are named {name!r}; pass the commit of one of them"
-            " (git for-each-ref refs/exps)"
+    """Return the commit of the experiment; FlowError if several commits have one of this name."""
+    found = {each.commit: each.baseline for each in experiments(repository) if each.name == name}
+    if len(found) > 1:
+        head = try_git(repository.folder, "rev-parse", "HEAD")
+        known = ", ".join(
+            f"{commit[:10]} (of {'HEAD' if baseline == head else baseline[:10]})"
+            for commit, baseline in sorted(found.items(), key=lambda pair: pair[1] != head)
         )
-    return found.get(head) or next(iter(found.values()), None)
+        raise FlowError(
+            f"revision: {name!r} is ambiguous: {len(found)} commits have an experiment of this"
+            f" name; pass the commit of the experiment, one of {known}"
+        )
+    return next(iter(found), None)

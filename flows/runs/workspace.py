@@ -7,6 +7,8 @@ experiment that is being saved, with all other worktrees.
 """
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ from flows.runs import records
 from flows.runs.git import clone, git, try_git
 from flows.runs.request import Job
 from flows.runs.run_params import write_params
+
+MISSING_OUTPUTS = Path(__file__).with_name("missing_outputs.py")
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def open_workspace(
     with records.register(home, name, flow_run, job.commit, job.request.experiment or "") as run:
         folder = run.folder(home) / job.repository.subfolder
         workspace = Workspace(run.name, folder, run.logs(home), job, run.experiment)
-        _make_or_remove(workspace, run)
+        _make_or_remove(workspace, run, log)
         with _keep_or_remove(home, run, keep, log):
             yield workspace
 
@@ -103,10 +107,10 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     return {**child_environment(), **ours, **more}
 
 
-def _make_or_remove(workspace: Workspace, run: records.Run) -> None:
+def _make_or_remove(workspace: Workspace, run: records.Run, log: Log) -> None:
     """Make the clone; if that fails, remove the incomplete one."""
     try:
-        _make(workspace, run.folder(workspace.job.repository.home))
+        _make(workspace, run.folder(workspace.job.repository.home), log)
     except BaseException as error:
         records.remove(workspace.job.repository.home, run)
         if isinstance(error, OSError | DvcException | ConfigObjError):
@@ -114,7 +118,7 @@ def _make_or_remove(workspace: Workspace, run: records.Run) -> None:
         raise
 
 
-def _make(workspace: Workspace, top: Path) -> None:
+def _make(workspace: Workspace, top: Path, log: Log) -> None:
     """Clone the repository at the commit into `top`, share its caches, and write the params."""
     if os.pathsep in str(top):
         raise FlowError(
@@ -124,6 +128,7 @@ def _make(workspace: Workspace, top: Path) -> None:
     _clone(workspace.job, top)
     _share_checkpoints(workspace, top)
     _configure_dvc(workspace)
+    _let_dvc_use_the_run_cache(workspace, log)
     request = workspace.job.request
     write_params(workspace.folder, request.params_file, request.overrides)
 
@@ -182,6 +187,23 @@ def _write_config(file: Path, settings: dict[str, Any]) -> None:
     config = ConfigObj(_pack_named(settings), encoding="utf-8", interpolation=False)
     with file.open("wb") as target:
         config.write(target)
+
+
+def _let_dvc_use_the_run_cache(workspace: Workspace, log: Log) -> None:
+    """Remove the stages from dvc.lock whose outputs exist on other machines only; log them."""
+    done = subprocess.run(
+        [sys.executable, str(MISSING_OUTPUTS)],
+        cwd=workspace.folder,
+        env=environment(workspace.folder),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    for line in done.stdout.splitlines():
+        log(line)
 
 
 def _relative_remotes(

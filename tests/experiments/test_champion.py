@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from catdog import params
 from catdog.errors import CatdogError
@@ -249,8 +250,32 @@ def test_a_champion_missing_in_the_cache_is_named_by_its_commit(
 ) -> None:
     commit = champion.promote("good").commit
     shutil.rmtree(project / ".dvc/cache")
-    with pytest.raises(CatdogError, match=f"champion: .*`git checkout {commit[:10]} && dvc exp"):
+    command = f"make flow ARGS='--revision {commit[:10]} --experiment again-{commit[:7]}'"
+    with pytest.raises(CatdogError, match=f"champion: .*`{command}`"):
         compare.compare(["champion", "workspace"])
+
+
+def test_a_champion_of_another_machine_is_recomputed_and_promoted_by_the_command_in_the_error(
+    project: Path,
+) -> None:
+    """It is not in the cache, and a recomputed one is another commit."""
+    present = champion.promote("poor")
+    remove_outputs_of(project, "poor")
+    again = f"again-{present.commit[:7]}"
+    promote = f"catdog champion {again} --force 'Recomputed on this machine: {present.version}'"
+    run = f"make flow ARGS='--revision {present.commit[:10]} --experiment {again}'"
+    assert f"with `{run} && {promote}`, and run this command again" in promotion_error("good")
+    git(project, "branch", again, "same")  # stands for the result of the run
+    assert champion.promote(again, f"Recomputed on this machine: {present.version}")
+    assert champion.promote("good").commit == revisions.resolve("good")
+
+
+def remove_outputs_of(project: Path, tag: str) -> None:
+    """Remove the report of a tag from the cache."""
+    lock = yaml.safe_load(git(project, "show", f"{tag}:dvc.lock"))
+    outs = lock["stages"]["evaluate"]["outs"]
+    (md5,) = [out["md5"] for out in outs if out["path"] == "reports/evaluate"]
+    (project / ".dvc/cache/files/md5" / md5[:2] / md5[2:]).unlink()
 
 
 def test_a_revision_without_a_model_cannot_be_promoted(project: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -356,60 +357,65 @@ def test_metrics_of_another_evaluation_are_noted(project: Path) -> None:
     assert "workspace: metrics.json and reports/evaluate are not from the same evaluation" in note
 
 
-def test_an_output_missing_in_the_cache_is_recomputed_by_the_command_in_the_error(
+def test_an_output_missing_in_the_cache_is_recomputed_in_a_clone_by_the_command_in_the_error(
     project: Path,
 ) -> None:
+    """tests/project/test_command_sequences.py runs the command."""
     empty_cache(project)
     done = catdog(project, "good", "close")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
-    commit = revisions.resolve("good")[:10]
-    assert f"`git checkout {commit} && dvc exp run -n again`" in done.stderr
-    git(project, "checkout", "-q", commit)
-    dvc(project, "exp", "run", "-q", "-n", "again")
-    assert compare.compare(["again", "workspace"]).photos == 200
+    commit = revisions.resolve("good")
+    command = f"make flow ARGS='--revision {commit[:10]} --experiment again-{commit[:7]}'"
+    assert f"compute it on this machine with `{command}`" in done.stderr
 
 
-def test_a_revision_is_recomputed_from_its_own_photos(project: Path) -> None:
-    first = git(project, "rev-parse", "HEAD")
-    (project / "data/raw/photos.txt").unlink()
-    (project / "data/raw/photos.txt").write_text(_photos(range(250)))
-    dvc(project, "add", "-q", "data/raw")
-    tiny_project.commit(project, "Fewer photos")
+def test_the_experiment_of_an_earlier_recomputation_is_named(project: Path) -> None:
+    again = f"again-{git(project, 'rev-parse', 'HEAD')[:7]}"
+    git(project, "branch", "old")
+    git(project, "commit", "-q", "--allow-empty", "-m", "Nothing new")
     remove_predictions(project)
-    with pytest.raises(NotCachedError) as caught:
-        compare.compare([first, "workspace"])
-    command = str(caught.value).split("`")[1]
-    assert command == f"git checkout {first[:10]} && dvc pull data/raw.dvc && dvc exp run -n again"
-    for step in command.split(" && "):
-        tool, *arguments = step.split()
-        {"git": git, "dvc": dvc}[tool](project, *arguments)
-    assert (
-        revisions.read_text("HEAD", "data/raw.dvc")
-        == (project / "data/raw.dvc").read_text().strip()
-    )
+    dvc(project, "exp", "run", "-q", "-n", again, "-S", "train.right=120")
+    with pytest.raises(NotCachedError, match=f"use the experiment `{again}` instead"):
+        compare.compare(["old", "workspace"])
 
 
-def test_the_command_that_recomputes_pulls_missing_photos(project: Path) -> None:
+def test_results_missing_in_an_unchanged_checkout_are_computed_there(project: Path) -> None:
     remove_predictions(project)
-    shutil.rmtree(project / "data/raw")
-    with pytest.raises(
-        NotCachedError, match=r"`git stash && dvc pull data/raw\.dvc && dvc exp run"
-    ):
-        compare.compare(["workspace"])
+    with pytest.raises(NotCachedError, match=r"^HEAD: .* cache; run `make repro`$"):
+        compare.compare(["HEAD", "good"])
+    with pytest.raises(CatdogError, match=r"^workspace: .* cache; .*`make repro`"):
+        compare.compare(["workspace", "good"])
 
 
-def test_an_output_in_the_remote_alone_is_fetched_by_the_dvc_pull_in_the_error(
+def test_an_output_in_the_remote_alone_is_fetched_by_the_command_in_the_error(
     project: Path, tmp_path: Path
 ) -> None:
     dvc(project, "remote", "add", "-q", "-d", "store", str(tmp_path / "store"))
-    tiny_project.commit(project, "A remote")
+    first = tiny_project.commit(project, "A remote")
     dvc(project, "push", "-q")
+    git(project, "commit", "-q", "--allow-empty", "-m", "Another commit")
+    (project / "params.yaml").write_text((project / "params.yaml").read_text() + "# mine\n")
     empty_cache(project)
     with pytest.raises(NotCachedError) as caught:
-        compare.compare(["workspace"])
-    assert "`git stash && dvc pull reports/evaluate`" in str(caught.value)
-    dvc(project, "pull", "-q", "reports/evaluate")
-    assert difference_between("HEAD", "workspace").kind == "no difference"
+        compare.compare([first, "workspace"])
+    command = str(caught.value).split("`")[1]
+    assert command == "dvc fetch --all-commits reports/evaluate"
+    dvc(project, *command.split()[1:])
+    assert difference_between(first, "workspace").kind == "no difference"
+
+
+def test_a_name_of_experiments_of_two_commits_is_refused_with_both(project: Path) -> None:
+    old, first = revisions.resolve("good"), git(project, "rev-parse", "HEAD")
+    git(project, "commit", "-q", "--allow-empty", "-m", "Nothing new")
+    run(project, "good", "train.right=170")
+    with pytest.raises(
+        CatdogError, match=r"good: ambiguous: 2 commits have an experiment"
+    ) as caught:
+        compare.compare(["HEAD", "good"])
+    new, named_old = re.findall(r"([0-9a-f]{10}) \(of ", str(caught.value))
+    assert f"{new} (of HEAD), {old[:10]} (of {first[:10]})" in str(caught.value)
+    assert named_old == old[:10]
+    assert compare.compare([new, old]).params == {"train.right": [170, 180]}
 
 
 def test_with_seeds_settings_are_compared_over_all_their_runs(project: Path) -> None:

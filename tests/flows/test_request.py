@@ -67,17 +67,20 @@ def test_experiment_can_be_the_revision(project: Path, ours: Repository) -> None
     assert baseline_of(head, ours) == head
 
 
-def test_experiment_of_head_takes_precedence_over_others_with_the_same_name(
+def test_name_of_experiments_of_two_commits_is_rejected_with_both(
     project: Path, ours: Repository
 ) -> None:
     first = git(project, "rev-parse", "HEAD")
+    old = make_experiment(project, "x", first)
+    assert check(RunRequest(revision="x"), ours).commit == old
     (project / "train.py").write_text("pass\n")
-    second = tiny_project.commit(project, "second")
-    for head, commit in [(each, make_experiment(project, "x", each)) for each in (first, second)]:
-        git(project, "checkout", "-q", head)
-        assert check(RunRequest(revision="x"), ours).commit == commit
-    git(project, "commit", "-q", "--allow-empty", "-m", "third")
-    assert "2 experiments are named 'x'" in error_of(RunRequest(revision="x"), ours)
+    new = make_experiment(project, "x", tiny_project.commit(project, "second"))
+    assert error_of(RunRequest(revision="x"), ours) == (
+        "revision: 'x' is ambiguous: 2 commits have an experiment of this name; pass the commit of"
+        f" the experiment, one of {new[:10]} (of HEAD), {old[:10]} (of {first[:10]})"
+    )
+    for commit in (old, new):
+        assert check(RunRequest(revision=commit[:10]), ours).commit == commit
 
 
 def test_unknown_revision_is_rejected(project: Path, ours: Repository) -> None:

@@ -1,0 +1,60 @@
+"""`catdog fetch`: download or read photos, import them into data/raw, track them with DVC."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from catdog.errors import CatdogError
+from catdog.ingest import download, dvc_add, photo_import, replaced
+from catdog.paths import DOWNLOADS, QUARANTINE, RAW
+
+
+def fetch(
+    archive: Path | None,
+    url: str | None,
+    sha256: str | None,
+    replace: bool,
+    workers: int | None,
+    console: Console,
+) -> None:
+    """Import photos into data/raw, and print on `console` what was imported and what changed.
+
+    The source is `archive`, a zip archive, a tar archive or a folder, or else the archive at `url`
+    (default: Microsoft's 25,000 cats and dogs), whose checksum must be `sha256`. Raises CatdogError
+    if the source is invalid, or if data/raw exists and `replace` is not set.
+    """
+    if archive is not None and (url is not None or sha256 is not None):
+        raise CatdogError(
+            "--archive: cannot be combined with --url or --sha256; pass only one source"
+        )
+    photo_import.check_replaceable(RAW, replace)
+    if archive is None:
+        if url is None:
+            url, sha256 = download.MICROSOFT_URL, sha256 or download.MICROSOFT_SHA256
+        archive = download.download(url, DOWNLOADS, sha256)
+    in_project = Path(".dvc").is_dir()
+    restore = replaced.keep(RAW) if in_project else None
+    report = photo_import.import_photos(
+        archive, RAW, replace=replace, quarantine=QUARANTINE, workers=workers
+    )
+    Console().print(photo_import.report_table(report))
+    if in_project:
+        _track(restore, console)
+    else:
+        console.print(f"{RAW}: not tracked with DVC, since this folder is not a DVC project.")
+
+
+def _track(restore: str | None, console: Console) -> None:
+    """Track the new photos with DVC; print what changed, and the command that restores the old."""
+    changed = dvc_add.add(RAW)
+    if changed is None:
+        console.print(f"{RAW}: tracked with DVC, but not in git, since there is no git repository.")
+        return
+    console.print("Changed in git:" if changed else "No changes in git: the photos are the same.")
+    for line in changed:
+        console.print(f"  {line}", markup=False, highlight=False)
+    if restore:
+        line = f"The replaced photos are in the DVC cache; to restore them: `{restore}`"
+        console.print(line, markup=False, highlight=False)
+    if changed:
+        console.print("Next: run `dvc repro`; commit to keep this version of the photos.")

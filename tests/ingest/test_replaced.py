@@ -1,0 +1,74 @@
+"""The photos that an import replaces can be restored, whether or not they were committed."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from catdog.ingest import replaced
+from tools import tiny_project
+from tools.tiny_project import git
+
+RAW = Path("data/raw")
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_photos: Callable[[Path, int], Path]
+) -> Path:
+    """A project with two committed photos, as the current folder."""
+    folder = tiny_project.create(tmp_path / "project")
+    make_photos(folder / RAW / "cat", 2)
+    assert tiny_project.dvc(folder, "add", "-q", str(RAW)) == 0
+    tiny_project.commit(folder, "Photos")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def replace() -> None:
+    """Replace the photos as an import does."""
+    shutil.rmtree(RAW)
+    (RAW / "dog").mkdir(parents=True)
+    (RAW / "dog" / "new.jpg").write_bytes(b"new")
+    assert tiny_project.dvc(Path(), "add", "-q", str(RAW)) == 0
+
+
+def restore(command: str | None) -> list[str]:
+    """Run the command; return the files in data/raw."""
+    assert command is not None
+    subprocess.run(command, shell=True, check=True)
+    return sorted(path.name for path in RAW.rglob("*.jpg"))
+
+
+def test_committed_photos_need_no_command(project: Path) -> None:
+    assert replaced.keep(RAW) is None
+    assert git(project, "status", "--porcelain") == ""
+
+
+def test_photos_added_by_hand_are_restored_by_the_command(project: Path) -> None:
+    (RAW / "cat" / "mine.jpg").write_bytes(b"mine")
+    command = replaced.keep(RAW)
+    replace()
+    assert restore(command) == ["mine.jpg", "photo_0.jpg", "photo_1.jpg"]
+
+
+def test_imported_but_uncommitted_photos_are_restored_by_the_command(project: Path) -> None:
+    replace()
+    command = replaced.keep(RAW)
+    shutil.rmtree(RAW)
+    git(project, "checkout", "-q", "data/raw.dvc")
+    assert restore(command) == ["new.jpg"]
+
+
+def test_photos_that_dvc_does_not_track_yet_are_restored_by_the_command(project: Path) -> None:
+    git(project, "rm", "-q", "data/raw.dvc")
+    command = replaced.keep(RAW)
+    replace()
+    assert restore(command) == ["photo_0.jpg", "photo_1.jpg"]
+
+
+def test_without_photos_there_is_nothing_to_keep(project: Path) -> None:
+    shutil.rmtree(RAW)
+    assert replaced.keep(RAW) is None
