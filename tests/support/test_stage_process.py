@@ -165,10 +165,12 @@ from catdog.support.stop_signals import stop_request
 stop_with_dvc()
 with stop_request() as stop:
     print("started", flush=True)
-    while not stop:
+    end = time.monotonic() + 30
+    while not stop and time.monotonic() < end:
         time.sleep(0.1)
-    time.sleep(4)
-    print("saved", flush=True)
+    if stop:
+        time.sleep(4)
+        print("saved", flush=True)
 """
 
 
