@@ -12,6 +12,7 @@ experiments/  compare revisions (statistical tests), promote the champion
 support/      atomic files, process pools, signals, locks, progress
 params/       params.yaml as validated settings
 cli.py            the `catdog` command
+stages.py         the stages of dvc.yaml as commands of a project
 imported_code.py  refuse to run the code of another checkout
 predict.py        predict the classes of new photos
 paths.py          all paths of dvc.yaml and of the project's other files

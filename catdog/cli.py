@@ -5,7 +5,6 @@ import json
 import os
 import sys
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -15,18 +14,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from catdog import __version__, imported_code, params
+from catdog import __version__, imported_code, stages
 from catdog.errors import CatdogError
-from catdog.model import portable
 from catdog.paths import (
-    HISTORY,
     METRICS,
     MODELS,
-    PREPARED,
-    RAW,
     REPORTS,
 )
-from catdog.support.stage_process import only_process, stop_with_dvc
 
 PORTABLE = "portable"  # of params.Precision
 BROKEN_PIPE = 141  # the exit code of a process ended by SIGPIPE: 128 + 13
@@ -87,11 +81,7 @@ def catdog(
 @app.command()
 def prepare(workers: Workers = None) -> None:
     """Stage 1: split the photos in data/raw and write them as arrays."""
-    stop_with_dvc()
-    from catdog.preparation.prepare import prepare as run
-
-    with only_process("prepare", _log):
-        counts = run(_load_params().prepare, RAW, PREPARED, workers)
+    counts = stages.prepare(workers)
     _print(_counts_table(counts))
 
 
@@ -109,43 +99,13 @@ def train(
     HOST --master-port PORT -m catdog train. HOST is the machine with node rank 0, which writes the
     model.
     """
-    if "RANK" in os.environ:  # a launcher such as torchrun has started this process
-        with suppress(CatdogError):  # the launcher's import of torch must come after this
-            _read_params()
-        from catdog.training.launch import run_as_rank
-
-        run_as_rank(_train)
-        return
-    stop_with_dvc()
-    settings = _load_params()
-    from catdog.model.devices import device_count
-
-    if (count := device_count(devices, settings.train.precision)) > 1:
-        from catdog.training.launch import launch
-
-        launch(count)
-    else:
-        _train()
-
-
-def _train() -> None:
-    main = os.environ.get("RANK", "0") == "0"  # the process that writes the outputs
-    with only_process("train", _log) if main else nullcontext():
-        settings = _load_params()
-        from catdog.training.train import train as run
-
-        run(settings, PREPARED, MODELS, HISTORY)
+    stages.train(devices)
 
 
 @app.command()
 def evaluate() -> None:
     """Stage 3: evaluate the trained model on the test set."""
-    stop_with_dvc()
-    with only_process("evaluate", _log):
-        settings = _load_params()
-        from catdog.evaluation.evaluate import evaluate as run
-
-        metrics = run(settings, PREPARED, MODELS, METRICS, REPORTS, HISTORY)
+    metrics = stages.evaluate()
     from catdog.evaluation.report import format_accuracy
 
     accuracy = format_accuracy(metrics, "accuracy_low", "accuracy_high")
@@ -195,7 +155,7 @@ def predict(
 ) -> None:
     """Predict the classes of photos. The exit code is 1 if a file could not be read."""
     folder = _model_folder(model)
-    _fix_code_paths_of(folder)
+    stages.compute_as(folder)
     from catdog.predict import run_predict
 
     try:
@@ -326,40 +286,9 @@ def explain_params(
         typer.echo(as_markdown(), nl=False)
         return
     table = Table("key", "value", "description")
-    for key in describe(_load_params()):
+    for key in describe(stages.load_params()):
         table.add_row(key.key, "" if key.value is None else str(key.value), key.description)
     _print(table)
-
-
-def _fix_code_paths_of(model: Path) -> None:
-    """Compute portably, if the model was trained so; must run before torch is imported."""
-    with suppress(OSError, ValueError, KeyError):  # `saved.load` reports what is wrong with it
-        if json.loads((model / "model.json").read_text(encoding="utf-8"))["precision"] == PORTABLE:
-            portable.fix_code_paths()
-
-
-def _read_params() -> params.Params:
-    """Return params.yaml; with precision portable, compute portably from now on."""
-    settings = params.load()
-    if settings.train.precision == PORTABLE:
-        portable.fix_code_paths()
-    return settings
-
-
-def _load_params() -> params.Params:
-    """Return params.yaml, with values that refer to torchvision's weights resolved."""
-    settings = _read_params()
-    if not settings.model.from_torchvision:
-        return settings
-    from catdog.model import pretrained
-
-    return pretrained.resolve_weights_references(settings)
-
-
-def _log(line: str) -> None:
-    """Print a line at once, also into the log file of a queued experiment."""
-    typer.echo(line)
-    sys.stdout.flush()
 
 
 def _counts_table(counts: dict[str, dict[str, int]]) -> Table:

@@ -6,5 +6,6 @@ prefect_services.py  a Prefect server and workers as child processes
 measure.py           hardware, interleaved trials, tables of their costs
 photo_folder.py      a temporary folder of photos for benchmarks
 command_line.py      argument parser and one-line errors
+portability.py       check that precision portable gives the same bytes on other processors
 code_map.py          the list of modules in docs/code.md
 """

@@ -6,6 +6,7 @@ git.py            run git, independently of the settings of the user
 process_pool.py   worker processes that exit with their parent process
 progress.py       a progress bar on a terminal, plain log lines elsewhere
 recorded_lock.py  a lock file with a record of its holder
+stage_inputs.py   refuse a result whose params, code or photos changed meanwhile
 stage_process.py  one process per stage, which stops with the DVC that started it
 stop_signals.py   set a flag on SIGTERM and Ctrl-C
 yaml_files.py     parse YAML as DVC does, with one-line errors

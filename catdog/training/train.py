@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -34,10 +34,17 @@ from catdog.training.validation import Validation
 DIVERGED = 100.0  # times the loss of random guessing: above it, training does not recover
 
 
-def train(params: Params, prepared: Path, models: Path, history_file: Path) -> list[Epoch]:
+def train(
+    params: Params,
+    prepared: Path,
+    models: Path,
+    history_file: Path,
+    check_inputs: Callable[[], None] = lambda: None,
+) -> list[Epoch]:
     """Train as `params` says; write the model to `models` and one row per epoch to `history_file`.
 
-    Training that was stopped or killed continues from its last checkpoint. Returns the history.
+    Training that was stopped or killed continues from its last checkpoint. So does one whose inputs
+    have changed, in which case `check_inputs` raises CatdogError. Returns the history.
     Raises Stopped on SIGTERM or Ctrl-C, after saving a checkpoint, and CatdogError if training
     diverges. Processes that torch.distributed's launcher started train together.
     """
@@ -79,6 +86,7 @@ def train(params: Params, prepared: Path, models: Path, history_file: Path) -> l
             )
         progress.log(history.cost_line(state.history, state.timings))
         if group.is_main:
+            check_inputs()
             outputs.write_outputs(state, trainer.card(), models, history_file)
         checkpoint.remove()
     return state.history

@@ -1,0 +1,123 @@
+"""The stages of dvc.yaml as commands, which read and write the project in the current folder.
+
+A stage runs once at a time, stops when the DVC that started it is killed, and refuses its result if
+its inputs have changed meanwhile. torch and numpy are imported after params.yaml has been read,
+because precision `portable` sets environment variables that they read.
+"""
+
+import json
+import os
+import sys
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+from catdog import params
+from catdog.errors import CatdogError
+from catdog.model import portable
+from catdog.paths import (
+    EVALUATE_CODE,
+    HISTORY,
+    METRICS,
+    MODELS,
+    PREPARE_CODE,
+    PREPARED,
+    RAW,
+    REPORTS,
+    TRAIN_CODE,
+)
+from catdog.support.stage_inputs import StageInputs
+from catdog.support.stage_process import only_process, stop_with_dvc
+
+PORTABLE = "portable"  # of params.Precision
+
+
+def prepare(workers: int | None) -> dict[str, dict[str, int]]:
+    """Run the stage `prepare`; return the photo counts by split and class."""
+    stop_with_dvc()
+    from catdog.preparation.prepare import prepare as run
+
+    with only_process("prepare", _log):
+        inputs = StageInputs("prepare", lambda: params.load().prepare, PREPARE_CODE, RAW)
+        counts = run(load_params().prepare, RAW, PREPARED, workers)
+        inputs.check()
+    return counts
+
+
+def train(devices: int | None) -> None:
+    """Run the stage `train` on a number of devices, or as a process that a launcher has started."""
+    if "RANK" in os.environ:
+        with suppress(CatdogError):  # reported later, once; the import below imports torch
+            _read_params()
+        from catdog.training.launch import run_as_rank
+
+        run_as_rank(_train)
+        return
+    stop_with_dvc()
+    settings = load_params()
+    from catdog.model.devices import device_count
+
+    if (count := device_count(devices, settings.train.precision)) > 1:
+        from catdog.training.launch import launch
+
+        launch(count)
+    else:
+        _train()
+
+
+def _train() -> None:
+    main = os.environ.get("RANK", "0") == "0"  # the process that writes the outputs
+    with only_process("train", _log) if main else nullcontext():
+        inputs = StageInputs("train", _train_params, TRAIN_CODE)
+        settings = load_params()
+        from catdog.training.train import train as run
+
+        run(settings, PREPARED, MODELS, HISTORY, inputs.check)
+
+
+def _train_params() -> object:
+    return params.load().model_dump(exclude={"evaluate"})
+
+
+def evaluate() -> dict[str, Any]:
+    """Run the stage `evaluate`; return the metrics."""
+    stop_with_dvc()
+    with only_process("evaluate", _log):
+        inputs = StageInputs("evaluate", params.load, EVALUATE_CODE)
+        settings = load_params()
+        from catdog.evaluation.evaluate import evaluate as run
+
+        metrics = run(settings, PREPARED, MODELS, METRICS, REPORTS, HISTORY)
+        inputs.check()
+    return metrics
+
+
+def load_params() -> params.Params:
+    """Return params.yaml, with values that refer to torchvision's weights resolved."""
+    settings = _read_params()
+    if not settings.model.from_torchvision:
+        return settings
+    from catdog.model import pretrained
+
+    return pretrained.resolve_weights_references(settings)
+
+
+def _read_params() -> params.Params:
+    """Return params.yaml; with precision portable, compute portably from now on."""
+    settings = params.load()
+    if settings.train.precision == PORTABLE:
+        portable.fix_code_paths()
+    return settings
+
+
+def compute_as(model: Path) -> None:
+    """Compute portably, if the model in a folder was trained so."""
+    with suppress(OSError, ValueError, KeyError):  # `saved.load` reports what is wrong with it
+        if json.loads((model / "model.json").read_text(encoding="utf-8"))["precision"] == PORTABLE:
+            portable.fix_code_paths()
+
+
+def _log(line: str) -> None:
+    """Print a line at once, also into the log file of a queued experiment."""
+    print(line)
+    sys.stdout.flush()
