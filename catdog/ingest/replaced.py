@@ -48,4 +48,4 @@ def _is_changed(pointer: Path) -> bool:
 def _is_committed(pointer: Path) -> bool:
     """Return whether the last commit has this .dvc file, unchanged."""
     blob = git.find("rev-parse", "--verify", "--quiet", f"HEAD:./{pointer}")
-    return bool(blob) and blob == git.find("hash-object", str(pointer))
+    return bool(blob) and not git.find("diff", "--name-only", "HEAD", "--", str(pointer))

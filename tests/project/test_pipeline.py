@@ -64,7 +64,7 @@ def test_a_forced_repro_does_not_change_the_lock(project: Project) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"optimizer__lr": 0.05}, ["train", "evaluate"]),
+        ({"optimizer__lr": 0.07}, ["train", "evaluate"]),
         ({"augmentation__rotation": 20}, ["train", "evaluate"]),
         ({"normalization__source": "half"}, ["train", "evaluate"]),
         ({"evaluate__calibration_bins": 12}, ["evaluate"]),
