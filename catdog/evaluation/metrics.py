@@ -153,6 +153,7 @@ def calibration_error(labels: Labels, probabilities: Probabilities, bins: int) -
     2017).
     """
     found = calibration(labels, probabilities, bins)
+    # Not sum: since Python 3.12 it rounds differently.
     gaps = math.fsum(bin.photos * abs(bin.accuracy - bin.confidence) for bin in found)
     return gaps / len(labels)
 

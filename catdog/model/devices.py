@@ -39,7 +39,7 @@ def pick_device(
     default is CUDA device number `local_rank`, then MPS, then the CPU. Precision `auto` means
     bfloat16 where the hardware supports it (x86: avx512_bf16 or AMX; CUDA: compute capability 8.0
     and higher), where it is about twice as fast, and float32 elsewhere, where bfloat16 can be
-    slower (pytorch/pytorch#86550). `portable` means float32 on the CPU, the default device then.
+    slower (pytorch/pytorch#86550). `portable` means float32; the default device is then the CPU.
     The weights are always float32. On the CPU, torch uses `threads` threads from then on (0 = no
     change). Raises CatdogError for a device that is not available.
     """
@@ -67,7 +67,7 @@ def pick_device(
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         reason = f"train.precision is {precision}"
         if precision == "portable" and (problem := _not_portable_because(device)):
-            reason += f", but the results differ from those of other machines: {problem}"
+            reason += f", but results may differ from those of other machines: {problem}"
     return Device(device, dtype, reason)
 
 
@@ -102,7 +102,7 @@ def describe(device: Device, count: int = 1) -> str:
     name = (
         torch.cuda.get_device_name(device.torch_device)
         if kind == "cuda"
-        else f"{torch.get_num_threads()} threads"
+        else f"threads: {torch.get_num_threads()}"
         if kind == "cpu"
         else kind
     )
@@ -115,8 +115,8 @@ def device_count(requested: int | None = None, precision: Precision = "auto") ->
     """Return the number of devices to train on: the requested number, or all CUDA devices.
 
     CUDA_VISIBLE_DEVICES limits the CUDA devices; CATDOG_DEVICE selects another type of device, or
-    one device. The CPU counts as one device; several processes can share it; it is the default for
-    precision `portable`. Raises CatdogError if fewer devices are available than requested.
+    one device. The CPU counts as one device, which several processes can share; it is the default
+    with precision `portable`. Raises CatdogError if fewer devices are available than requested.
     """
     wanted = os.environ.get("CATDOG_DEVICE") or best_device(precision)
     available = torch.cuda.device_count() if wanted == "cuda" else 1

@@ -24,7 +24,7 @@ CODE_PATHS = {
     "OPENBLAS_CORETYPE": "Haswell",
 }
 
-# Variables with which a user can select other code, other precision or fewer threads
+# Environment variables that select other code paths, another precision or fewer threads
 REMOVED = (
     "DNNL_MAX_CPU_ISA",
     "ONEDNN_CPU_ISA_HINTS",

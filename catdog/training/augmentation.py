@@ -68,8 +68,8 @@ def draw_crop_boxes(
     widest = math.log(settings.crop_aspect)
     aspect = torch.exp(_uniform(-widest, widest, attempts, generator))
     squares = torch.stack([area * aspect, area / aspect], dim=-1)
-    # Not torch.sqrt: MKL computes it, and its last bit depends on the processor, whatever
-    # MKL_CBWR says (pytorch/pytorch#188792).
+    # Not torch.sqrt: MKL computes it, and its last bit depends on the processor, even with
+    # MKL_CBWR=COMPATIBLE (pytorch/pytorch#188792).
     sides = torch.from_numpy(np.sqrt(squares.numpy()))
     fits = (sides <= 1).all(-1)
     first = fits.int().argmax(1)

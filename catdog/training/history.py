@@ -61,4 +61,5 @@ def cost_line(rows: Sequence[Epoch], timings: Sequence[Timing]) -> str:
 
 def total_pflop(rows: Sequence[Epoch]) -> float:
     """Return the operations of all epochs, in units of 10¹⁵, to six digits."""
+    # Not sum: since Python 3.12 it rounds differently.
     return float(f"{math.fsum(row.pflop for row in rows):.6g}")

@@ -43,8 +43,9 @@ def train(
 ) -> list[Epoch]:
     """Train as `params` says; write the model to `models` and one row per epoch to `history_file`.
 
-    Training that was stopped or killed continues from its last checkpoint. So does one whose inputs
-    have changed, in which case `check_inputs` raises CatdogError. Returns the history.
+    Training that was stopped or killed continues from its last checkpoint. If inputs have changed
+    meanwhile, `check_inputs` raises CatdogError: no output is written, and the checkpoint stays for
+    the next run with the old inputs. Returns the history.
     Raises Stopped on SIGTERM or Ctrl-C, after saving a checkpoint, and CatdogError if training
     diverges. Processes that torch.distributed's launcher started train together.
     """

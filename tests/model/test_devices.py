@@ -82,7 +82,7 @@ def test_the_error_of_an_unavailable_device_is_one_line(
 def test_the_log_line_has_device_precision_and_reason() -> None:
     line = describe(pick_device("float32", "cpu"))
     threads = torch.get_num_threads()
-    assert line == f"device cpu ({threads} threads), float32: train.precision is float32"
+    assert line == f"device cpu (threads: {threads}), float32: train.precision is float32"
 
 
 RESIDENT = """

@@ -55,7 +55,7 @@ def test_the_log_says_that_the_bytes_are_portable(tmp_path: Path) -> None:
         tmp_path, train__precision="portable", train__threads=1, train__epochs=1
     )
     log = small_training.train(tmp_path)
-    assert "device cpu (1 threads), float32: train.precision is portable\n" in log
+    assert "device cpu (threads: 1), float32: train.precision is portable\n" in log
 
 
 def test_torch_must_be_imported_after_the_code_paths_are_fixed() -> None:

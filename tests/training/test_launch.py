@@ -178,7 +178,7 @@ def test_an_error_in_all_processes_is_reported_once(diverged: tuple[Path, int, s
 
 def test_the_processes_share_the_cores(diverged: tuple[Path, int, str, str]) -> None:
     share = max(1, usable_cores() // 2)
-    assert f"device cpu ({share} threads) and 1 more" in diverged[2]
+    assert f"device cpu (threads: {share}) and 1 more" in diverged[2]
 
 
 def test_all_cuda_devices_are_used_by_default_and_not_more(monkeypatch: pytest.MonkeyPatch) -> None:
