@@ -16,13 +16,8 @@ from rich.table import Table
 
 from catdog import __version__, imported_code, stages
 from catdog.errors import CatdogError
-from catdog.paths import (
-    METRICS,
-    MODELS,
-    REPORTS,
-)
+from catdog.paths import METRICS, MODELS, REPORTS
 
-PORTABLE = "portable"  # of params.Precision
 BROKEN_PIPE = 141  # the exit code of a process ended by SIGPIPE: 128 + 13
 
 app = typer.Typer(
