@@ -84,7 +84,9 @@ def prepare(workers: Workers = None) -> None:
 def train(
     devices: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of devices (default: all CUDA devices)."),
+        typer.Option(
+            min=1, help="Number of devices (default: all CUDA devices; 1 if precision is portable)."
+        ),
     ] = None,
 ) -> None:
     """Stage 2: train the network, or resume an interrupted training run.
