@@ -16,13 +16,8 @@ from rich.table import Table
 
 from catdog import __version__, imported_code, stages
 from catdog.errors import CatdogError
-from catdog.paths import (
-    METRICS,
-    MODELS,
-    REPORTS,
-)
+from catdog.paths import METRICS, MODELS, REPORTS
 
-PORTABLE = "portable"  # of params.Precision
 BROKEN_PIPE = 141  # the exit code of a process ended by SIGPIPE: 128 + 13
 
 app = typer.Typer(
@@ -89,7 +84,9 @@ def prepare(workers: Workers = None) -> None:
 def train(
     devices: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of devices (default: all CUDA devices)."),
+        typer.Option(
+            min=1, help="Number of devices (default: all CUDA devices; 1 if precision is portable)."
+        ),
     ] = None,
 ) -> None:
     """Stage 2: train the network, or resume an interrupted training run.

@@ -9,10 +9,10 @@ PACKAGE = Path(__file__).parent
 
 
 def check() -> None:
-    """Raise CatdogError if the current folder is in a checkout, and this package is not from there.
+    """Raise CatdogError if the current folder is in a checkout, and this package is not part of it.
 
     In an editable install, the command `catdog` imports the package of the checkout that was
-    installed, in whichever folder it runs. In another checkout, its results would be taken for
+    installed, in whichever folder it runs. In another checkout, DVC would record its results as
     those of the code there. A folder with dvc.yaml and a package catdog/ counts as a checkout; a
     project that uses an installed catdog has no such package.
     """
@@ -21,6 +21,7 @@ def check() -> None:
     package = project / PACKAGE.name
     if (package / "__init__.py").is_file() and not package.samefile(PACKAGE):
         raise CatdogError(
-            f"{PACKAGE}: not the code of {project}; run `python -m catdog` instead of `catdog` in "
-            "that folder, or install it with `pip install -e .`"
+            f"{project}: the installed command `catdog` has the code of {PACKAGE.parent}, not of "
+            "this checkout; run `python -m catdog` in the top folder of this checkout instead, or "
+            "install it with `pip install -e .`"
         )

@@ -7,7 +7,6 @@ because precision `portable` sets environment variables that they read.
 
 import json
 import os
-import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -103,7 +102,7 @@ def load_params() -> params.Params:
 
 
 def _read_params() -> params.Params:
-    """Return params.yaml; with precision portable, compute portably from now on."""
+    """Return params.yaml; with precision portable, compute in portable arithmetic from now on."""
     settings = params.load()
     if settings.train.precision == PORTABLE:
         portable.fix_code_paths()
@@ -111,13 +110,13 @@ def _read_params() -> params.Params:
 
 
 def compute_as(model: Path) -> None:
-    """Compute portably, if the model in a folder was trained so."""
-    with suppress(OSError, ValueError, KeyError):  # `saved.load` reports what is wrong with it
+    """Compute in portable arithmetic from now on if the model in a folder was trained in it."""
+    # `saved.load` reports what is wrong with the file.
+    with suppress(OSError, ValueError, KeyError, TypeError):
         if json.loads((model / "model.json").read_text(encoding="utf-8"))["precision"] == PORTABLE:
             portable.fix_code_paths()
 
 
 def _log(line: str) -> None:
-    """Print a line at once, also into the log file of a queued experiment."""
-    print(line)
-    sys.stdout.flush()
+    """Print a line without buffering, so that it is in the log of a queued experiment at once."""
+    print(line, flush=True)

@@ -52,9 +52,9 @@ from flows.runs.workspace import Workspace, open_workspace
 
 Placement = dict[Stage, str]
 OTHER_RESULTS = (
-    "has other results of the same params, code and photos, from a machine that rounds differently;"
-    ' to make those of this machine the baseline: `{apply} && git commit -m "Results of this'
-    f' machine" {LOCK} {METRICS}`'
+    "has other results for the same params, code and photos, from a machine that rounds"
+    " differently; to make the results of this machine the baseline, run"
+    f' `{{apply}} && git commit -m "Results of this machine" {LOCK} {METRICS}`'
 )
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

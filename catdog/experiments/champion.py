@@ -52,8 +52,8 @@ def _reason(revision: str, commit: str, present: Champion | None, force: str | N
 def _explain_missing_champion(present: Champion, error: CatdogError) -> None:
     """Raise CatdogError with a way to compare if `error` is that the champion has no results here.
 
-    Its results are then those of another machine. Recomputed here they are another commit, which
-    can only take its place by force.
+    Its results are then those of another machine. Recomputed here, they belong to another commit,
+    which can replace the champion only with --force.
     """
     if not isinstance(error, NotCachedError) or error.commit != present.commit:
         return
@@ -63,8 +63,8 @@ def _explain_missing_champion(present: Champion, error: CatdogError) -> None:
     reason = f"--force 'Recomputed on this machine: {present.version}'"
     command = ("" if exists else f"{run} && ") + f"catdog champion {again} {reason}"
     raise CatdogError(
-        f"{present.version}: the results of the champion are of another machine and not in the DVC "
-        f"cache; make the same, computed on this machine, the champion with `{command}`, and run "
+        f"{present.version}: the results of the champion are from another machine and not in the "
+        f"DVC cache; promote the same commit, computed on this machine, with `{command}`, and run "
         "this command again"
     ) from None
 

@@ -37,9 +37,9 @@ def code_hashes(stages: Stages) -> dict[str, str]:
 
 
 def has_other_outputs(stages: Stages, others: Stages) -> bool:
-    """Return whether both ran the same stages with the same params, code and photos, differently.
+    """Return whether two results of the same params, code and photos have different outputs.
 
-    Then the outputs differ although the inputs do not, as between two kinds of processors.
+    This happens if they were computed on different kinds of processors.
     """
     if not stages or hashes(stages, "outs") == hashes(others, "outs"):
         return False

@@ -22,9 +22,9 @@ def fetch(name: str, commit: str, path: str) -> Path:
 
     FETCHED.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".", dir=FETCHED) as folder:
-        download = Path(folder) / "output"
+        project, download = Project(), Path(folder) / "output"
         try:
-            (project := Project()).download(commit, path, download)
+            project.download(commit, path, download)
         except CatdogError as error:
             reason = f" ({error})" if str(error) else ""
             raise CatdogError(

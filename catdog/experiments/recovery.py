@@ -44,7 +44,7 @@ def recompute_advice(project: Project, name: str, commit: str, out: str) -> str:
     """Return how to recompute a commit in a clone, as an experiment to use instead."""
     again, exists = experiment_of_this_machine(project, commit, out)
     if exists:
-        return f"use the experiment `{again}` instead, the same computed on this machine"
+        return f"use the experiment `{again}` instead: the same commit, computed on this machine"
     return (
         f"compute it on this machine with `{recompute_command(project, name, commit, again)}` and "
         f"use the experiment `{again}` instead"
@@ -104,7 +104,7 @@ def _changed_files(root: Path) -> set[str]:
 
 
 def results_of_another_machine() -> bool:
-    """Return whether HEAD has other results of the params, code and photos of the workspace.
+    """Return whether HEAD has other results for the same params, code and photos as the workspace.
 
     False if one of the two has no dvc.lock. Raises CatdogError if a dvc.lock is invalid.
     """

@@ -66,9 +66,8 @@ def _champion() -> str:
 
 def read_text(commit: str, path: str) -> str:
     """Return the text of a file that git tracks; CatdogError if it is not in the commit."""
-    text = git.find(
-        "cat-file", "blob", f"{commit}:./{path}"
-    )  # ./ since the project may be a subfolder
+    # ./ because the project may be in a subfolder of the repository
+    text = git.find("cat-file", "blob", f"{commit}:./{path}")
     if not text:
         raise CatdogError(
             f"{commit[:7]}: {path} not found; choose a revision in which `dvc repro` has been run"

@@ -25,8 +25,8 @@ def add(raw: Path) -> list[str] | None:
     or git fails; the photos stay in `raw`.
     """
     remove_sample(raw.with_name(f"{raw.name}.dvc"))
-    track(raw)
     try:
+        track(raw)
         if not git.find("rev-parse", "--git-dir"):
             return None
         status = git.run("status", "--porcelain", "--", str(raw.parent))
@@ -60,4 +60,4 @@ def track(raw: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-        raise CatdogError(f"dvc add failed: {' '.join(reason)}; the imported photos are kept")
+        raise CatdogError(f"dvc add failed: {' '.join(reason)}")

@@ -23,10 +23,13 @@ def keep(raw: Path) -> str | None:
     pointer = raw.with_name(f"{raw.name}.dvc")
     if not raw.is_dir():
         return None
-    if not pointer.is_file() or _is_changed(pointer):
-        dvc_add.track(raw)
-    if _is_committed(pointer):
-        return None
+    try:
+        if not pointer.is_file() or _is_changed(pointer):
+            dvc_add.track(raw)
+        if _is_committed(pointer):
+            return None
+    except CatdogError as error:
+        raise CatdogError(f"{error}; no photos have been replaced") from None
     outs = parse_mapping(pointer.read_text(encoding="utf-8"), str(pointer))["outs"]
     version = next(out["md5"] for out in outs if out["path"] == raw.name)
     copy = REPLACED / f"{version[:10]}.dvc"
@@ -41,7 +44,7 @@ def _is_changed(pointer: Path) -> bool:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
         lines = done.stderr.strip().splitlines()[-1:]
-        raise CatdogError(f"dvc status failed: {' '.join(lines)}; no photos have been replaced")
+        raise CatdogError(f"dvc status failed: {' '.join(lines)}")
     return done.returncode == 1
 
 

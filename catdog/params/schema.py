@@ -254,8 +254,9 @@ class Train(Section):
         json_schema_extra=sourced("bfloat16: Kalamkar et al. 2019, arXiv:1905.12322"),
     )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(
-        description="CPU threads of train, evaluate and predict; another number rounds differently "
-        "(0 = one per core, or OMP_NUM_THREADS; not with precision portable)"
+        description="number of CPU threads of train, evaluate and predict; the last digits of "
+        "results depend on it (0 = OMP_NUM_THREADS, by default one per core; not with precision "
+        "portable)"
     )
 
     @model_validator(mode="after")

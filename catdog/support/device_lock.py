@@ -1,4 +1,4 @@
-"""One training run per GPU, and on the CPU as many as its cores have room for: file locks.
+"""File locks: one training run per GPU; on the CPU, as many as fit on its cores.
 
 Each core is a lock of its own, and a training run on the CPU holds as many as it has threads.
 """
@@ -25,9 +25,9 @@ def hold(
 ) -> Iterator[None]:
     """Hold the locks of `devices` inside the block, waiting for those that other processes hold.
 
-    Of the CPU, `threads` cores are locked, or all cores if it has fewer. Before a wait, `log` gets
-    one line that names the holders. The environment variable CATDOG_LOCKS sets the folder of the
-    lock files (default: catdog-locks in the temporary folder); empty, it disables locking.
+    On the CPU, `threads` cores are locked, or all cores if there are fewer. Before a wait, `log`
+    gets one line that names the holders. The environment variable CATDOG_LOCKS sets the folder of
+    the lock files (default: catdog-locks in the temporary folder); empty, it disables locking.
     CATDOG_CORES is the number of cores for training runs (default: all that `cores` returns).
     Raises CatdogError if it is not a positive integer.
     """
@@ -92,25 +92,25 @@ def _acquire_cores(
 ) -> None:
     """Acquire the locks of min(`threads`, all) cores; `stack` releases them.
 
-    Only the holder of the lock QUEUE collects cores. So two training runs never wait for cores that
-    the other one has already, and one with many threads is not overtaken by others with few.
+    Only the holder of the lock QUEUE collects cores. So two training runs never wait for each
+    other's cores (deadlock), and one with many threads is not overtaken by others with few.
     """
     numbers = cores()
     wanted = min(threads, len(numbers))
     need = f"cpu: training needs {wanted} of {len(numbers)} cores"
     queue = RecordedLock(folder, QUEUE)
     if not queue.try_acquire(patience=1.0):
-        log(f"{need}; {queue.holder} is waiting for cores too; waiting until it has them")
+        log(f"{need}; waiting for {queue.holder}, which has been waiting for cores longer")
         queue.acquire()
     with ExitStack() as after:
         after.callback(queue.release)
-        free = [RecordedLock(folder, f"cpu-core-{number}") for number in numbers]
-        if wanted := _acquire_free(free, wanted, stack):
-            users = " and ".join(sorted({lock.holder for lock in free}))
-            log(f"{need}, which are in use by {users}; waiting until {wanted} more are free")
+        others = [RecordedLock(folder, f"cpu-core-{number}") for number in numbers]
+        if wanted := _acquire_free(others, wanted, stack):
+            users = " and ".join(sorted({lock.holder for lock in others}))
+            log(f"{need} and is waiting for {wanted} of them; cores are in use by {users}")
         while wanted:
             time.sleep(POLL_SECONDS)
-            wanted = _acquire_free(free, wanted, stack)
+            wanted = _acquire_free(others, wanted, stack)
 
 
 def _acquire_free(locks: list[RecordedLock], wanted: int, stack: ExitStack) -> int:

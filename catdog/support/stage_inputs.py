@@ -39,8 +39,8 @@ class StageInputs:
         changed = [name for name, value in self._before.items() if now[name] != value]
         if changed:
             raise CatdogError(
-                f"{self._stage}: {' and '.join(changed)} changed while it ran, so its result is "
-                "not used; run `dvc repro` again"
+                f"{self._stage}: {' and '.join(changed)} changed while the stage ran, so its "
+                "result is not used; run `dvc repro` again"
             )
 
     def _read(self) -> dict[str, object]:
@@ -48,7 +48,7 @@ class StageInputs:
             params = self._read_params()
         except CatdogError:  # incomplete while it is being edited
             params = None
-        found: dict[str, object] = {str(PARAMS): params, "its code": _hash_code(self._code)}
+        found: dict[str, object] = {str(PARAMS): params, "code": _hash_code(self._code)}
         if self._photos is not None:
             found[str(self._photos)] = _list_files(self._photos)
         return found

@@ -33,7 +33,7 @@ def only_process(stage: str, log: Callable[[str], None]) -> Iterator[None]:
     LOCKS.mkdir(parents=True, exist_ok=True)
     lock = RecordedLock(LOCKS, stage)
     if not lock.try_acquire():
-        log(f"{stage}: already running in this project, {lock.holder}; waiting until it has ended")
+        log(f"{stage}: already running in this project ({lock.holder}); waiting for it to end")
         lock.acquire()
     try:
         yield

@@ -1,6 +1,7 @@
 """One training run per device: each device of this machine is a concurrency slot on the server.
 
-The CPU is as many devices as its cores have room for training runs.
+Without a GPU, the CPU counts as one device or, with OMP_NUM_THREADS, as one for each training run
+that fits on its cores.
 
 A slot is a global concurrency limit of 1 that is held with a lease. The slots are the queue that
 the UI shows under Concurrency: training waits for a free device instead of running out of memory.
@@ -81,8 +82,7 @@ def devices() -> list[Device]:
 def _parts_of_cpu() -> list[Device]:
     """Return a device per training run that fits on the cores: one, unless OMP_NUM_THREADS is set.
 
-    The number of cores is found as for the locks of the train stage, which then holds a core per
-    thread.
+    The number of cores is that of the locks of the stage `train`, which holds one core per thread.
     """
     wanted = os.environ.get("CATDOG_CORES", "")
     physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1

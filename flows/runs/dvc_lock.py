@@ -1,4 +1,4 @@
-"""Compare the dvc.lock of two results: the same result, or only the same inputs.
+"""Compare the dvc.lock of two results: do they have the same outputs, or only the same inputs?
 
 dvc.lock has the params, the hashes of code and photos, and the hashes of all outputs of a result.
 """

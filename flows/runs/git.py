@@ -47,8 +47,6 @@ CLONE_SETTINGS = {
     "core.safecrlf": "false",
     "tag.gpgSign": "false",
 }
-
-
 UNTRUSTED = "detected dubious ownership"  # of a repository that belongs to another user
 
 

@@ -132,7 +132,9 @@ def test_without_nvidia_smi_the_cpu_is_the_device(
     assert devices() == [Device("cpu")]
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+@pytest.mark.skipif(
+    sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="needs Linux and two cores"
+)
 @pytest.mark.parametrize(
     ("cores", "threads", "expected"),
     [

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from catdog.errors import CatdogError
 from catdog.ingest import replaced
 from tools import tiny_project
 from tools.tiny_project import git
@@ -64,6 +65,7 @@ def test_imported_but_uncommitted_photos_are_restored_by_the_command(project: Pa
 
 def test_photos_that_dvc_does_not_track_yet_are_restored_by_the_command(project: Path) -> None:
     git(project, "rm", "-q", "data/raw.dvc")
+    git(project, "commit", "-q", "-m", "Photos that are not tracked")
     command = replaced.keep(RAW)
     replace()
     assert restore(command) == ["photo_0.jpg", "photo_1.jpg"]
@@ -72,3 +74,17 @@ def test_photos_that_dvc_does_not_track_yet_are_restored_by_the_command(project:
 def test_without_photos_there_is_nothing_to_keep(project: Path) -> None:
     shutil.rmtree(RAW)
     assert replaced.keep(RAW) is None
+
+
+@pytest.mark.parametrize("pointer", [None, "nonsense"])
+def test_an_error_of_dvc_says_that_no_photos_have_been_replaced(
+    project: Path, pointer: str | None
+) -> None:
+    """`dvc add` fails outside of a DVC project, and `dvc status` with an invalid .dvc file."""
+    Path("data/raw.dvc").unlink()
+    if pointer:
+        Path("data/raw.dvc").write_text(pointer)
+    else:
+        shutil.rmtree(".dvc")
+    with pytest.raises(CatdogError, match=r"^dvc (add|status) failed: \S.*; no photos have been"):
+        replaced.keep(RAW)

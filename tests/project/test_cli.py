@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from catdog import __version__
+from tools import tiny_project
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
@@ -128,3 +129,22 @@ def test_params_prints_every_key(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     shown = catdog("params", folder=tmp_path).stdout
     assert all(key in shown for key in ("optimizer.lr", "augmentation.crop_scale_min"))
+
+
+def test_a_model_card_that_is_no_object_is_an_error_of_one_line(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text("[]")
+    for name in ("model.safetensors", "photo.jpg"):
+        (tmp_path / name).touch()
+    line = refusal("predict", "photo.jpg", "--model", str(tmp_path), folder=tmp_path)
+    assert "cannot be loaded by this version of catdog" in line
+
+
+def test_a_model_of_a_repository_without_a_dvc_project_is_an_error_of_one_line(
+    tmp_path: Path,
+) -> None:
+    lock = "stages:\n  train:\n    outs:\n    - path: models\n      md5: abc.dir\n"
+    (tmp_path / "dvc.lock").write_text(lock)
+    tiny_project.start_git(tmp_path)
+    tiny_project.commit(tmp_path, "No DVC project")
+    line = refusal("predict", "photo.jpg", "--model", "HEAD", folder=tmp_path)
+    assert "not in a DVC repository" in line

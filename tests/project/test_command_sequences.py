@@ -1,8 +1,8 @@
 """The commands of README.md and docs/, one after the other, as a new user runs them.
 
-Whatever the order, with and without commits: a command either works, or names a command that works
-there; and each model and photo that was there can be brought back by a command that the program or
-a page names. HEAD of the clone has results of another machine, as a clone on another processor.
+In any order, with and without commits, a command either works or its error contains a command that
+works; and each model and photo can be restored by a command that the program prints or a page
+contains. HEAD of the clone has results of another machine, as in a clone on another processor.
 """
 
 import hashlib
@@ -65,7 +65,7 @@ class Clone:
         git(folder, "config", "user.email", "tester@example.com")
 
     def run(self, command: str) -> Done:
-        """Run a command; its output has no traceback, and no advice that mixes up changes."""
+        """Run a command; its output must not contain a traceback or `git stash`."""
         path = f"{self.folder / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"
         added = {
             "PATH": path,
@@ -150,7 +150,7 @@ for name in ("ant", "bee"):
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tracked files of this repository with a short training, and results of nowhere."""
+    """This repository, with a short training, and results of another machine."""
     folder = tmp_path_factory.mktemp("origin") / "catdog"
     for name in filter(None, git(ROOT, "ls-files", "-z").split("\0")):
         if (ROOT / name).is_file():

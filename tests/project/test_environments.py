@@ -1,8 +1,8 @@
-"""The same short walk in every environment: a flow, `compare`, `champion` and `predict`.
+"""The same commands in every environment: a flow, `compare`, `champion` and `predict`.
 
-An environment is a place of the project (any path, a subfolder of a repository, a git worktree, a
-shallow clone) and the user's git settings. One test combines all of them; the slow ones have one
-each.
+An environment is the place of the project (a path with any letters, a subfolder of a repository, a
+git worktree, a shallow clone) and the user's git settings. One test combines all of them; each slow
+test has one of them.
 """
 
 import os
@@ -103,7 +103,7 @@ SETTINGS = {
         "tag_forceSignAnnotated": "true",
         "gpg_program": "{refuse}",
     },
-    "line ends": {"core_autocrlf": "true", "core_safecrlf": "true"},
+    "line endings": {"core_autocrlf": "true", "core_safecrlf": "true"},
     "untracked files: no": {"status_showUntrackedFiles": "no"},
     "untracked files: all": {"status_showUntrackedFiles": "all"},
     "quoted paths": {"core_quotePath": "true"},
@@ -213,8 +213,8 @@ class Environment:
         return done.stdout
 
 
-def walk(ours: Environment, server: str, photo: Path) -> None:
-    """Do what a user does with a finished model: the results are those of every environment."""
+def run_commands(ours: Environment, server: str, photo: Path) -> None:
+    """Run a flow and the commands that read its results; check what they print."""
     ours.run("dvc", "checkout", "--quiet")
     flow = ("flows.pipeline", "-S", "train.epochs=150", "--experiment", "better")
     assert "0.7500" in ours.run(*flow, PREFECT_API_URL=server)
@@ -252,7 +252,7 @@ def test_a_flow_and_the_commands_work_in_every_environment(
     tmp_path: Path,
 ) -> None:
     ours = Environment(make_template(place.subfolder), place, given, tmp_path)
-    walk(ours, server, photo)
+    run_commands(ours, server, photo)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
@@ -281,7 +281,7 @@ def test_if_git_refuses_the_repository_of_another_user_its_reason_is_one_line(
 
 
 def test_git_converts_no_file_of_this_repository(tmp_path: Path) -> None:
-    """DVC hashes the code: with other line ends, every stage would run again."""
+    """DVC hashes the code: with other line endings, every stage would run again."""
     clone = tmp_path / "clone"
     converting = ("-c", "core.autocrlf=true", "-c", "core.eol=crlf")
     git(tmp_path, *converting, "clone", "-q", "--depth=1", ROOT.as_uri(), str(clone))

@@ -90,13 +90,16 @@ def test_queued_experiments_run_their_own_code_with_several_workers(installed: P
 
 
 @pytest.mark.parametrize("place", [".", "docs"])
-def test_the_command_refuses_the_code_of_another_checkout(other: Project, place: str) -> None:
+def test_the_command_refuses_the_code_of_another_checkout(
+    installed: Project, other: Project, place: str
+) -> None:
     done = subprocess.run(
         [CATDOG, "params"], cwd=other.folder / place, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1
-    assert f"not the code of {other.folder}; run `python -m catdog`" in done.stderr
+    assert done.stderr.startswith(f"catdog: {other.folder}: the installed command `catdog` has")
+    assert f"has the code of {installed.folder}, not of this checkout; run `python" in done.stderr
 
 
 def test_what_the_error_proposes_runs_the_code_of_the_folder(other: Project) -> None:
@@ -106,7 +109,7 @@ def test_what_the_error_proposes_runs_the_code_of_the_folder(other: Project) -> 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["train", "--help"], []])
 def test_help_and_version_are_never_refused(other: Project, arguments: list[str]) -> None:
     output = other.run(CATDOG, *arguments, code=0 if arguments else 2)
-    assert "not the code of" not in output
+    assert "not of this checkout" not in output
 
 
 def test_a_project_without_a_package_uses_the_installed_one(other: Project, tmp_path: Path) -> None:

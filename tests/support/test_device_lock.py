@@ -41,9 +41,8 @@ def test_a_second_training_names_the_holder_and_starts_when_the_holder_is_killed
     read_until(first, "epoch")
     second = start(create_project(tmp_path / "second", train__epochs=1), **one)
     line = read_until(second, "cpu")
-    assert "cpu: training needs 1 of 1 cores, which are in use by process" in line
+    assert "cpu: training needs 1 of 1 cores and is waiting for 1 of them; cores are in use" in line
     assert f"process {first.pid} of {getpass.getuser()} in {tmp_path / 'first'} since 20" in line
-    assert "waiting until 1 more are free" in line
     assert second.poll() is None
     first.kill()
     code, out, err = finish(second)
@@ -67,7 +66,7 @@ def hold(folder: Path, threads: int, **environment: str) -> "subprocess.Popen[st
 
 
 @two_cores
-def test_as_many_trainings_run_at_once_as_their_threads_leave_cores(
+def test_training_runs_on_the_cpu_hold_one_core_per_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CATDOG_CORES", "2")
@@ -91,11 +90,11 @@ def test_a_training_with_many_threads_is_not_overtaken_by_others_with_few(
     first = hold(tmp_path, 1)
     read_until(first, "held")
     large = hold(tmp_path, 2)
-    assert "needs 2 of 2 cores" in read_until(large, "waiting until 1 more are free")
+    assert "needs 2 of 2 cores" in read_until(large, "is waiting for 1 of them")
     small = hold(tmp_path, 1)
     line = read_until(small, "waiting")
-    assert f"process {large.pid} of" in line
-    assert "is waiting for cores too" in line
+    assert f"; waiting for process {large.pid} of" in line
+    assert "which has been waiting for cores longer" in line
     first.communicate()
     read_until(large, "held")
     read_until(small, f"in use by process {large.pid} of")

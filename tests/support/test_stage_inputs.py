@@ -48,7 +48,7 @@ def test_training_whose_params_change_is_refused_and_continues_with_the_old_ones
 
     assert code == 1
     assert err == (
-        "catdog: train: params.yaml changed while it ran, so its result is not used; run "
+        "catdog: train: params.yaml changed while the stage ran, so its result is not used; run "
         "`dvc repro` again\n"
     )
     assert not (folder / "models").exists()
@@ -76,7 +76,7 @@ def test_photos_that_change_are_named(
         (photos / "photo_0.jpg").write_bytes(b"new")
     else:
         (photos / "photo_0.jpg").unlink()
-    with pytest.raises(CatdogError, match=f"prepare: {photos} changed while it ran"):
+    with pytest.raises(CatdogError, match=f"prepare: {photos} changed while the stage ran"):
         inputs.check()
 
 
@@ -89,5 +89,5 @@ def test_code_that_changes_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "model" / "__pycache__" / "a.pyc").write_text("bytecode")
     inputs.check()
     (tmp_path / "model" / "a.py").write_text("2")
-    with pytest.raises(CatdogError, match="train: its code changed while it ran"):
+    with pytest.raises(CatdogError, match="train: code changed while the stage ran"):
         inputs.check()

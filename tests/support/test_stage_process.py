@@ -63,17 +63,19 @@ def test_two_prepares_at_once_leave_whole_arrays(photos: Path) -> None:
 
 @needs_signals
 def test_a_stage_that_has_waited_uses_the_params_after_the_wait(photos: Path) -> None:
-    """Whatever the first one was started with and writes last, the second one replaces it."""
+    """The first one fails at its end because its params have changed; the second one succeeds."""
     first = prepare(photos)
     while not (photos / "data/.prepared.tmp").exists():  # it has read its params
         assert first.poll() is None
     first.send_signal(signal.SIGSTOP)
     second = prepare(photos)
     line = read_until(second, "waiting")
-    assert f"prepare: already running in this project, process {first.pid} of" in line
+    assert f"prepare: already running in this project (process {first.pid} of" in line
     set_image_size(photos, 72)
     first.send_signal(signal.SIGCONT)
-    assert finish(first)[0] == finish(second)[0] == 0
+    code, _, err = finish(first)
+    assert (code, "prepare: params.yaml changed while the stage ran" in err) == (1, True)
+    assert finish(second)[0] == 0
     stats = json.loads((photos / "data/prepared/stats.json").read_text())
     assert stats["image_size"] == 72
 
@@ -84,7 +86,7 @@ def test_a_training_waits_for_another_one_of_the_same_project(tmp_path: Path) ->
     read_until(first, "epoch")
     shutil.copy(create_project(tmp_path / "short", train__epochs=1) / "params.yaml", project)
     second = start(project, CATDOG_LOCKS="")
-    read_until(second, f"train: already running in this project, process {first.pid} of")
+    read_until(second, f"train: already running in this project (process {first.pid} of")
     first.kill()
     first.communicate()
     code, out, err = finish(second)
@@ -149,7 +151,7 @@ def test_dvc_waits_for_a_stage_that_still_runs_and_says_so(clone: Project) -> No
     read_until(running, "epoch")
     clone.set(train__epochs=1)
     dvc = repro(clone)
-    read_until(dvc, f"train: already running in this project, process {running.pid} of")
+    read_until(dvc, f"train: already running in this project (process {running.pid} of")
     running.terminate()
     running.communicate()
     code, out, err = finish(dvc)
