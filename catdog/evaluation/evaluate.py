@@ -68,10 +68,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate the model in `models` on the test photos in `prepared`; return its metrics.
 
-    Replaces the content of `reports` with the tables, plots and report.html, and writes `metrics_file`
-    last, so that it exists only if all other outputs do. `history` is train's history.csv. The same
-    inputs give the same bytes. Raises CatdogError if the test set is empty, or if the classes or
-    the image size of the prepared photos are not those that the model was trained with.
+    Replaces the content of `reports` with the tables, plots and report.html, and writes
+    `metrics_file` last, so that it exists only if all other outputs do. `history` is train's
+    history.csv. The same inputs give the same bytes. Raises CatdogError if the test set is empty,
+    or if the classes or the image size of the prepared photos are not those that the model was
+    trained with.
     """
     epochs = read_history(history)
     split, model = read_split(prepared, "test"), saved.load(models)

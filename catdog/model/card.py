@@ -34,7 +34,8 @@ class ModelCard(Section):
 def versions() -> dict[str, str]:
     """Return the versions of catdog, numpy and torch used for training.
 
-    The version of Python is left out: it does not change the result, so it must not change the file.
+    The version of Python is left out: it does not change the result, so it must not change the
+    file.
     """
     return {
         "catdog": __version__,

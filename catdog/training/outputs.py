@@ -14,7 +14,7 @@ from catdog.training.state import TrainingState
 
 
 def write_outputs(state: TrainingState, card: ModelCard, models: Path, history_file: Path) -> None:
-    """Replace the content of `models` with the selected weights and card; write the epoch tables."""
+    """Replace `models` with the selected weights and card; write the tables of the epochs."""
     with replacing_folder(models) as folder:
         saved.save(folder, state.load_selected_weights(), card)
     history.write(history_file, state.history, Epoch)
