@@ -1,7 +1,8 @@
 """The stages of dvc.yaml as commands, which read and write the project in the current folder.
 
 A stage runs once at a time, stops when the DVC that started it is killed, and refuses its result if
-its inputs have changed meanwhile. torch and numpy are imported after params.yaml has been read,
+its inputs have changed meanwhile. Its code is imported when it is its turn, so that the code that
+runs is the code that `StageInputs` and DVC hash; torch and numpy after params.yaml has been read,
 because precision `portable` sets environment variables that they read.
 """
 
@@ -34,11 +35,12 @@ PORTABLE = "portable"  # of params.Precision
 def prepare(workers: int | None) -> dict[str, dict[str, int]]:
     """Run the stage `prepare`; return the photo counts by split and class."""
     stop_with_dvc()
-    from catdog.preparation.prepare import prepare as run
-
     with only_process("prepare", _log):
         inputs = StageInputs("prepare", lambda: params.load().prepare, PREPARE_CODE, RAW)
-        counts = run(load_params().prepare, RAW, PREPARED, workers)
+        settings = load_params().prepare
+        from catdog.preparation.prepare import prepare as run
+
+        counts = run(settings, RAW, PREPARED, workers)
         inputs.check()
     return counts
 
@@ -46,32 +48,43 @@ def prepare(workers: int | None) -> dict[str, dict[str, int]]:
 def train(devices: int | None) -> None:
     """Run the stage `train` on a number of devices, or as a process that a launcher has started."""
     if "RANK" in os.environ:
-        with suppress(CatdogError):  # reported later, once; the import below imports torch
-            _read_params()
-        from catdog.training.launch import run_as_rank
-
-        run_as_rank(_train)
+        _train_as_rank()
         return
     stop_with_dvc()
-    settings = load_params()
-    from catdog.model.devices import device_count
-
-    if (count := device_count(devices, settings.train.precision)) > 1:
-        from catdog.training.launch import launch
-
-        launch(count)
-    else:
-        _train()
-
-
-def _train() -> None:
-    main = os.environ.get("RANK", "0") == "0"  # the process that writes the outputs
-    with only_process("train", _log) if main else nullcontext():
+    with only_process("train", _log):
         inputs = StageInputs("train", _train_params, TRAIN_CODE)
         settings = load_params()
-        from catdog.training.train import train as run
+        from catdog.model.devices import device_count
 
-        run(settings, PREPARED, MODELS, HISTORY, inputs.check)
+        if (count := device_count(devices, settings.train.precision)) > 1:
+            from catdog.training.launch import launch
+
+            launch(count)
+        else:
+            _train(inputs)
+
+
+def _train_as_rank() -> None:
+    inputs = StageInputs("train", _train_params, TRAIN_CODE)
+    with suppress(CatdogError):  # reported later, once; the import below imports torch
+        _read_params()
+    from catdog.training.launch import LAUNCHER, run_as_rank
+
+    # With our own launcher, `train` above holds the lock.
+    alone = LAUNCHER in os.environ or os.environ["RANK"] != "0"
+
+    def run() -> None:
+        with nullcontext() if alone else only_process("train", _log):
+            _train(inputs)
+
+    run_as_rank(run)
+
+
+def _train(inputs: StageInputs) -> None:
+    settings = load_params()
+    from catdog.training.train import train as run
+
+    run(settings, PREPARED, MODELS, HISTORY, inputs.check)
 
 
 def _train_params() -> object:

@@ -45,6 +45,7 @@ ENVIRONMENTS: Sequence[Mapping[str, str]] = (
     {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "1", "MKL_DYNAMIC": "TRUE"},
     {"OMP_NUM_THREADS": "4", "OMP_DYNAMIC": "TRUE", "CATDOG_WORKERS": "3"},
     {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "SSE4_2"},
+    {"PYTHONHASHSEED": "7", "LC_ALL": "C", "TZ": "Asia/Tokyo", "MPLBACKEND": "svg"},
     {"ONEDNN_DEFAULT_FPMATH_MODE": "BF16", "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4"},
 )
 

@@ -59,5 +59,10 @@ def track(raw: Path) -> None:
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
-        reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-        raise CatdogError(f"dvc add failed: {' '.join(reason)}")
+        raise CatdogError(f"dvc add failed: {reason(done)}")
+
+
+def reason(done: "subprocess.CompletedProcess[str]") -> str:
+    """Return why a dvc command failed: its line with the error, without the hints around it."""
+    lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    return " ".join([line for line in lines if line.startswith("ERROR")] or lines[-1:])

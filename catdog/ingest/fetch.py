@@ -37,15 +37,18 @@ def fetch(
     report = photo_import.import_photos(
         archive, RAW, replace=replace, quarantine=QUARANTINE, workers=workers
     )
+    if restore:  # before DVC tracks the new photos, which may fail
+        line = f"The replaced photos are in the DVC cache; to restore them: `{restore}`"
+        console.print(line, markup=False, highlight=False)
     Console().print(photo_import.report_table(report))
     if in_project:
-        _track(restore, console)
+        _track(console)
     else:
         console.print(f"{RAW}: not tracked with DVC, since this folder is not a DVC project.")
 
 
-def _track(restore: str | None, console: Console) -> None:
-    """Track the new photos with DVC; print what changed, and the command that restores the old."""
+def _track(console: Console) -> None:
+    """Track the new photos with DVC; print what changed in git."""
     changed = dvc_add.add(RAW)
     if changed is None:
         console.print(f"{RAW}: tracked with DVC, but not in git, since there is no git repository.")
@@ -53,8 +56,5 @@ def _track(restore: str | None, console: Console) -> None:
     console.print("Changed in git:" if changed else "No changes in git: the photos are the same.")
     for line in changed:
         console.print(f"  {line}", markup=False, highlight=False)
-    if restore:
-        line = f"The replaced photos are in the DVC cache; to restore them: `{restore}`"
-        console.print(line, markup=False, highlight=False)
     if changed:
         console.print("Next: run `dvc repro`; commit to keep this version of the photos.")

@@ -43,8 +43,7 @@ def _is_changed(pointer: Path) -> bool:
     command = [sys.executable, "-m", "dvc", "status", "--quiet", str(pointer)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
-        lines = done.stderr.strip().splitlines()[-1:]
-        raise CatdogError(f"dvc status failed: {' '.join(lines)}")
+        raise CatdogError(f"dvc status failed: {dvc_add.reason(done)}")
     return done.returncode == 1
 
 

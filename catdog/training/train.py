@@ -18,7 +18,7 @@ from catdog.model.devices import Device, describe, pick_device, use_deterministi
 from catdog.model.normalization import pick_normalization
 from catdog.params import Params
 from catdog.support import device_lock
-from catdog.support.progress import progress_bar
+from catdog.support.progress import Progress, progress_bar
 from catdog.support.stop_signals import StopRequest, stop_request
 from catdog.training import batches, distributed, history, optimizers, outputs, schedules
 from catdog.training.distributed import SINGLE, Group, local_devices
@@ -65,6 +65,8 @@ def train(
         stop_request(ignore_repeated=group.size > 1) as stop,
         distributed.joined(group, device.torch_device, stop),
     ):
+        if group.is_main:
+            check_inputs()  # the wait for a device may have taken hours
         trainer = Trainer(params, prepared, device, group)
         state = trainer.state
         checkpoint = CheckpointFile(checkpoint_path(params, prepared, device, group), state, group)
@@ -74,23 +76,29 @@ def train(
             place = state.position(trainer.steps_per_epoch)
             progress.log(f"resuming after {place}, from {checkpoint.path}")
         while len(state.history) < params.train.epochs:
-            for done in trainer.train_epoch():
-                progress.update(len(state.history) + 1, done)
-                if done < 1 and (stop or checkpoint.due):
-                    checkpoint.save()
-                    trainer.stop_if(stop)
-            trainer.end_epoch()
-            checkpoint.save()
-            trainer.stop_if(stop)
-            progress.log(
-                history.epoch_line(state.history[-1], state.timings[-1], params.train.epochs)
-            )
+            _train_epoch(trainer, checkpoint, progress, stop)
         progress.log(history.cost_line(state.history, state.timings))
         if group.is_main:
             check_inputs()
             outputs.write_outputs(state, trainer.card(), models, history_file)
         checkpoint.remove()
     return state.history
+
+
+def _train_epoch(
+    trainer: "Trainer", checkpoint: CheckpointFile, progress: Progress, stop: StopRequest
+) -> None:
+    """Train and validate the rest of an epoch; save checkpoints; raise Stopped on request."""
+    state, epochs = trainer.state, trainer.params.train.epochs
+    for done in trainer.train_epoch():
+        progress.update(len(state.history) + 1, done)
+        if done < 1 and (stop or checkpoint.due):
+            checkpoint.save()
+            trainer.stop_if(stop)
+    trainer.end_epoch()
+    checkpoint.save()
+    trainer.stop_if(stop)
+    progress.log(history.epoch_line(state.history[-1], state.timings[-1], epochs))
 
 
 class Trainer:

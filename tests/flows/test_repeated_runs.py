@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from flows.pipeline import pipeline
 from tests.helpers.flow_commands import experiments, log_of_ended
 from tests.helpers.two_machines import stages_run
@@ -30,6 +32,7 @@ def test_a_nightly_run_repeats_nothing_and_names_the_equal_experiment(
     ) in log_of_ended(state)
 
 
+@pytest.mark.slow
 def test_the_command_in_the_log_makes_the_results_of_this_machine_the_baseline(
     server: str, cloned: Path
 ) -> None:
@@ -48,6 +51,7 @@ def test_the_command_in_the_log_makes_the_results_of_this_machine_the_baseline(
     assert f"no changes since {head[:12]}; using its stored results" in log_of_ended(state)
 
 
+@pytest.mark.slow
 def test_a_requested_name_is_saved_and_the_equal_experiment_is_named(
     server: str, cloned: Path
 ) -> None:
@@ -62,6 +66,7 @@ def test_a_requested_name_is_saved_and_the_equal_experiment_is_named(
     assert not [line for line in log_of_ended(state) if "baseline" in line]
 
 
+@pytest.mark.slow
 def test_an_equal_experiment_of_another_commit_is_applied_by_the_command_in_the_log(
     server: str, cloned: Path
 ) -> None:

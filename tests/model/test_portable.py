@@ -42,6 +42,7 @@ def test_training_ignores_variables_that_select_other_code(tmp_path: Path) -> No
     assert plain == other
 
 
+@pytest.mark.slow
 def test_without_it_the_same_variables_change_the_weights(tmp_path: Path) -> None:
     """The test above can fail: float32 differs between the two environments."""
     weights = small_training.OUTS[0]

@@ -61,6 +61,7 @@ def test_the_stages_of_a_worktree_run_its_own_code(installed: Project) -> None:
     assert "code of the worktree" in worktree.run("dvc", "repro", "prepare")
 
 
+@pytest.mark.slow
 def test_an_experiment_in_a_temporary_folder_runs_its_own_code(installed: Project) -> None:
     clone = installed.clone("temporary")
     clone.run("dvc", "pull", "--quiet", "data/raw.dvc")
@@ -69,6 +70,7 @@ def test_an_experiment_in_a_temporary_folder_runs_its_own_code(installed: Projec
     assert "code of the experiment" in output
 
 
+@pytest.mark.slow
 def test_queued_experiments_run_their_own_code_with_several_workers(installed: Project) -> None:
     clone = installed.clone("queue")
     clone.run("dvc", "pull", "--quiet", "data/raw.dvc")

@@ -11,6 +11,7 @@ from catdog.errors import CatdogError
 from catdog.support import stage_inputs
 from catdog.support.stage_inputs import StageInputs
 from tests.helpers.small_training import (
+    LONG,
     checkpoints,
     create_project,
     finish,
@@ -55,6 +56,46 @@ def test_training_whose_params_change_is_refused_and_continues_with_the_old_ones
     assert len(checkpoints(folder)) == 1
     (folder / "params.yaml").write_text(original)
     assert "resuming after epoch 60" in train(folder)
+    assert outs(folder) == outs(expected)
+
+
+def test_training_whose_inputs_change_while_it_waits_for_its_device_does_not_start(
+    tmp_path: Path,
+) -> None:
+    """A checkpoint is named by the code when it is saved, so it would be one of the new code."""
+    shared = {"CATDOG_LOCKS": str(tmp_path / "locks"), "CATDOG_CORES": "1"}
+    first = start(create_project(tmp_path / "first", train__epochs=LONG), **shared)
+    read_until(first, "residual network")
+    folder = create_project(tmp_path / "second")
+    second = start(folder, **shared)
+    read_until(second, "waiting")
+    change_params(folder, "optimizer", "lr", 0.01)
+    first.kill()
+    finish(first)
+    code, out, err = finish(second)
+    assert (code, "epoch 1/" in out) == (1, False)
+    assert "params.yaml changed" in err
+    assert checkpoints(folder) == []
+
+
+@pytest.mark.slow
+def test_a_precision_that_changes_while_a_training_waits_for_another_one_is_used(
+    tmp_path: Path,
+) -> None:
+    """No variable of precision portable is left over from before the wait."""
+    expected = create_project(tmp_path / "expected", train__precision="auto", train__threads=1)
+    train(expected)
+    folder = create_project(
+        tmp_path / "project", train__precision="portable", train__threads=1, train__epochs=LONG
+    )
+    first = start(folder)
+    read_until(first, "residual network")
+    second = start(folder)
+    read_until(second, "already running")
+    (folder / "params.yaml").write_text((expected / "params.yaml").read_text())
+    first.kill()
+    finish(first)
+    assert finish(second)[0] == 0
     assert outs(folder) == outs(expected)
 
 

@@ -80,6 +80,7 @@ def test_a_stage_that_has_waited_uses_the_params_after_the_wait(photos: Path) ->
     assert stats["image_size"] == 72
 
 
+@pytest.mark.slow
 def test_a_training_waits_for_another_one_of_the_same_project(tmp_path: Path) -> None:
     project = create_project(tmp_path / "project", train__epochs=LONG)
     first = start(project, CATDOG_LOCKS="")
@@ -200,6 +201,7 @@ def test_the_end_of_dvc_and_a_stop_signal_count_as_one(group: bool, tmp_path: Pa
 WRAPPER = "import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]])"
 
 
+@pytest.mark.slow
 @needs_signals
 def test_distributed_training_stops_with_dvc(tmp_path: Path) -> None:
     project = create_project(tmp_path / "project", train__epochs=LONG)
