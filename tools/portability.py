@@ -7,8 +7,8 @@ network and optimizer with more kinds of operations, on two threads. Each runs n
 with environment variables that select other code, and on processors that QEMU emulates (user mode,
 without a guest system). Compares the SHA-256 hash of every output with that of the native run.
 
-QEMU 7.2 crashes in training. The package qemu-user of Debian 13 contains static programs, which can be
-unpacked anywhere: dpkg -x qemu-user_*.deb FOLDER.
+QEMU 7.2 crashes in training. The package qemu-user of Debian 13 contains static programs, which can
+be unpacked anywhere: dpkg -x qemu-user_*.deb FOLDER.
 """
 
 import hashlib
@@ -81,8 +81,8 @@ def places(options: Namespace) -> list[Place]:
     emulator = shutil.which(options.emulator)
     if emulator is None:
         raise CatdogError(
-            f"{options.emulator}: not found; install QEMU's user-mode emulation, version 10 or newer "
-            "(Debian 13: apt-get install qemu-user), or pass --emulator PATH"
+            f"{options.emulator}: not found; install QEMU's user-mode emulation, version 10 or "
+            "newer (Debian 13: apt-get install qemu-user), or pass --emulator PATH"
         )
     native = [Place(" ".join(f"{n}={v}" for n, v in one.items()), (), one) for one in ENVIRONMENTS]
     emulated = [Place(cpu, (emulator, "-cpu", cpu)) for cpu in options.cpus]
