@@ -61,7 +61,7 @@ def train(devices: int | None) -> None:
 
             launch(count)
         else:
-            _train(inputs)
+            _train(settings, inputs)
 
 
 def _train_as_rank() -> None:
@@ -70,18 +70,17 @@ def _train_as_rank() -> None:
         _read_params()
     from catdog.training.launch import LAUNCHER, run_as_rank
 
-    # With our own launcher, `train` above holds the lock.
-    alone = LAUNCHER in os.environ or os.environ["RANK"] != "0"
+    # With our own launcher, `train` above holds the lock; with torchrun, rank 0 does.
+    needs_lock = LAUNCHER not in os.environ and os.environ["RANK"] == "0"
 
     def run() -> None:
-        with nullcontext() if alone else only_process("train", _log):
-            _train(inputs)
+        with only_process("train", _log) if needs_lock else nullcontext():
+            _train(load_params(), inputs)
 
     run_as_rank(run)
 
 
-def _train(inputs: StageInputs) -> None:
-    settings = load_params()
+def _train(settings: params.Params, inputs: StageInputs) -> None:
     from catdog.training.train import train as run
 
     run(settings, PREPARED, MODELS, HISTORY, inputs.check)

@@ -22,6 +22,11 @@ if TYPE_CHECKING:  # outputs.py needs no Project, and DVC takes a second to impo
 
 COMMIT_RESULTS = f'git commit -m "Results of this machine" {LOCK} {METRICS}'
 
+OTHER_RESULTS = (
+    "HEAD has results of another machine, and the workspace has those of this machine for the same "
+    f"params, code and photos; make them the baseline with `{COMMIT_RESULTS}`"
+)
+
 RESTORE_PARAMS = f"git checkout {PARAMS} && make repro"
 
 
@@ -29,9 +34,13 @@ def recovery_advice(project: Project, name: str, commit: str | None, out: str) -
     """Return how to restore an output of a revision, or how to recompute it."""
     if commit is None:
         return repro_advice()
-    advice = _advice_for_head(project, commit) if commit == project.commit("HEAD") else ""
-    if advice.startswith("run "):  # `make repro` pulls from the remote
-        return advice
+    advice = ""
+    if commit == project.commit("HEAD"):
+        here, head = project.snapshot(None).stages, project.snapshot(commit).stages
+        if dvc_lock.has_other_outputs(here, head):
+            advice = OTHER_RESULTS
+        elif repro := _repro_of_head(project):  # `make repro` pulls from the remote
+            return repro
     # `dvc fetch --all-commits` skips experiments, but the run in a clone pulls from the remote.
     is_experiment = commit in dict(project.experiments).values()
     pull = ""
@@ -85,13 +94,8 @@ def repro_advice() -> str:
     return "run `make repro`"
 
 
-def _advice_for_head(project: Project, commit: str) -> str:
+def _repro_of_head(project: Project) -> str:
     """Return how to get the results of HEAD in this checkout; empty if other files have changed."""
-    if dvc_lock.has_other_outputs(project.snapshot(None).stages, project.snapshot(commit).stages):
-        return (
-            "HEAD has results of another machine, and the workspace has those of this machine for "
-            f"the same params, code and photos; make them the baseline with `{COMMIT_RESULTS}`"
-        )
     changed = _changed_files(project.root)
     if changed - {str(LOCK), str(METRICS)}:
         return ""

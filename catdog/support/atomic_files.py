@@ -40,6 +40,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             path.rename(old)
         new.rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
     finally:
         for leftover in (new, old):
             shutil.rmtree(leftover, ignore_errors=True)

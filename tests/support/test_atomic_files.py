@@ -112,3 +112,22 @@ def test_a_kill_leaves_the_old_folder_and_the_next_process_cleans_up(tmp_path: P
         (folder / "c.txt").write_text("new")
     assert [file.name for file in path.iterdir()] == ["c.txt"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_replacement_puts_the_old_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "weights").write_text("old")
+    rename = Path.rename
+
+    def fail_for_the_new_one(self: Path, target: Path) -> Path:
+        if self.name == ".models.tmp":
+            raise OSError("no permission")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_the_new_one)
+    with pytest.raises(OSError, match="no permission"), replacing_folder(folder):
+        pass
+    assert (folder / "weights").read_text() == "old"
