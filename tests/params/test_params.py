@@ -177,6 +177,10 @@ def test_a_value_out_of_range_is_reported_with_the_allowed_range(
             ("train", "start_image_size (128)", "image_size (48)"),
         ),
         (
+            {"train__precision": "portable", "train__threads": 0},
+            ("train", "precision portable requires threads to be at least 1"),
+        ),
+        (
             {"train__grow_from": 0.8, "train__grow_until": 0.7},
             ("train", "grow_from (0.8)", "grow_until (0.7)"),
         ),
