@@ -375,7 +375,8 @@ def test_the_experiment_of_an_earlier_recomputation_is_named(project: Path) -> N
     git(project, "commit", "-q", "--allow-empty", "-m", "Nothing new")
     remove_predictions(project)
     dvc(project, "exp", "run", "-q", "-n", again, "-S", "train.right=120")
-    with pytest.raises(NotCachedError, match=f"use the experiment `{again}` instead"):
+    known = f"use the experiment `{again}` instead: the same commit, computed on this machine"
+    with pytest.raises(NotCachedError, match=known):
         compare.compare(["old", "workspace"])
 
 
