@@ -1,6 +1,7 @@
 """Folders of photos: one per class in data/raw, or any folder to predict."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from catdog.errors import CatdogError
@@ -9,6 +10,22 @@ SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".jfif", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})  # created by file managers
+
+
+@dataclass(frozen=True)
+class RawPhoto:
+    """A file in data/raw, before it is decoded."""
+
+    path: Path
+    class_name: str
+    given_split: str
+    """train, val or test if the file is in a folder of that split, otherwise empty"""
+
+
+def list_photos(root: Path) -> list[RawPhoto]:
+    """Return the files of all classes, sorted by class and path; see `list_classes`."""
+    classes = list_classes(root)
+    return [RawPhoto(file, name, "") for name, files in classes.items() for file in files]
 
 
 def list_classes(root: Path) -> dict[str, list[Path]]:

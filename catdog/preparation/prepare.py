@@ -19,7 +19,7 @@ import numpy.typing as npt
 from catdog import params
 from catdog.dataset.prepared import COLUMNS, SPLITS, PhotoRow
 from catdog.errors import CatdogError
-from catdog.preparation.class_folders import list_classes
+from catdog.preparation.class_folders import RawPhoto, list_photos
 from catdog.preparation.photos import PhotoError, open_photo, resize_to_square
 from catdog.preparation.split import split_of
 from catdog.support.atomic_files import replacing_folder, write_rows
@@ -38,22 +38,22 @@ def prepare(
     CatdogError, without changing `prepared`, if there are fewer than two classes, or if a class has
     no photo in one of the splits.
     """
-    classes = list_classes(raw)
+    photos = list_photos(raw)
     with replacing_folder(prepared) as folder:
-        rows = refuse_duplicates(list(hash_files(raw, classes)))
+        rows = refuse_duplicates(list(hash_files(raw, photos)))
         return _write(settings, raw, folder, rows, workers or usable_cores())
 
 
-def hash_files(raw: Path, classes: dict[str, list[Path]]) -> Iterator[PhotoRow]:
-    """Yield a row with path, class and content hash for each file of each class."""
-    files = [(name, file) for name, found in classes.items() for file in found]
+def hash_files(raw: Path, photos: list[RawPhoto]) -> Iterator[PhotoRow]:
+    """Yield a row with path, class and content hash for each file in `raw`."""
     with ThreadPoolExecutor() as pool:
-        for (name, file), sha256 in zip(files, pool.map(_sha256, files), strict=True):
-            yield PhotoRow(file.relative_to(raw).as_posix(), name, "", sha256, 0, 0, "")
+        for photo, sha256 in zip(photos, pool.map(_sha256, photos), strict=True):
+            path = photo.path.relative_to(raw).as_posix()
+            yield PhotoRow(path, photo.class_name, "", sha256, 0, 0, "")
 
 
-def _sha256(named: tuple[str, Path]) -> str:
-    with named[1].open("rb") as stream:
+def _sha256(photo: RawPhoto) -> str:
+    with photo.path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
