@@ -18,7 +18,7 @@ from catdog.errors import CatdogError
 from catdog.preparation import photos, prepare
 from catdog.preparation.split import split_of
 
-SETTINGS = params.Prepare(image_size=16, val_share=0.3, test_share=0.3)
+SETTINGS = params.Prepare(image_size=16, split="content", val_share=0.3, test_share=0.3)
 
 Rows = list[dict[str, str]]
 
