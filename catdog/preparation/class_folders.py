@@ -24,6 +24,15 @@ class RawPhoto:
 
 def list_photos(root: Path) -> list[RawPhoto]:
     """Return the files of all classes, sorted by class and path; see `list_classes`."""
+    splits = [s for s in ("train", "val", "test") if (root / s).is_dir()]
+    if splits:
+        found = [
+            RawPhoto(file, name, split)
+            for split in splits
+            for name, files in list_classes(root / split).items()
+            for file in files
+        ]
+        return sorted(found, key=lambda photo: (photo.class_name, photo.path))
     classes = list_classes(root)
     return [RawPhoto(file, name, "") for name, files in classes.items() for file in files]
 
