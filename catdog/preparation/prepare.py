@@ -84,8 +84,10 @@ def _write(
     decoded: list[PhotoRow] = []
     with closing(ArrayWriter(target, side)) as arrays:
         for row, pixels in _decode_all(raw, assign_splits(rows, settings, given), side, workers):
-            decoded.append(row)
-            if pixels is not None:
+            if pixels is None:
+                decoded.append(replace(row, split=""))
+            else:
+                decoded.append(row)
                 arrays.append(row.split, pixels)
     written, moments = assign_splits(decoded, settings, given), arrays.moments
     if written != decoded:  # the valid photos of a small class are in other splits than expected
@@ -118,7 +120,7 @@ def _decode_one(raw: Path, row: PhotoRow, side: int) -> Decoded:
     try:
         photo = open_photo(raw / row.path, max_side=side)
     except PhotoError as error:
-        return replace(row, split="", reason=str(error)), None
+        return replace(row, reason=str(error)), None
     width, height = photo.info["width"], photo.info["height"]
     return replace(row, width=width, height=height), resize_to_square(photo, side)
 
