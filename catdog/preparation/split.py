@@ -56,9 +56,9 @@ def given_splits(raw: Path, photos: list[RawPhoto]) -> dict[str, str]:
     outside = [photo for photo in photos if not photo.given_split]
     if outside:
         raise CatdogError(
-            f"{raw}: prepare.split: given requires the photos in train, val and test folders, or in "
-            f"train and one of the others; {len(outside):,} of {len(photos):,} photos are not, such "
-            f"as {outside[0].path}; move them, or {USE_CONTENT}"
+            f"{raw}: prepare.split: given requires the photos in train, val and test folders, or "
+            f"in train and one of the others; {len(outside):,} of {len(photos):,} photos are not, "
+            f"such as {outside[0].path}; move them, or {USE_CONTENT}"
         )
     given = {photo.path.relative_to(raw).as_posix(): photo.given_split for photo in photos}
     if "train" not in given.values():
