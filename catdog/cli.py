@@ -195,16 +195,31 @@ def fetch(
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the photos in data/raw.")
     ] = False,
+    class_level: Annotated[
+        int | None,
+        typer.Option(
+            help="Level of the class folders in a path: 1 is the outermost folder, -1 the folder "
+            "that contains the photo (default: detected)."
+        ),
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            help="Encoding of file names for which an archive does not state it, such as gbk or "
+            "cp932 (default: detected)."
+        ),
+    ] = None,
     workers: Workers = None,
 ) -> None:
     """Import photos: validate them, write them to data/raw and track them with DVC.
 
-    Supports PetImages/Cat/1.jpg (Microsoft), train/cat.1.jpg (Kaggle), and one folder per class,
-    with any names.
+    Supports one folder per class, with any names and any folders in it, also in split folders
+    (train/cat/1.jpg); PetImages/Cat/1.jpg (Microsoft); train/cat.1.jpg (Kaggle).
     """
     from catdog.ingest.fetch import fetch as run
 
-    run(archive, url, sha256, replace, workers, Console(soft_wrap=True))
+    console = Console(soft_wrap=True)
+    run(archive, url, sha256, replace, workers, console, class_level, encoding)
 
 
 @app.command()
