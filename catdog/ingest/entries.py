@@ -100,7 +100,7 @@ class _UniqueNames:
         self._numbers: Counter[tuple[str, str]] = Counter()
 
     def add(self, folder: str, name: str) -> str:
-        """Return the name in Unicode form NFC, shortened to MAX_NAME_BYTES and numbered if needed."""
+        """Return the name in Unicode form NFC, shortened to MAX_NAME_BYTES or numbered."""
         path = PurePosixPath(unicodedata.normalize("NFC", name))
         stem, suffix = path.stem, path.suffix
         if len(suffix.encode()) > MAX_SUFFIX_BYTES:

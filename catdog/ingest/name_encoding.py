@@ -40,12 +40,13 @@ def detect(names: Iterable[bytes], where: str) -> str:
             readings.setdefault(texts, encoding)
     if len(readings) == 1:
         return next(iter(readings.values()))
-    shown = "; ".join(
-        f"{encoding}: {', '.join(texts[:SHOWN_NAMES])}" for texts, encoding in readings.items()
-    )
+    options = [
+        f"--encoding {encoding} ({', '.join(texts[:SHOWN_NAMES])})"
+        for texts, encoding in readings.items()
+    ]
     raise CatdogError(
-        f"{where}: unknown encoding of the file names, such as {different[0]!r}; pass --encoding "
-        f"with the right one, for example --encoding gbk ({shown or 'no common one fits all'})"
+        f"{where}: the encoding of the file names, such as {different[0]!r}, is not stated; pass "
+        f"{' or '.join(options) or '--encoding, such as --encoding gbk'}"
     )
 
 

@@ -48,12 +48,12 @@ def import_photos(
     `read_layout`, and `encoding` that of `open_source`. Every photo is decoded completely first;
     all other files are listed in the CSV file `quarantine` (file, reason), or, if nothing is
     imported, in `<quarantine>-failed.csv`. With `replace`, existing photos in `raw` are replaced
-    once the new ones are complete. If the process is killed, either the old or the new photos remain; if it
-    is killed between the two renames of `replace_folder`, `raw` is missing until the next import,
-    which restores the old photos. Raises CatdogError for a missing or damaged archive, for an
-    archive that would be deleted with the old photos, for fewer than two classes, if `raw` exists
-    and `replace` is false, while another import is in progress, and for errors of the file system
-    such as a full disk.
+    once the new ones are complete. If the process is killed, either the old or the new photos
+    remain; if it is killed between the two renames of `replace_folder`, `raw` is missing until the
+    next import, which restores the old photos. Raises CatdogError for a missing or damaged archive,
+    for an archive that would be deleted with the old photos, for a layout that can be read in two
+    ways, for fewer than two classes, if `raw` exists and `replace` is false, while another import
+    is in progress, and for errors of the file system such as a full disk.
     """
     if raw.is_symlink():
         raw = raw.resolve()  # replace the target of the link, and keep the link

@@ -44,7 +44,8 @@ def report_table(report: ImportReport) -> Table:
     if rest := reasons.total() - sum(n for _, n in reasons.most_common(SHOWN_REASONS)):
         table.add_row(f"{rest:,}", "refused for other reasons")
     imported, refused = sum(report.imported.values()), len(report.refused)
-    table.caption = f"{imported + refused:,} files: {imported:,} imported, {refused:,} refused"
-    if report.refused:
-        table.caption += f"\nAll refused files: {report.quarantine}"
+    table.add_section()
+    total = f"in total: {imported:,} imported, {refused:,} refused"
+    table.add_row(f"{imported + refused:,}", total)
+    table.caption = f"All refused files: {report.quarantine}" if report.refused else None
     return table
