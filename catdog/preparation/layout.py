@@ -82,7 +82,8 @@ def read_layout(
     decided = _with_splits(decided, class_level, option)
     classes = {place.class_name: path for path, place in decided.items() if place.class_name}
     _check_names(classes)
-    places = [decided.get(path) or rule.place_of_other(path, classes) for path in files]
+    splits = {place.given_split for place in decided.values() if place.class_name}
+    places = [decided.get(path) or rule.place_of_other(path, classes, splits) for path in files]
     empty_classes = {rule.class_of_empty(folder): folder for folder in empty}
     return Layout(places, {k: v for k, v in empty_classes.items() if k and k not in classes})
 
@@ -109,13 +110,16 @@ class _Rule:
             other = next(path for name, path in folders.items() if name not in splits)
             self._refuse_mixture(next(iter(splits.values())), other, level)
 
-    def place_of_other(self, path: Parts, classes: Container[str]) -> Place:
-        """Return the place of a file that does not decide the layout: in one of the classes."""
+    def place_of_other(self, path: Parts, classes: Container[str], splits: Container[str]) -> Place:
+        """Return the place of a file that does not decide the layout: a class and split of it."""
+        nowhere = Place("", "", NO_CLASS)
         try:
             place = self.place(path)
         except CatdogError:
-            return Place("", "", NO_CLASS)
-        return place if place.reason or place.class_name in classes else Place("", "", NO_CLASS)
+            return nowhere
+        if place.given_split not in splits:
+            place = replace(place, given_split="") if "" in splits else nowhere
+        return place if place.reason or place.class_name in classes else nowhere
 
     def class_of_empty(self, folder: Parts) -> str:
         """Return the class that files in an empty folder would have; "" for none."""
@@ -130,7 +134,7 @@ class _Rule:
         if self._class_level:
             return self._place_at_level(path, self._class_level)
         level = len(self._root)
-        if path[:level] != self._root:
+        if path[:-1][:level] != self._root:
             return Place("", "", NO_CLASS)
         split = _split_of(path[level]) if self._below_splits and len(path) > level + 1 else ""
         while split and len(path) > level + 1 and _split_of(path[level]) == split:
