@@ -79,11 +79,12 @@ def _entry(member: Member, file_name: str, place: Place, names: "_UniqueNames") 
 
 def _reason_to_refuse(path: PurePosixPath) -> str:
     """Return why a file is refused because of its path alone; "" if it is not."""
-    folders = path.parts[:-1]
+    parts = [part.strip() for part in path.parts]  # as the layout does
+    folders = parts[:-1]
     reasons = {
         "path outside the archive": path.is_absolute()
-        or ".." in path.parts
-        or ":" in "".join(path.parts[:1]),
+        or ".." in parts
+        or ":" in "".join(parts[:1]),
         "no file name": not path.name,
         "non-printable characters in the path": not str(path).isprintable(),
         "hidden or system file": is_hidden(path.name) or "__MACOSX" in folders,

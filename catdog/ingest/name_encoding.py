@@ -1,5 +1,6 @@
 """The encoding of file names in archives that do not state it."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -18,6 +19,7 @@ SCRIPTS = {
     "cp850": {"LATIN"},
     "cp1252": {"LATIN"},
 }
+WITHIN_LATIN = re.compile(r"[A-Za-z][^\x00-\x7f]+[A-Za-z]")
 SHOWN_NAMES = 3
 
 
@@ -86,14 +88,17 @@ def check(encoding: str) -> None:
 
 
 def _is_written_in(text: str, scripts: set[str]) -> bool:
-    """Return whether all characters beyond ASCII are letters of the scripts, or punctuation."""
+    """Return whether all characters beyond ASCII are letters of the scripts, also combined ones.
+
+    Punctuation is allowed in Chinese, Japanese and Korean names. Letters of other scripts than
+    Latin are not expected inside of words of ASCII letters.
+    """
+    punctuation = "P" if scripts & {"CJK", "HANGUL"} else ""
     for character in text:
         category = unicodedata.category(character)
-        if character.isascii() or category[0] in "PZ":
+        if character.isascii() or category[0] == punctuation:
             continue
-        if category[0] not in "LM" or unicodedata.name(character).split()[0] not in {
-            *scripts,
-            "COMBINING",
-        }:
+        script = unicodedata.name(character, "").split(" ")[0]
+        if category[0] not in "LM" or script not in {*scripts, "COMBINING"}:
             return False
-    return True
+    return "LATIN" in scripts or not WITHIN_LATIN.search(text)

@@ -1,12 +1,11 @@
 """The members of a zip archive."""
 
-import io
 import os
 import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from catdog.errors import CatdogError
 from catdog.ingest import name_encoding
@@ -31,11 +30,8 @@ METHODS = {
     98: "PPMd",
     99: "AES encryption",
 }
-SUPPORTED = {
-    getattr(zipfile, name)
-    for name in ("ZIP_STORED", "ZIP_DEFLATED", "ZIP_BZIP2", "ZIP_LZMA", "ZIP_ZSTANDARD")
-    if hasattr(zipfile, name)
-}
+# zipfile unpacks the other methods without a limit: 1 kB of bzip2 may be 1 GB.
+SUPPORTED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 ENCRYPTED = 0x1  # bits of the general purpose flag, APPNOTE 4.4.4
 UTF8_NAME = 0x800
 UNIX = 3  # system that created a member, APPNOTE 4.4.2
@@ -48,7 +44,6 @@ END_OF_DIRECTORY = b"PK\5\6"
 END_BYTES = 22
 ZIP64_BYTES = 76  # of the two records that a large archive has before END_OF_DIRECTORY
 MAX_DIRECTORY_BYTES = 256_000_000
-SMALL_BYTES = 4096  # of bzip2, they unpack to 80 MB at most
 
 
 class ZipSource:
@@ -75,10 +70,7 @@ class ZipSource:
 
     def open(self, member: Member) -> IO[bytes]:
         """Open a member for reading."""
-        stream = self._zip.open(member.handle)
-        if member.handle.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            return stream
-        return io.BufferedReader(_SmallReads(stream), SMALL_BYTES)
+        return self._zip.open(member.handle)
 
     def close(self) -> None:
         """Close the archive."""
@@ -112,7 +104,7 @@ def _check_directory(path: Path) -> None:
             raise _too_many(path)
         if length > MAX_MEMBERS * ENTRY_BYTES:
             stream.seek(max(0, size - len(tail) + end - length - ZIP64_BYTES))
-            if stream.read(length).count(DIRECTORY_ENTRY) > MAX_MEMBERS:
+            if stream.read(length + ZIP64_BYTES).count(DIRECTORY_ENTRY) > MAX_MEMBERS:
                 raise _too_many(path)
 
 
@@ -222,21 +214,3 @@ def _reason(info: zipfile.ZipInfo, overlapping: set[int]) -> str:
     if info.file_size > MAX_BYTES:
         return TOO_LARGE
     return file_type(info.external_attr >> 16) if info.create_system == UNIX else ""
-
-
-class _SmallReads(io.RawIOBase):
-    """Reads few compressed bytes at a time: zipfile unpacks all of them at once."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-
-    def readable(self) -> bool:
-        """Return true."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Read at most SMALL_BYTES into a buffer and return their number."""
-        view = memoryview(buffer).cast("B")
-        piece = self._stream.read(min(len(view), SMALL_BYTES))
-        view[: len(piece)] = piece
-        return len(piece)

@@ -213,7 +213,8 @@ def _name_at(path: Parts, level: int) -> str:
 
 def _place(name: str, split: str) -> Place:
     class_name = unicodedata.normalize("NFC", name).strip()
-    return Place(class_name, split, "") if class_name else Place("", "", NO_CLASS)
+    is_hidden = not class_name or class_name.startswith(".")  # also "..", a folder above
+    return Place("", "", NO_CLASS) if is_hidden else Place(class_name, split, "")
 
 
 def _check_names(examples: dict[str, Parts]) -> None:
