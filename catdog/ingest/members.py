@@ -45,14 +45,14 @@ class Source(Protocol):
 
 
 def without_members(folders: list[str], members: list[Member]) -> list[str]:
-    """Return the folders, given with / at the end or without, that have no member below them."""
+    """Return the folders, given with / or \\ at the end or without, that have no member below."""
     filled = {""}
     for member in members:
-        folder = member.name.rpartition("/")[0]
+        folder = member.name.replace("\\", "/").rpartition("/")[0]
         while folder not in filled:
             filled.add(folder)
             folder = folder.rpartition("/")[0]
-    return sorted({folder.rstrip("/") for folder in folders} - filled)
+    return sorted({folder.replace("\\", "/").rstrip("/") for folder in folders} - filled)
 
 
 def file_type(mode: int) -> str:

@@ -183,7 +183,7 @@ def _names(infos: list[zipfile.ZipInfo], encoding: str | None, where: str) -> li
     unknown = {id(info): _raw_name(info) for info in infos if names[id(info)] is None}
     decoded = name_encoding.decode_all(list(unknown.values()), encoding, where)
     found = {**names, **dict(zip(unknown, decoded, strict=True))}
-    return [(found[id(info)] or "").replace("\\", "/") for info in infos]
+    return [found[id(info)] or "" for info in infos]
 
 
 def _stated_name(info: zipfile.ZipInfo) -> str | None:
@@ -204,7 +204,7 @@ def _raw_name(info: zipfile.ZipInfo) -> bytes:
 
 
 def _is_folder(name: str, info: zipfile.ZipInfo) -> bool:
-    return name.endswith("/") and info.file_size == 0
+    return name.endswith(("/", "\\")) and info.file_size == 0
 
 
 def _reason(info: zipfile.ZipInfo, overlapping: set[int]) -> str:

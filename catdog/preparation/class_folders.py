@@ -72,13 +72,13 @@ def _scan(root: Path) -> tuple[list[Parts], list[Parts]]:
     """Return the files below `root` and the folders without files, except hidden ones.
 
     Raises CatdogError for what DVC ignores or cannot read: links to folders, broken links, named
-    pipes and the like, and names that are not UTF-8.
+    pipes and the like.
     """
     files: list[Parts] = []
     empty: list[Parts] = []
     for folder, folders, names in os.walk(root, onerror=_raise):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
-        shown = [name for name in names if not is_hidden(name)]
+        shown = sorted(name for name in names if not is_hidden(name))
         parts = Path(folder).relative_to(root).parts
         for name in (*folders, *shown):
             path = f"{folder}/{name}"
@@ -92,10 +92,6 @@ def _scan(root: Path) -> tuple[list[Parts], list[Parts]]:
 
 def _problem(path: str) -> str:
     """Return why DVC cannot store a file or folder, and what to do; "" if it can."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return "file name is not valid UTF-8; rename it"
     mode = os.lstat(path).st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         return ""

@@ -53,7 +53,7 @@ class Layout:
 
     places: list[Place]
     empty_classes: dict[str, Parts]
-    """the classes of folders without files, each with one such folder"""
+    """the classes of folders without photos, each with one such folder"""
 
 
 def read_layout(
@@ -80,11 +80,13 @@ def read_layout(
     rule = _Rule(deciding, empty, class_level, option)
     decided = {path: rule.place(path) for path in deciding}
     decided = _with_splits(decided, class_level, option)
+    decided_folders = {path[:-1] for path in decided}
     classes = {place.class_name: path for path, place in decided.items() if place.class_name}
     _check_names(classes)
     splits = {place.given_split for place in decided.values() if place.class_name}
     places = [decided.get(path) or rule.place_of_other(path, classes, splits) for path in files]
-    empty_classes = {rule.class_of_empty(folder): folder for folder in empty}
+    without_photo = [*empty, *{path[:-1] for path in files if len(path) > 1} - decided_folders]
+    empty_classes = {rule.class_of_empty(folder): folder for folder in without_photo}
     return Layout(places, {k: v for k, v in empty_classes.items() if k and k not in classes})
 
 

@@ -146,11 +146,13 @@ def test_two_readings_are_refused_with_the_option_that_decides() -> None:
 
 PIECES = st.sampled_from(
     ["..", ".", "/", "\\", "C:", "cat", "Dog", "a.jpg", "cat.1.jpg", "train", "PetImages", "\0"]
-    + ["", " ", "é", "x" * 300]
 )
 
 
-@given(st.lists(st.lists(PIECES, max_size=6).map("".join), max_size=6))
+ODD_PIECES = st.sampled_from(["", " ", "é", "x" * 300])
+
+
+@given(st.lists(st.lists(PIECES | ODD_PIECES, max_size=6).map("".join), max_size=6))
 def test_no_name_leads_out_of_its_class_folder_or_to_another_photo(names: list[str]) -> None:
     try:
         entries, _ = classify([Member(name, "", None) for name in names])

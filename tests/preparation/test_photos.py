@@ -238,11 +238,11 @@ def relative(root: Path, files: list[Path]) -> list[str]:
 
 
 def test_classes_are_the_sorted_folders_with_all_their_files_below(tmp_path: Path) -> None:
-    touch(tmp_path, "dog/b.jpg", "dog/a.jpg", "dog/puppies/c.jpg", "Cat/notes.txt", "loose.jpg")
+    touch(tmp_path, "dog/b.jpg", "dog/a.jpg", "dog/puppies/c.jpg", "Cat/notes.txt", "Cat/1.jpg")
     classes = list_classes(tmp_path)
     assert list(classes) == ["Cat", "dog"]
     assert relative(tmp_path, classes["dog"]) == ["dog/a.jpg", "dog/b.jpg", "dog/puppies/c.jpg"]
-    assert relative(tmp_path, classes["Cat"]) == ["Cat/notes.txt"]
+    assert relative(tmp_path, classes["Cat"]) == ["Cat/1.jpg", "Cat/notes.txt"]
 
 
 def test_hidden_and_system_files_are_not_listed(tmp_path: Path) -> None:
@@ -254,7 +254,9 @@ def test_hidden_and_system_files_are_not_listed(tmp_path: Path) -> None:
 
 def test_one_class_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.jpg")
-    with pytest.raises(CatdogError, match=r"at least two class folders are required, .*; found 1$"):
+    with pytest.raises(
+        CatdogError, match=r"at least two class folders are required, .*; found 1 .cat.$"
+    ):
         list_classes(tmp_path)
 
 
