@@ -26,7 +26,7 @@ PIECE_BYTES = 1 << 20  # read at once
 class Candidate:
     """A file that may become a photo in data/raw."""
 
-    path: Path
+    path: str
     """where it is written if it is valid"""
     content: bytes | None
     """None if it is in `path` already, because it is larger than CHUNK_BYTES"""
@@ -42,8 +42,8 @@ def check(source: Source, entries: list[Entry], target: Path, workers: int) -> I
     through the disk and the number of pending chunks is limited, so memory does not grow with the
     size of a source or a file. Raises OSError if a file cannot be written.
     """
-    for folder in {(target / entry.path).parent for entry in entries}:
-        folder.mkdir(parents=True, exist_ok=True)
+    for folder in {entry.path.rpartition("/")[0] for entry in entries}:
+        (target / folder).mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     shown = track(entries, "checking photos", console=console, disable=not console.is_terminal)
     reasons = map_chunks(_check_chunk, chunks(source, shown, target), workers)
@@ -58,7 +58,7 @@ def chunks(source: Source, entries: Iterable[Entry], target: Path) -> Iterator[l
     chunk: list[Candidate] = []
     size = 0
     for entry in entries:
-        candidate, length = _load(source, entry.member, target / entry.path)
+        candidate, length = _load(source, entry.member, f"{target}/{entry.path}")
         chunk.append(candidate)
         size += length
         if len(chunk) == CHUNK or size >= CHUNK_BYTES:
@@ -68,7 +68,7 @@ def chunks(source: Source, entries: Iterable[Entry], target: Path) -> Iterator[l
         yield chunk
 
 
-def _load(source: Source, member: Member, path: Path) -> tuple[Candidate, int]:
+def _load(source: Source, member: Member, path: str) -> tuple[Candidate, int]:
     """Return a member for a worker, and its size in bytes; write a large one to `path`."""
     content = b""
     pieces = _pieces(source, member)
@@ -82,8 +82,8 @@ def _load(source: Source, member: Member, path: Path) -> tuple[Candidate, int]:
     return Candidate(path, content, ""), len(content)
 
 
-def _spool(content: bytes, pieces: Iterator[bytes], path: Path) -> tuple[Candidate, int]:
-    with path.open("wb") as stream:
+def _spool(content: bytes, pieces: Iterator[bytes], path: str) -> tuple[Candidate, int]:
+    with Path(path).open("wb") as stream:
         stream.write(content)
         for piece in pieces:
             stream.write(piece)
@@ -119,10 +119,10 @@ def _check(candidate: Candidate) -> str:
         return candidate.reason
     try:
         if candidate.content is None:
-            _check_photo(candidate.path)
+            _check_photo(Path(candidate.path))
         else:
             _check_photo(candidate.content)
-            candidate.path.write_bytes(candidate.content)
+            Path(candidate.path).write_bytes(candidate.content)
     except PhotoError as error:
         return str(error)
     except OSError as error:

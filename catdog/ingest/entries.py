@@ -3,11 +3,10 @@
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from catdog.ingest.members import Member
 from catdog.preparation.class_folders import is_hidden
-from catdog.preparation.layout import Place, read_layout
+from catdog.preparation.layout import Parts, Place, read_layout
 
 MAX_NAME_BYTES = 255  # of a file or folder, in most file systems
 MAX_SUFFIX_BYTES = 32
@@ -39,23 +38,28 @@ def classify(
     are equal, or differ only in case, are numbered, and too long ones are shortened. Raises
     CatdogError for a layout that can be read in two ways.
     """
-    paths = [PurePosixPath(member.name.replace("\\", "/")) for member in members]
+    paths = [_parts(member.name) for member in members]
     reasons = [
-        member.reason or _reason_to_refuse(path)
+        member.reason or _reason_to_refuse(member.name, path)
         for member, path in zip(members, paths, strict=True)
     ]
-    accepted = [path.parts for path, reason in zip(paths, reasons, strict=True) if not reason]
-    empty = [PurePosixPath(folder) for folder in empty_folders or []]
+    accepted = [path for path, reason in zip(paths, reasons, strict=True) if not reason]
+    empty = [folder for folder in empty_folders or [] if _parts(folder)]
     layout = read_layout(
         accepted,
-        [folder.parts for folder in empty if folder.parts and not _reason_to_refuse(folder / "a")],
+        [_parts(name) for name in empty if not _reason_to_refuse(name, (*_parts(name), "a"))],
         class_level=class_level,
         option="--class-level",
     )
     places = iter(layout.places)
     names = _UniqueNames()
     entries = [
-        _entry(member, path.name, Place("", "", reason) if reason else next(places), names)
+        _entry(
+            member,
+            path[-1] if path else "",
+            Place("", "", reason) if reason else next(places),
+            names,
+        )
         for member, path, reason in zip(members, paths, reasons, strict=True)
     ]
     return entries, {name: "/".join(path) for name, path in layout.empty_classes.items()}
@@ -77,20 +81,23 @@ def _entry(member: Member, file_name: str, place: Place, names: "_UniqueNames") 
     return Entry(printable(member.name), place.class_name, place.given_split, path, "", member)
 
 
-def _reason_to_refuse(path: PurePosixPath) -> str:
+def _parts(name: str) -> Parts:
+    """Return the parts of a path; Windows separates them with backslashes."""
+    return tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
+
+
+def _reason_to_refuse(name: str, path: Parts) -> str:
     """Return why a file is refused because of its path alone; "" if it is not."""
-    parts = [part.strip() for part in path.parts]  # as the layout does
-    folders = parts[:-1]
-    reasons = {
-        "path outside the archive": path.is_absolute()
-        or ".." in parts
-        or ":" in "".join(parts[:1]),
-        "no file name": not path.name,
-        "non-printable characters in the path": not str(path).isprintable(),
-        "hidden or system file": is_hidden(path.name) or "__MACOSX" in folders,
-        "in a hidden folder": any(part.startswith(".") for part in folders),
-    }
-    return next((reason for reason, applies in reasons.items() if applies), "")
+    if not path:
+        return "no file name"
+    stripped = [part.strip() for part in path]  # as the layout does
+    if name.startswith(("/", "\\")) or ".." in stripped or ":" in path[0]:
+        return "path outside the archive"
+    if not name.isprintable():
+        return "non-printable characters in the path"
+    if is_hidden(path[-1]) or "__MACOSX" in stripped[:-1]:
+        return "hidden or system file"
+    return "in a hidden folder" if any(p.startswith(".") for p in stripped[:-1]) else ""
 
 
 class _UniqueNames:
@@ -102,11 +109,12 @@ class _UniqueNames:
 
     def add(self, folder: str, name: str) -> str:
         """Return the name in Unicode form NFC, shortened to MAX_NAME_BYTES or numbered."""
-        path = PurePosixPath(unicodedata.normalize("NFC", name))
-        stem, suffix = path.stem, path.suffix
-        if len(suffix.encode()) > MAX_SUFFIX_BYTES:
-            stem, suffix = path.name, ""
-        wanted = (folder.casefold(), path.name.casefold())
+        name = unicodedata.normalize("NFC", name)
+        stem, dot, ending = name.rpartition(".")
+        suffix = dot + ending
+        if not stem or len(suffix.encode()) > MAX_SUFFIX_BYTES:
+            stem, suffix = name, ""
+        wanted = (folder.casefold(), name.casefold())
         while True:
             self._numbers[wanted] += 1
             number = self._numbers[wanted]

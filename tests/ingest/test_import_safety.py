@@ -132,7 +132,7 @@ def test_a_large_file_goes_to_the_workers_through_the_disk(tmp_path: Path) -> No
     tracemalloc.stop()
     assert peak < 4 * checking.CHUNK_BYTES
     assert (chunk[0].content, chunk[0].reason) == (None, "")
-    assert chunk[0].path.stat().st_size == 20_000_000
+    assert Path(chunk[0].path).stat().st_size == 20_000_000
 
 
 def test_a_member_is_read_up_to_the_limit_only(tmp_path: Path) -> None:

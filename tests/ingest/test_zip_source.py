@@ -94,11 +94,10 @@ def test_a_zip_whose_directory_omits_files_is_refused(tmp_path: Path) -> None:
         members(both)
     with zipfile.ZipFile(one) as archive:
         middle = archive.infolist()[1].header_offset
-    content = one.read_bytes()
+    content = bytearray(one.read_bytes())
     hidden = two.read_bytes()[: two.read_bytes().index(DIRECTORY_ENTRY)]
     directory = content.index(DIRECTORY_ENTRY)
     second = content.index(DIRECTORY_ENTRY, directory + 1)
-    content = bytearray(content)
     struct.pack_into("<L", content, second + 42, middle + len(hidden))
     struct.pack_into("<L", content, len(content) - 6, directory + len(hidden))
     one.write_bytes(content[:middle] + hidden + content[middle:])
