@@ -24,7 +24,6 @@ TYPES = {
     tarfile.FIFOTYPE: "named pipe",
     tarfile.CHRTYPE: "device",
     tarfile.BLKTYPE: "device",
-    tarfile.GNUTYPE_SPARSE: "sparse file",
 }
 FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 ATTRIBUTES = (  # of the next member; tarfile reads them into memory

@@ -1,5 +1,6 @@
 """Tar archives: every entry is a member, and an archive with a damaged header is refused."""
 
+import gzip
 import io
 import random
 import struct
@@ -75,8 +76,6 @@ def test_a_header_that_is_damaged_anywhere_loses_no_member(tmp_path: Path, mode:
         path = tmp_path / "a.tar"
         path.write_bytes(content)
         if mode == "w:gz":
-            import gzip
-
             path.write_bytes(gzip.compress(content, 1))
         try:
             found = reasons(path)
@@ -105,8 +104,6 @@ def test_a_damaged_compressed_tar_is_refused(tmp_path: Path, mode: str) -> None:
 
 
 def test_a_compressed_file_that_is_no_tar_is_refused(tmp_path: Path) -> None:
-    import gzip
-
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(b"a photo" * 1000))
     assert "a.tar.gz: damaged archive (" in refusal(tmp_path / "a.tar.gz")
 
@@ -147,9 +144,22 @@ def test_a_negative_size_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_sparse_member_is_refused(tmp_path: Path) -> None:
-    info = header("cat/1.jpg", kind=tarfile.GNUTYPE_SPARSE)
-    (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-    assert reasons(tmp_path / "a.tar") == {"cat/1.jpg": "sparse file"}
+    """Its size is not that in the archive. GNU tar writes it as a type or as attributes."""
+    sparse = header("cat/1.jpg", kind=tarfile.GNUTYPE_SPARSE)
+    (tmp_path / "a.tar").write_bytes(sparse.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    attributes = header("cat/1.jpg", 512)
+    attributes.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+    with tarfile.open(tmp_path / "b.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(attributes, io.BytesIO(b"0\n".ljust(512, b"\0")))
+    for name in ("a.tar", "b.tar"):
+        assert reasons(tmp_path / name) == {"cat/1.jpg": "sparse file"}
+
+
+def test_an_archive_without_its_end_is_refused(tmp_path: Path) -> None:
+    """It may have been cut between two members; GNU tar accepts it."""
+    path = write_tar(tmp_path / "a.tar", 4)
+    path.write_bytes(path.read_bytes()[: 2 * (512 + 1024)])
+    assert "damaged archive (the end is missing)" in refusal(path)
 
 
 def test_a_very_long_name_is_read(tmp_path: Path) -> None:

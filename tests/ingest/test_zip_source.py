@@ -92,6 +92,9 @@ def test_a_zip_whose_directory_omits_files_is_refused(tmp_path: Path) -> None:
     both.write_bytes(one.read_bytes() + two.read_bytes())
     with pytest.raises(zipfile.BadZipFile, match="its directory does not list all files"):
         members(both)
+    both.write_bytes(one.read_bytes() + two.read_bytes()[:-30])  # the second has no directory
+    with pytest.raises(zipfile.BadZipFile, match="files after the directory"):
+        members(both)
     with zipfile.ZipFile(one) as archive:
         middle = archive.infolist()[1].header_offset
     content = bytearray(one.read_bytes())

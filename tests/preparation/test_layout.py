@@ -149,6 +149,12 @@ def test_empty_class_folders_are_named_and_decide_the_layout() -> None:
     assert layout.empty_classes == {"dog": ("dog",)}
 
 
+@pytest.mark.parametrize("folder", [" ..", ".. ", " .git", "  "])
+def test_a_hidden_folder_and_the_folder_above_are_no_classes(folder: str) -> None:
+    """Without the spaces at their ends."""
+    assert classes("cat/1.jpg", "dog/1.jpg", f"{folder}/1.jpg")[2] == "not in a class folder"
+
+
 NAMES = st.sampled_from(
     ["cat", "dog", "Cat", "train", "val", "test", "x", " cat ", "PetImages", "cat.1.jpg", "a.txt"]
 )
