@@ -2,12 +2,17 @@
 
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, Protocol
+
+from catdog.errors import CatdogError
 
 MAX_BYTES = 256_000_000
 """of one member, unpacked; the largest photos of cameras, uncompressed, have about this size"""
-MAX_MEMBERS = 1_000_000
-"""of an archive: its directory, of about 700 bytes per member, is in memory"""
+MAX_MEMBERS = 500_000
+"""of an archive: an import needs about 1.5 kB of memory per member"""
+MAX_DIRECTORY_BYTES = 100_000_000
+"""of all names and attributes of an archive, which are in memory"""
 TOO_LARGE = f"larger than {MAX_BYTES // 1_000_000} MB"
 
 
@@ -21,6 +26,14 @@ class Member:
     """why it is refused without reading it; empty if it can be read"""
     handle: Any
     """what its source opens"""
+
+
+def too_many(path: Path) -> CatdogError:
+    """Return the error for an archive with more than MAX_MEMBERS or MAX_DIRECTORY_BYTES."""
+    return CatdogError(
+        f"{path}: more than {MAX_MEMBERS:,} files, or {MAX_DIRECTORY_BYTES // 1_000_000} MB of "
+        "file names; unpack it and pass the folder"
+    )
 
 
 class Source(Protocol):

@@ -8,9 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from catdog.errors import CatdogError
 from catdog.ingest import name_encoding
-from catdog.ingest.members import MAX_BYTES, MAX_MEMBERS, TOO_LARGE, Member, without_members
+from catdog.ingest.members import (
+    MAX_BYTES,
+    MAX_DIRECTORY_BYTES,
+    MAX_MEMBERS,
+    TOO_LARGE,
+    Member,
+    too_many,
+    without_members,
+)
 
 COMPRESSION: dict[str, Callable[..., Any]] = {
     "tar": open,
@@ -33,7 +40,8 @@ ATTRIBUTES = (  # of the next member; tarfile reads them into memory
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
-MAX_ATTRIBUTE_BYTES = 1 << 20
+MAX_ATTRIBUTE_BYTES = 1 << 16  # per member
+MAX_GLOBAL_ATTRIBUTES = 100
 
 
 class TarSource:
@@ -74,16 +82,17 @@ class TarSource:
 
     def _read_headers(self, path: Path, encoding: str | None) -> None:
         raw_names: list[bytes] = []
+        size = 0
         found: list[tuple[bool, str, tuple[int, int]]] = []
         while header := self._tar.next():
             self._tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all, 1 kB each
             raw_names.append(header.name.encode("utf-8", "surrogateescape"))
             found.append((header.isdir(), _reason(header), (header.offset_data, header.size)))
-            if len(found) > MAX_MEMBERS:
-                raise CatdogError(
-                    f"{path}: more than {MAX_MEMBERS:,} files; unpack it and pass the folder "
-                    "instead"
-                )
+            size += len(raw_names[-1])
+            if len(found) > MAX_MEMBERS or size > MAX_DIRECTORY_BYTES:
+                raise too_many(path)
+            if len(self._tar.pax_headers) > MAX_GLOBAL_ATTRIBUTES:
+                raise tarfile.ReadError("too many attributes of all members")
         while piece := self._stream.read(1 << 20):
             if piece.count(0) < len(piece):
                 raise tarfile.ReadError("data after the end, such as a second archive")

@@ -11,10 +11,12 @@ from catdog.errors import CatdogError
 from catdog.ingest import name_encoding
 from catdog.ingest.members import (
     MAX_BYTES,
+    MAX_DIRECTORY_BYTES,
     MAX_MEMBERS,
     TOO_LARGE,
     Member,
     file_type,
+    too_many,
     without_members,
 )
 
@@ -43,7 +45,6 @@ ENTRY_BYTES = 46
 END_OF_DIRECTORY = b"PK\5\6"
 END_BYTES = 22
 ZIP64_BYTES = 76  # of the two records that a large archive has before END_OF_DIRECTORY
-MAX_DIRECTORY_BYTES = 256_000_000
 
 
 class ZipSource:
@@ -101,11 +102,11 @@ def _check_directory(path: Path) -> None:
         if length == 0xFFFFFFFF and end >= ZIP64_BYTES:
             (length,) = struct.unpack("<Q", tail[end - ZIP64_BYTES + 40 :][:8])
         if length > MAX_DIRECTORY_BYTES:
-            raise _too_many(path)
+            raise too_many(path)
         if length > MAX_MEMBERS * ENTRY_BYTES:
             stream.seek(max(0, size - len(tail) + end - length - ZIP64_BYTES))
             if stream.read(length + ZIP64_BYTES).count(DIRECTORY_ENTRY) > MAX_MEMBERS:
-                raise _too_many(path)
+                raise too_many(path)
 
 
 def _stated_members(path: Path) -> int:
@@ -152,12 +153,6 @@ def _check_gap(stream: IO[bytes], start: int, end: int) -> None:
             raise zipfile.BadZipFile("its directory does not list all files")
         before = piece[-3:]
         start += len(piece)
-
-
-def _too_many(path: Path) -> CatdogError:
-    return CatdogError(
-        f"{path}: more than {MAX_MEMBERS:,} files; unpack it and pass the folder instead"
-    )
 
 
 def _check_methods(path: Path, infos: list[zipfile.ZipInfo]) -> None:

@@ -146,14 +146,15 @@ def test_an_archive_that_is_cut_anywhere_is_refused(tmp_path: Path, kind: str) -
         refusal(path)
 
 
-def test_an_archive_with_too_many_files_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("limit", "value"), [("MAX_MEMBERS", 2), ("MAX_DIRECTORY_BYTES", 20)])
+def test_an_archive_with_too_many_files_or_too_long_names_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
 ) -> None:
     for module in (zip_source, tar_source):
-        monkeypatch.setattr(module, "MAX_MEMBERS", 2)
+        monkeypatch.setattr(module, limit, value)
     paths = [write_zip(tmp_path / "a.zip", FILES), write_tar(tmp_path / "a.tar", FILES)]
     for path in paths:
-        assert f"{path}: more than 2 files; unpack it and pass the folder" in refusal(path)
+        assert f"{path}: more than 500,000 files, or 100 MB of file names" in refusal(path)
 
 
 def test_a_name_without_a_stated_encoding_is_decoded_with_the_given_one(tmp_path: Path) -> None:

@@ -135,6 +135,23 @@ def test_attributes_of_a_member_that_do_not_fit_into_memory_are_not_read(
     assert "damaged archive (invalid size in a header)" in refusal(path)
 
 
+def test_attributes_of_all_members_are_limited(tmp_path: Path) -> None:
+    """tarfile keeps them all in memory."""
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(header("cat/1.jpg"))
+        stated = {f"x.{number}": "y" for number in range(200)}
+        archive.fileobj.write(tarfile.TarInfo.create_pax_global_header(stated))
+        archive.addfile(header("cat/2.jpg"))
+    assert "too many attributes" in refusal(tmp_path / "a.tar")
+
+
+def test_attributes_before_attributes_without_end_are_refused(tmp_path: Path) -> None:
+    """tarfile calls itself for each."""
+    block = tarfile.TarInfo.create_pax_global_header({"x": "y"})
+    (tmp_path / "a.tar").write_bytes(header("cat/1.jpg").tobuf() + block * 5000 + bytes(1024))
+    assert "a.tar: damaged archive (" in refusal(tmp_path / "a.tar")
+
+
 def test_a_negative_size_is_refused(tmp_path: Path) -> None:
     """CVE-2025-8194: tarfile would read the same header without end."""
     block = bytearray(header("cat/1.jpg").tobuf())
