@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from catdog.errors import CatdogError
+from catdog.errors import CatdogError, PhotoError
 from catdog.model import saved
 from catdog.model.inference import BATCH_SIZE, TrainedModel
 from catdog.preparation.class_folders import find_photos
-from catdog.preparation.photos import PhotoError, open_photo, resize_to_square
+from catdog.preparation.photos import open_photo, resize_to_square
 from catdog.support.process_pool import usable_cores
 
 Format = Literal["table", "csv", "json"]

@@ -9,8 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO, Protocol
 
-from catdog.errors import CatdogError
-from catdog.preparation.photos import PhotoError
+from catdog.errors import CatdogError, PhotoError
 
 DAMAGE_ERRORS = (
     OSError,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from catdog.preparation.class_folders import SUFFIXES, is_hidden
+from catdog.preparation.class_folders import is_hidden
 
 KAGGLE_NAME = re.compile(r"^(?P<class_name>[^.]+)\.\d+\.[A-Za-z]+$")  # cat.1.jpg
 KAGGLE_FOLDERS = frozenset({"", "train"})
@@ -62,7 +62,6 @@ def _reason_to_refuse(path: PurePosixPath) -> str:
         "non-printable characters in the path": not str(path).isprintable(),
         "leading or trailing spaces in the folder name": folder.name != folder.name.strip(" "),
         "hidden or system file": is_hidden(path.name) or "__MACOSX" in path.parts,
-        "unsupported file extension": path.suffix.lower() not in SUFFIXES,
         "in a hidden folder": any(part.startswith(".") for part in folder.parts),
     }
     return next((reason for reason, applies in reasons.items() if applies), "")

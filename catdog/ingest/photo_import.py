@@ -2,7 +2,6 @@
 
 import errno
 import glob
-import io
 import secrets
 import shutil
 import time
@@ -20,11 +19,11 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from catdog.errors import CatdogError
+from catdog.errors import CatdogError, PhotoError
 from catdog.ingest.archives import Source, open_source
 from catdog.ingest.entries import Entry, classify
 from catdog.preparation.class_folders import replaced_photos
-from catdog.preparation.photos import PhotoError, open_photo
+from catdog.preparation.photos import check_photo
 from catdog.support.atomic_files import write_rows
 from catdog.support.process_pool import map_chunks, usable_cores
 
@@ -158,7 +157,7 @@ def _check_all(
         (target / name).mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     shown = track(candidates, "checking photos", console=console, disable=not console.is_terminal)
-    return map_chunks(partial(_check, target), _chunks(source, shown), workers)
+    return map_chunks(partial(_check, target), _chunks(source, shown), workers, _failed)
 
 
 def _chunks(source: Source, entries: Iterable[Entry]) -> Iterator[list[tuple[Entry, bytes | str]]]:
@@ -188,8 +187,13 @@ def _read(source: Source, entry: Entry) -> bytes | str:
         return f"damaged in the archive: {str(error).split(' for file ')[0]}"
 
 
-def _check(target: Path, chunk: list[tuple[Entry, bytes | str]]) -> list[Checked]:
-    return [(entry, _check_one(entry, content, target)) for entry, content in chunk]
+def _check(target: Path, item: tuple[Entry, bytes | str]) -> Checked:
+    entry, content = item
+    return entry, _check_one(entry, content, target)
+
+
+def _failed(item: tuple[Entry, bytes | str], reason: str) -> Checked:
+    return item[0], reason
 
 
 def _check_one(entry: Entry, content: bytes | str, target: Path) -> str:
@@ -198,7 +202,7 @@ def _check_one(entry: Entry, content: bytes | str, target: Path) -> str:
     if not content:
         return "empty file"
     try:
-        open_photo(io.BytesIO(content))
+        check_photo(content)
     except PhotoError as error:
         return str(error)
     try:

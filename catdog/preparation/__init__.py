@@ -1,6 +1,10 @@
 """Stage 1: convert the photos to arrays.
 
 photos.py         one photo file: open, validate, decode, resize to a square
+photo_formats.py  the supported formats, recognized by content, and names of others
+photo_limits.py   limits of bytes, pixels and structure, checked before decoding
+png_chunks.py     PNG files without the chunks that do not affect the pixels
+colour.py         images of any mode as 8-bit sRGB: ICC profiles, transparency, 16 bits
 class_folders.py  the photo files of each class
 split.py          the rule that assigns a photo to the training, validation or test split
 prepare.py        the stage: refuse invalid files and duplicates, write the arrays

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from catdog.errors import CatdogError
+from catdog.errors import CatdogError, PhotoError
 from catdog.ingest.archives import open_source
-from catdog.preparation.photos import PhotoError
 
 
 def write_zip(path: Path, files: Mapping[str, bytes]) -> Path:

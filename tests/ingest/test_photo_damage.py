@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catdog.preparation.photos import PhotoError, open_photo
+from catdog.errors import PhotoError
+from catdog.preparation.photos import open_photo
 
 
 def noise(width: int, height: int) -> Image.Image:

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps
 
-from catdog.errors import CatdogError
+from catdog.errors import CatdogError, PhotoError
 from catdog.preparation.class_folders import find_photos, list_classes
-from catdog.preparation.photos import PhotoError, open_photo, resize_to_square
+from catdog.preparation.photos import open_photo, resize_to_square
 
 ORIENTATION = 0x0112
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -78,7 +78,7 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
 def test_text_with_the_extension_of_a_photo_is_refused(tmp_path: Path, as_stream: bool) -> None:
     path = tmp_path / "photo.jpg"
     path.write_text("no pixels here")
-    with pytest.raises(PhotoError, match=r"^unsupported image format$"):
+    with pytest.raises(PhotoError, match=r"^unsupported format: text$"):
         open_photo(io.BytesIO(path.read_bytes()) if as_stream else path)
 
 
