@@ -13,7 +13,7 @@ from PIL import Image
 
 from catdog.errors import PhotoError
 
-MAX_BYTES = 300_000_000  # an uncompressed photo with 100 million pixels of 3 bytes
+MAX_BYTES = 310_000_000  # an uncompressed photo with 100 million pixels of 3 bytes
 MAX_PIXELS = 200_000_000  # the largest phone cameras
 MAX_SCANS = 100  # of a JPEG; encoders write about 10, a decoder needs time for each
 
@@ -25,7 +25,7 @@ MAX_PIXELS_OF = {
     "WEBP": 50_000_000,  # two frames of 4 bytes in libwebp, and a copy
     "AVIF": 50_000_000,
     "HEIF": 50_000_000,
-    "JPEG2000": 50_000_000,  # 12 bytes in OpenJPEG
+    "JPEG2000": 40_000_000,  # 12 bytes in OpenJPEG, and copies
 }
 MAX_PIXELS_OTHERS = 100_000_000
 

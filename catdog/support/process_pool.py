@@ -102,7 +102,7 @@ def map_chunks(
         while pending:
             yield from oldest()
     finally:
-        pool.stop()
+        pool.stop()  # type: ignore[no-untyped-call]
         pool.join()
 
 
