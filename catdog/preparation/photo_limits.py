@@ -30,10 +30,18 @@ MAX_PIXELS_OF = {
 MAX_PIXELS_OTHERS = 100_000_000
 
 MAX_STRIPS = 200_000  # of a TIFF, or tiles; Pillow needs about 100 bytes for each
-MAX_TAG_BYTES = 1 << 20  # of a TIFF, except in byte strings
+MAX_TAG_VALUES = 500_000  # of all other tags of a TIFF together, except byte strings
 
 # Pillow refuses images of more than twice this number, by default 179 million pixels.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+
+def check_bytes(size: int) -> None:
+    """Raise PhotoError for an empty file and for one of more than MAX_BYTES."""
+    if size == 0:
+        raise PhotoError("empty file")
+    if size > MAX_BYTES:
+        raise PhotoError(f"more than {MAX_BYTES:,} bytes")
 
 
 def check_structure(content: bytes) -> str:
@@ -103,7 +111,6 @@ def webp_size(content: bytes) -> tuple[int, int]:
     return 0, 0
 
 
-TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 2, 8, 16, 8, 8), start=1))
 BYTE_STRINGS = {1, 2, 6, 7}  # the types BYTE, ASCII, SBYTE and UNDEFINED
 STRIPS = {273, 279, 324, 325}  # offsets and lengths of the strips or tiles
 TILE_WIDTH, TILE_LENGTH = 322, 323
@@ -114,17 +121,20 @@ def _check_tiff(content: bytes) -> None:
 
     Source of the format: TIFF 6.0, section 2, and BigTIFF.
     """
-    total, tile = 0, {TILE_WIDTH: 0, TILE_LENGTH: 0}
+    numbers, strings, tile = 0, 0, {TILE_WIDTH: 0, TILE_LENGTH: 0}
     for tag, kind, count, value in _tiff_tags(content):
         if tag in STRIPS and count > MAX_STRIPS:
             raise PhotoError(f"TIFF with more than {MAX_STRIPS:,} strips or tiles")
         if tag in tile:
             tile[tag] = value
-        size = count * TYPE_BYTES.get(kind, 0)
-        if size > len(content) or (kind not in BYTE_STRINGS and tag not in STRIPS):
-            total += size
-    if total > MAX_TAG_BYTES:
-        raise PhotoError(f"TIFF with more than {MAX_TAG_BYTES:,} bytes in its tags")
+        if kind in BYTE_STRINGS:
+            strings += count if count <= len(content) else 0  # Pillow skips longer ones
+        elif tag not in STRIPS:
+            numbers += count
+    if numbers > MAX_TAG_VALUES:
+        raise PhotoError("TIFF with too many values in its tags")
+    if strings > len(content):
+        raise PhotoError("TIFF with tags that share their values")
     check_pixels(tile[TILE_WIDTH], tile[TILE_LENGTH], "TIFF")
 
 

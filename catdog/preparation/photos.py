@@ -69,13 +69,11 @@ def _read(source: Path | BinaryIO) -> bytes:
     if isinstance(source, Path):
         if not source.is_file():
             raise PhotoError("not a file")
+        photo_limits.check_bytes(source.stat().st_size)
         with source.open("rb") as stream:
             return _read(stream)
     content = source.read(photo_limits.MAX_BYTES + 1)
-    if not content:
-        raise PhotoError("empty file")
-    if len(content) > photo_limits.MAX_BYTES:
-        raise PhotoError(f"more than {photo_limits.MAX_BYTES:,} bytes")
+    photo_limits.check_bytes(len(content))
     return content
 
 

@@ -201,7 +201,7 @@ def test_cmyk_and_ycck_jpegs_of_adobe_are_not_inverted() -> None:
     content = saved(cmyk, "JPEG", quality=100)
     np.testing.assert_allclose(read(content)[8, 8], (255, 0, 0), atol=3)
     # The same red as YCCK. Adobe stores inverted inks, and YCC of the inverted stored inks.
-    y, cb, cr = Image.new("RGB", (1, 1), (0, 255, 255)).convert("YCbCr").getpixel((0, 0))
+    y, cb, cr = Image.new("RGB", (1, 1), (0, 255, 255)).convert("YCbCr").tobytes()
     inks = Image.new("CMYK", (16, 16), (255 - y, 255 - cb, 255 - cr, 0))
     content = saved(inks, "JPEG", quality=100)
     marker = content.index(b"Adobe\0")

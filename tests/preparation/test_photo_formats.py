@@ -120,7 +120,12 @@ def test_the_first_of_several_frames_is_used_and_reported(format: str) -> None:
 
 # Metadata of PNG files
 
-PIXEL = (b"\x0a\x14\x1e", 1, 8, 2)  # one pixel of colour (10, 20, 30)
+
+def pixel(before: bytes = b"", after: bytes = b"") -> bytes:
+    """Return a PNG of one pixel of colour (10, 20, 30)."""
+    return png([bytes([10, 20, 30])], 1, 8, 2, before, after)
+
+
 LONG_TEXT = b"Comment\0" + b"x" * (1 << 21)
 PACKED_TEXT = b"Comment\0\0" + zlib.compress(b"x" * (1 << 26))
 PACKED_ITXT = b"Comment\0\1\0\0\0" + zlib.compress(b"x" * (1 << 26))
@@ -147,14 +152,12 @@ PACKED_PROFILE = b"profile\0\0" + zlib.compress(bytes(1 << 26))
     ids=lambda chunk: chunk[4:8].decode() + f"_{zlib.crc32(chunk) & 255}",
 )
 def test_metadata_of_a_png_never_hides_its_pixels(chunk: bytes, after: bool) -> None:
-    row, *shape = PIXEL
-    content = png([row], *shape, **{"after" if after else "before": chunk})
+    content = pixel(after=chunk) if after else pixel(before=chunk)
     assert np.asarray(open_photo(io.BytesIO(content))).tolist() == [[[10, 20, 30]]]
 
 
 def test_damaged_pixels_of_a_png_are_refused() -> None:
-    row, *shape = PIXEL
-    content = png([row], *shape)
+    content = pixel()
     header = content.index(b"IHDR")
     with pytest.raises(PhotoError, match=r"^damaged: "):
         open_photo(io.BytesIO(content[: header + 4] + b"\0\0\0\2" + content[header + 8 :]))

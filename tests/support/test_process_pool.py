@@ -71,7 +71,10 @@ def test_an_invalid_number_of_workers_is_refused(
         usable_cores()
 
 
-def square(item: int | str) -> int | str:
+Item = int | str
+
+
+def square(item: Item) -> Item:
     """Return the square of a number; a text is executed."""
     if isinstance(item, str):
         exec(item)
@@ -79,7 +82,7 @@ def square(item: int | str) -> int | str:
     return item * item
 
 
-def failed(item: int | str, reason: str) -> str:
+def failed(item: Item, reason: str) -> str:
     return f"{item}: {reason}"
 
 
@@ -97,7 +100,7 @@ REASONS = {
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_worker_that_dies_costs_only_the_item_that_ends_it(workers: int) -> None:
-    chunks = [[1, SPIN, 2], [3], [KILL, 4, CRASH], [5, EXIT], [6], [7], [8]]
+    chunks: list[list[Item]] = [[1, SPIN, 2], [3], [KILL, 4, CRASH], [5, EXIT], [6], [7], [8]]
     results = list(map_chunks(square, chunks, workers, failed, cpu_seconds=1))
     items = [item for chunk in chunks for item in chunk]
     expected = [f"{i}: {REASONS[i]}" if isinstance(i, str) else i * i for i in items]
@@ -113,7 +116,8 @@ if not mark.exists():
     mark.touch()
     os.kill(os.getpid(), {int(signal.SIGKILL)})
 """
-    assert list(map_chunks(square, [[1, killed_once, 2]], 1, failed)) == [1, killed_once, 4]
+    chunk: list[Item] = [1, killed_once, 2]
+    assert list(map_chunks(square, [chunk], 1, failed)) == [1, killed_once, 4]
 
 
 def test_the_cpu_time_of_earlier_items_does_not_count() -> None:
@@ -146,7 +150,7 @@ def test_an_error_of_the_work_is_raised_to_the_caller() -> None:
 def test_few_chunks_are_pending_at_a_time() -> None:
     taken = 0
 
-    def chunks() -> Iterator[list[int | str]]:
+    def chunks() -> Iterator[list[Item]]:
         nonlocal taken
         for number in range(1000):
             taken += 1
