@@ -1,6 +1,7 @@
 """The `catdog` command. Each stage of dvc.yaml is one of its subcommands."""
 
 import gc
+import io
 import json
 import os
 import sys
@@ -138,7 +139,12 @@ def results() -> None:
 
 @app.command()
 def predict(
-    paths: Annotated[list[Path], typer.Argument(help="Photos, or folders that contain photos.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Photos, folders that contain photos, or - for a photo on standard input."
+        ),
+    ],
     model: Annotated[
         str,
         typer.Option(
@@ -155,6 +161,8 @@ def predict(
     stages.compute_as(folder)
     from catdog.predict import run_predict
 
+    if format != PredictionFormat.table and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # in every locale
     try:
         errors = run_predict(paths, folder, format.value, sys.stdout)
         sys.stdout.flush()
@@ -303,6 +311,8 @@ def _print(table: Table) -> None:
 
 def main() -> None:
     """Run the command line; a CatdogError becomes one line on stderr and its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr, for locales without UTF-8
     try:
         app()
     except BrokenProcessPool:

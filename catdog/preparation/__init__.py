@@ -5,6 +5,7 @@ photo_formats.py  the supported formats, recognized by content, and names of oth
 photo_limits.py   limits of bytes, pixels and structure, checked before decoding
 png_chunks.py     PNG files without the chunks that do not affect the pixels
 colour.py         images of any mode as 8-bit sRGB: ICC profiles, transparency, 16 bits
+photo_inputs.py   the photos to predict: files, folders, links, pipes
 class_folders.py  the photo files of each class
 split.py          the rule that assigns a photo to the training, validation or test split
 prepare.py        the stage: refuse invalid files and duplicates, write the arrays

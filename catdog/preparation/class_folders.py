@@ -1,14 +1,10 @@
-"""Folders of photos: one per class in data/raw, or any folder to predict."""
+"""Folders of photos: one per class in data/raw."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from catdog.errors import CatdogError
 
-SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".jfif", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})  # created by file managers
 
 
@@ -63,24 +59,6 @@ def _how_to_get_photos(root: Path) -> str:
             "first restores the old ones"
         )
     return "run `dvc pull data/raw.dvc` for the sample, or `catdog fetch` for your own photos"
-
-
-def find_photos(paths: Iterable[Path]) -> list[Path]:
-    """Return the given files and all photos below the given folders, sorted, without duplicates.
-
-    In folders, a photo is a file with one of SUFFIXES. Raises CatdogError for a missing path.
-    """
-    found: set[Path] = set()
-    for path in paths:
-        if path.is_dir():
-            found.update(file for file in _files(path) if file.suffix.lower() in SUFFIXES)
-        elif path.exists():
-            found.add(path)
-        else:
-            raise CatdogError(
-                f"{path}: no such file or folder; pass photos, or folders that contain photos"
-            )
-    return sorted(found)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -6,7 +6,9 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -75,35 +77,65 @@ def map_chunks(
     per task; for an item that ends a worker again, `failed(item, reason)` is yielded. A worker ends
     if an item takes more than `cpu_seconds` of CPU time (not of elapsed time, so that a busy
     machine gives the same results), and `work` gets a MemoryError, or an error of the library that
-    it calls, for more than MEMORY bytes.
+    it calls, for more than MEMORY bytes. Raises BrokenProcessPool if other processes keep killing
+    the workers.
     """
     task = _Task(work, cpu_seconds)
     pending: deque[tuple[Sequence[Item], ProcessFuture[list[Result]]]] = deque()
-    pool = ProcessPool(workers, initializer=_start_worker)
 
     def oldest() -> list[Result]:
         chunk, future = pending.popleft()
         try:
             return future.result()
-        except ProcessExpired:
+        except LOST:
             return [alone(item) for item in chunk]
 
     def alone(item: Item) -> Result:
-        try:
-            return pool.schedule(task, args=([item],)).result()[0]
-        except ProcessExpired as expired:
-            return failed(item, _describe_exit(expired.exitcode, cpu_seconds))
+        for _ in range(3):
+            try:
+                return pool.submit(task, [item]).result()[0]
+            except ProcessExpired as expired:
+                return failed(item, _describe_exit(expired.exitcode, cpu_seconds))
+            except LOST:
+                pass
+        raise BrokenProcessPool("worker processes were killed repeatedly")
 
-    try:
+    with closing(_Workers(workers)) as pool:
         for chunk in chunks:
-            pending.append((chunk, pool.schedule(task, args=(chunk,))))
+            pending.append((chunk, pool.submit(task, chunk)))
             if len(pending) >= 4 * workers:
                 yield from oldest()
         while pending:
             yield from oldest()
-    finally:
-        pool.stop()  # type: ignore[no-untyped-call]
-        pool.join()
+
+
+LOST = (ProcessExpired, BrokenProcessPool, CancelledError)
+"""the errors of a task that was lost because a worker ended"""
+
+
+class _Workers:
+    """A pool of pebble, replaced when it breaks because a worker was killed while it was idle."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._pool = self._start()
+
+    def _start(self) -> ProcessPool:
+        return ProcessPool(self._workers, initializer=_start_worker)
+
+    def submit(
+        self, task: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]
+    ) -> ProcessFuture[list[Result]]:
+        try:
+            return self._pool.schedule(task, args=(items,))
+        except RuntimeError:  # what pebble raises for a broken pool
+            self.close()
+            self._pool = self._start()
+            return self._pool.schedule(task, args=(items,))
+
+    def close(self) -> None:
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join()
 
 
 def _describe_exit(code: int, cpu_seconds: int) -> str:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from catdog.errors import CatdogError, PhotoError
-from catdog.preparation.class_folders import find_photos, list_classes
+from catdog.preparation.class_folders import list_classes
 from catdog.preparation.photos import open_photo, resize_to_square
 
 ORIENTATION = 0x0112
@@ -263,19 +263,6 @@ def test_an_empty_class_is_refused(tmp_path: Path) -> None:
         CatdogError, match=r"dog: class folder without photos; add photos or remove the folder"
     ):
         list_classes(tmp_path)
-
-
-def test_find_photos_returns_given_files_and_the_photos_in_folders_once(tmp_path: Path) -> None:
-    touch(tmp_path, "in/b.JPG", "in/deep/a.png", "in/notes.txt", "in/.hidden.jpg", "given.txt")
-    touch(tmp_path, "in/.cache/c.jpg")
-    paths = [tmp_path / "in", tmp_path / "given.txt", tmp_path / "in/b.JPG", tmp_path / "in"]
-    found = find_photos(paths)
-    assert relative(tmp_path, found) == ["given.txt", "in/b.JPG", "in/deep/a.png"]
-
-
-def test_a_missing_path_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(CatdogError, match=r"gone: no such file or folder; pass photos"):
-        find_photos([tmp_path / "gone"])
 
 
 def test_orientation_agrees_with_pillow_on_random_pixels() -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from catdog.errors import CatdogError
@@ -118,6 +119,21 @@ if not mark.exists():
 """
     chunk: list[Item] = [1, killed_once, 2]
     assert list(map_chunks(square, [chunk], 1, failed)) == [1, killed_once, 4]
+
+
+def test_workers_that_are_killed_while_idle_are_replaced() -> None:
+    def chunks() -> Iterator[list[Item]]:
+        for number in range(20):
+            if number == 12:
+                time.sleep(0.3)
+                workers = psutil.Process().children()
+                assert len(workers) == 2
+                for worker in workers:
+                    worker.kill()
+                time.sleep(0.3)
+            yield [number]
+
+    assert list(map_chunks(square, chunks(), 2, failed)) == [n * n for n in range(20)]
 
 
 def test_the_cpu_time_of_earlier_items_does_not_count() -> None:
