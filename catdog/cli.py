@@ -1,14 +1,14 @@
 """The `catdog` command. Each stage of dvc.yaml is one of its subcommands."""
 
 import gc
-import io
 import json
 import os
 import sys
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
@@ -161,11 +161,10 @@ def predict(
     stages.compute_as(folder)
     from catdog.predict import run_predict
 
-    if format != PredictionFormat.table and isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # in every locale
     try:
-        errors = run_predict(paths, folder, format.value, sys.stdout)
-        sys.stdout.flush()
+        with _stdout(as_utf8=format != PredictionFormat.table) as stream:
+            errors = run_predict(paths, folder, format.value, stream)
+            stream.flush()
     except BrokenPipeError:
         # The reader has closed the pipe, as in `catdog predict … | head`. Typer would exit with
         # code 1, which means that a file could not be read. Python flushes stdout again at exit.
@@ -173,6 +172,16 @@ def predict(
         sys.exit(BROKEN_PIPE)
     if errors:
         raise CatdogError(f"predict: could not read {errors} of the files; see their errors above")
+
+
+def _stdout(*, as_utf8: bool) -> AbstractContextManager[TextIO]:
+    """Return stdout, in UTF-8 in every locale if its output is for other programs.
+
+    sys.stdout may be a wrapper of colorama, which removes terminal codes from file names.
+    """
+    if not as_utf8:
+        return nullcontext(sys.stdout)
+    return open(sys.stdout.fileno(), "w", encoding="utf-8", newline="", closefd=False)
 
 
 def _model_folder(model: str) -> Path:
@@ -311,8 +320,9 @@ def _print(table: Table) -> None:
 
 def main() -> None:
     """Run the command line; a CatdogError becomes one line on stderr and its exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr, for locales without UTF-8
+    # As stderr, for locales without UTF-8; sys.stdout may be colorama's wrapper, of another class.
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        reconfigure(errors="backslashreplace")
     try:
         app()
     except BrokenProcessPool:

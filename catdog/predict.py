@@ -141,13 +141,13 @@ def write_json(predictions: Iterable[Prediction], classes: list[str], stream: Te
     """Write a JSON list with one object per line.
 
     Bytes of a path that are not UTF-8 are escaped as \\udcff, as Python decodes them (PEP 383), so
-    that os.fsencode returns the path.
+    that `path.encode("utf-8", "surrogateescape")` returns the path.
     """
     separator = "[\n"
     for one in predictions:
         values = one.probabilities
         value = {
-            "path": os.fspath(one.path),
+            "path": os.fsencode(one.path).decode("utf-8", "surrogateescape"),
             "prediction": one.prediction,
             "probabilities": values and {name: round(values[name], 6) for name in classes},
             "error": one.error,
