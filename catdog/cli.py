@@ -5,9 +5,10 @@ import json
 import os
 import sys
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
@@ -138,7 +139,12 @@ def results() -> None:
 
 @app.command()
 def predict(
-    paths: Annotated[list[Path], typer.Argument(help="Photos, or folders that contain photos.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Photos, folders that contain photos, or - for a photo on standard input."
+        ),
+    ],
     model: Annotated[
         str,
         typer.Option(
@@ -156,8 +162,9 @@ def predict(
     from catdog.predict import run_predict
 
     try:
-        errors = run_predict(paths, folder, format.value, sys.stdout)
-        sys.stdout.flush()
+        with _stdout(as_utf8=format != PredictionFormat.table) as stream:
+            errors = run_predict(paths, folder, format.value, stream)
+            stream.flush()
     except BrokenPipeError:
         # The reader has closed the pipe, as in `catdog predict … | head`. Typer would exit with
         # code 1, which means that a file could not be read. Python flushes stdout again at exit.
@@ -165,6 +172,16 @@ def predict(
         sys.exit(BROKEN_PIPE)
     if errors:
         raise CatdogError(f"predict: could not read {errors} of the files; see their errors above")
+
+
+def _stdout(*, as_utf8: bool) -> AbstractContextManager[TextIO]:
+    """Return stdout, in UTF-8 in every locale if its output is for other programs.
+
+    sys.stdout may be a wrapper of colorama, which removes terminal codes from file names.
+    """
+    if not as_utf8:
+        return nullcontext(sys.stdout)
+    return open(sys.stdout.fileno(), "w", encoding="utf-8", newline="", closefd=False)
 
 
 def _model_folder(model: str) -> Path:
@@ -318,6 +335,9 @@ def _print(table: Table) -> None:
 
 def main() -> None:
     """Run the command line; a CatdogError becomes one line on stderr and its exit code."""
+    # As stderr, for locales without UTF-8; sys.stdout may be colorama's wrapper, of another class.
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        reconfigure(errors="backslashreplace")
     try:
         app()
     except BrokenProcessPool:

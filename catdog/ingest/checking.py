@@ -1,8 +1,6 @@
 """Validate the photos of a source in worker processes, and write the valid ones."""
 
 import errno
-import io
-import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,10 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from catdog.errors import PhotoError
 from catdog.ingest.entries import Entry
-from catdog.ingest.members import MAX_BYTES, TOO_LARGE, Member, Source
-from catdog.ingest.sources import archive_kind
-from catdog.preparation.photos import PhotoError, open_photo
+from catdog.ingest.members import TOO_LARGE, Member, Source
+from catdog.preparation.photo_limits import MAX_BYTES
+from catdog.preparation.photos import check_photo
 from catdog.support.process_pool import map_chunks
 
 CHUNK = 32  # maximum number of photos per task of a worker
@@ -46,7 +45,7 @@ def check(source: Source, entries: list[Entry], target: Path, workers: int) -> I
         (target / folder).mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     shown = track(entries, "checking photos", console=console, disable=not console.is_terminal)
-    reasons = map_chunks(_check_chunk, chunks(source, shown, target), workers)
+    reasons = map_chunks(_check, chunks(source, shown, target), workers, _failed)
     for entry, reason in zip(entries, reasons, strict=True):
         if reason:
             (target / entry.path).unlink(missing_ok=True)
@@ -109,19 +108,15 @@ def _pieces(source: Source, member: Member) -> Iterator[bytes]:
         raise PhotoError(f"damaged in the archive: {reason}") from None
 
 
-def _check_chunk(chunk: list[Candidate]) -> list[str]:
-    return [_check(candidate) for candidate in chunk]
-
-
 def _check(candidate: Candidate) -> str:
     """Write a candidate if it is a valid photo; return why it is refused, "" if it is not."""
     if candidate.reason:
         return candidate.reason
     try:
         if candidate.content is None:
-            _check_photo(Path(candidate.path))
+            check_photo(Path(candidate.path).read_bytes())
         else:
-            _check_photo(candidate.content)
+            check_photo(candidate.content)
             Path(candidate.path).write_bytes(candidate.content)
     except PhotoError as error:
         return str(error)
@@ -132,11 +127,5 @@ def _check(candidate: Candidate) -> str:
     return ""
 
 
-def _check_photo(source: Path | bytes) -> None:
-    """Raise PhotoError if a file, or its content, is not a valid photo."""
-    if not source:
-        raise PhotoError("empty file")
-    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as stream:
-        if kind := archive_kind(stream.read(tarfile.BLOCKSIZE)):
-            raise PhotoError(f"an archive ({kind})")
-    open_photo(source if isinstance(source, Path) else io.BytesIO(source))
+def _failed(_: Candidate, reason: str) -> str:
+    return reason

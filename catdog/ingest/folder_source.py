@@ -7,7 +7,8 @@ from stat import S_ISDIR
 from typing import IO
 
 from catdog.ingest import name_encoding
-from catdog.ingest.members import MAX_BYTES, TOO_LARGE, Member, file_type, without_members
+from catdog.ingest.members import TOO_LARGE, Member, file_type, without_members
+from catdog.preparation.photo_limits import MAX_BYTES
 
 
 class FolderSource:

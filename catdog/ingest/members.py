@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from catdog.errors import CatdogError
+from catdog.preparation.photo_limits import MAX_BYTES
 
-MAX_BYTES = 256_000_000
-"""of one member, unpacked; the largest photos of cameras, uncompressed, have about this size"""
 MAX_MEMBERS = 500_000
 """of an archive: an import needs about 1.5 kB of memory per member"""
 MAX_DIRECTORY_BYTES = 100_000_000
 """of all names and attributes of an archive, which are in memory"""
-TOO_LARGE = f"larger than {MAX_BYTES // 1_000_000} MB"
+TOO_LARGE = f"more than {MAX_BYTES:,} bytes"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from typing import IO, Any
 
 from catdog.ingest import name_encoding
 from catdog.ingest.members import (
-    MAX_BYTES,
     MAX_DIRECTORY_BYTES,
     MAX_MEMBERS,
     TOO_LARGE,
@@ -18,6 +17,7 @@ from catdog.ingest.members import (
     too_many,
     without_members,
 )
+from catdog.preparation.photo_limits import MAX_BYTES
 
 COMPRESSION: dict[str, Callable[..., Any]] = {
     "tar": open,

@@ -10,7 +10,6 @@ from typing import IO
 from catdog.errors import CatdogError
 from catdog.ingest import name_encoding
 from catdog.ingest.members import (
-    MAX_BYTES,
     MAX_DIRECTORY_BYTES,
     MAX_MEMBERS,
     TOO_LARGE,
@@ -19,6 +18,7 @@ from catdog.ingest.members import (
     too_many,
     without_members,
 )
+from catdog.preparation.photo_limits import MAX_BYTES
 
 # Numbers and names of APPNOTE 4.4.5, https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
 METHODS = {

@@ -1,17 +1,13 @@
-"""Folders of photos: one per class in data/raw, or any folder to predict."""
+"""The photos in data/raw."""
 
 import os
 import stat
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from catdog.errors import CatdogError
 from catdog.preparation.layout import NO_CLASS, Parts, may_be_photo, read_layout
 
-SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".jfif", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
 SHOWN_PATHS = 20
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})  # created by file managers
 
@@ -141,33 +137,6 @@ def _how_to_get_photos(root: Path) -> str:
             "first restores the old ones"
         )
     return "run `dvc pull data/raw.dvc` for the sample, or `catdog fetch` for your own photos"
-
-
-def find_photos(paths: Iterable[Path]) -> list[Path]:
-    """Return the given files and all photos below the given folders, sorted, without duplicates.
-
-    In folders, a photo is a file with one of SUFFIXES. Raises CatdogError for a missing path.
-    """
-    found: set[Path] = set()
-    for path in paths:
-        if path.is_dir():
-            found.update(file for file in _files(path) if file.suffix.lower() in SUFFIXES)
-        elif path.exists():
-            found.add(path)
-        else:
-            raise CatdogError(
-                f"{path}: no such file or folder; pass photos, or folders that contain photos"
-            )
-    return sorted(found)
-
-
-def _files(folder: Path) -> list[Path]:
-    """Return all files below a folder, sorted by path, except hidden and system files."""
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.is_file() and not any(map(is_hidden, file.relative_to(folder).parts))
-    )
 
 
 def is_hidden(name: str) -> bool:

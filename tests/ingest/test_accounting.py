@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from catdog.errors import CatdogError
-from catdog.ingest.members import MAX_BYTES
 from catdog.ingest.photo_import import import_photos
 from catdog.preparation.class_folders import list_photos
+from catdog.preparation.photo_limits import MAX_BYTES
 
 Tree = list[tuple[str, bytes]]
 SOURCES = ["folder", "zip", "deflated zip", "tar", "tar.gz"]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from catdog.ingest.folder_source import FolderSource
-from catdog.ingest.members import MAX_BYTES
+from catdog.ingest.members import TOO_LARGE
+from catdog.preparation.photo_limits import MAX_BYTES
 
 
 def reasons(path: Path) -> dict[str, str]:
@@ -85,7 +86,7 @@ def test_a_large_file_is_listed_without_reading_it(folder: Path) -> None:
     with (folder / "cat/limit.jpg").open("wb") as stream:
         stream.truncate(MAX_BYTES)
     found = reasons(folder)
-    assert (found["cat/large.jpg"], found["cat/limit.jpg"]) == ("larger than 256 MB", "")
+    assert (found["cat/large.jpg"], found["cat/limit.jpg"]) == (TOO_LARGE, "")
 
 
 def test_hard_links_are_files(folder: Path) -> None:

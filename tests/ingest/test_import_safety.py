@@ -18,9 +18,10 @@ from PIL import Image
 from catdog.errors import CatdogError
 from catdog.ingest import checking
 from catdog.ingest.entries import Entry
-from catdog.ingest.members import MAX_BYTES, Member
+from catdog.ingest.members import TOO_LARGE, Member
 from catdog.ingest.photo_import import import_photos
 from catdog.ingest.replacement import recover
+from catdog.preparation.photo_limits import MAX_BYTES
 
 IMPORT = """
 import sys
@@ -139,7 +140,7 @@ def test_a_member_is_read_up_to_the_limit_only(tmp_path: Path) -> None:
     """Archives state sizes that are not true."""
     source = OneSize(100 * MAX_BYTES)
     ((candidate,),) = checking.chunks(source, entries(1), tmp_path)  # type: ignore[arg-type]
-    assert candidate.reason == "larger than 256 MB"
+    assert candidate.reason == TOO_LARGE
     assert source.stream.rest >= 98 * MAX_BYTES
 
 
@@ -154,7 +155,7 @@ def test_a_large_photo_is_imported_and_a_large_file_that_is_none_leaves_nothing(
     files = {"cat/1.bmp": stream.getvalue(), "dog/1.jpg": jpeg(1), "dog/2.jpg": bytes(5_000_000)}
     archive = zipped(tmp_path / "a.zip", files)
     report = import_photos(archive, tmp_path / "raw", replace=False, quarantine=tmp_path / "q.csv")
-    assert report.refused == [("dog/2.jpg", "unsupported image format")]
+    assert report.refused == [("dog/2.jpg", "damaged: only zero bytes")]
     assert (tmp_path / "raw/cat/1.bmp").read_bytes() == stream.getvalue()
     assert sorted(path.name for path in (tmp_path / "raw").rglob("*.*")) == ["1.bmp", "1.jpg"]
 

@@ -65,9 +65,9 @@ def few(make_photos: MakePhotos, folder: Path) -> Photos:
 
 INVALID = {
     "cat/empty.jpg": (b"", "empty file"),
-    "cat/text.jpg": (b"no pixels", "unsupported image format"),
+    "cat/text.jpg": (b"no pixels", "unsupported format: text"),
     "dog/Thumbs.db": (b"x", "hidden or system file"),
-    "dog/notes, old.txt": (b"x", "unsupported image format"),
+    "dog/notes, old.txt": (b"x", "unsupported format: text"),
 }
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from catdog.errors import CatdogError
-from catdog.ingest.members import MAX_BYTES
+from catdog.ingest.members import TOO_LARGE
 from catdog.ingest.sources import open_source
 from catdog.ingest.tar_source import TarSource
+from catdog.preparation.photo_limits import MAX_BYTES
 
 
 def header(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
@@ -111,10 +112,11 @@ def test_a_compressed_file_that_is_no_tar_is_refused(tmp_path: Path) -> None:
 def test_a_member_that_states_a_large_size_is_refused_without_reading(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     with path.open("wb") as stream:  # a sparse file: the zeros are not on the disk
-        stream.write(header("cat/1.jpg", MAX_BYTES + 512).tobuf())
-        stream.seek(MAX_BYTES + 512, 1)
+        size = (MAX_BYTES // 512 + 1) * 512
+        stream.write(header("cat/1.jpg", size).tobuf())
+        stream.seek(size, 1)
         stream.write(header("cat/2.jpg").tobuf() + bytes(1024))
-    assert reasons(path) == {"cat/1.jpg": "larger than 256 MB", "cat/2.jpg": ""}
+    assert reasons(path) == {"cat/1.jpg": TOO_LARGE, "cat/2.jpg": ""}
 
 
 def checked(block: bytearray) -> bytearray:

@@ -14,8 +14,9 @@ import pytest
 
 from catdog.errors import CatdogError
 from catdog.ingest import zip_source
-from catdog.ingest.members import MAX_BYTES, Member
+from catdog.ingest.members import TOO_LARGE, Member
 from catdog.ingest.zip_source import ZipSource
+from catdog.preparation.photo_limits import MAX_BYTES
 
 FILES = {"cat/1.jpg": b"one", "dog/3.jpg": b"three" * 1000}
 DIRECTORY_ENTRY = b"PK\1\2"
@@ -139,7 +140,7 @@ def test_overlapping_members_are_refused(tmp_path: Path) -> None:
 def test_a_member_that_states_a_large_size_is_refused_without_reading(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "a.zip")
     patch_directory(path, 24, struct.pack("<L", MAX_BYTES + 1))
-    assert [member.reason for member in members(path)] == ["larger than 256 MB", ""]
+    assert [member.reason for member in members(path)] == [TOO_LARGE, ""]
 
 
 def test_a_name_in_the_unicode_extra_field_is_used(tmp_path: Path) -> None:
