@@ -66,7 +66,8 @@ format: $(READY) ## fix and format code with ruff
 	@$(BIN)/ruff format .
 
 photos: $(READY) ## import photos: ARCHIVE=PATH (zip, tar or folder; default: download Microsoft's 25,000)
-	@$(BIN)/python -m catdog fetch $(if $(ARCHIVE),--archive "$(ARCHIVE)") --replace
+	@$(BIN)/python -m catdog fetch $(if $(ARCHIVE),--archive "$(ARCHIVE)") --replace \
+	  $(if $(CLASS_LEVEL),--class-level "$(CLASS_LEVEL)") $(if $(ENCODING),--encoding "$(ENCODING)")
 
 flow: $(READY) ## run the stages of the last commit as a Prefect flow: ARGS='--recipe quick'
 	@$(BIN)/python -m flows.pipeline $(ARGS)

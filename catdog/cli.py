@@ -5,9 +5,10 @@ import json
 import os
 import sys
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
@@ -148,7 +149,12 @@ def results() -> None:
 
 @app.command()
 def predict(
-    paths: Annotated[list[Path], typer.Argument(help="Photos, or folders that contain photos.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Photos, folders that contain photos, or - for a photo on standard input."
+        ),
+    ],
     model: Annotated[
         str,
         typer.Option(
@@ -166,8 +172,9 @@ def predict(
     from catdog.predict import run_predict
 
     try:
-        errors = run_predict(paths, folder, format.value, sys.stdout)
-        sys.stdout.flush()
+        with _stdout(as_utf8=format != PredictionFormat.table) as stream:
+            errors = run_predict(paths, folder, format.value, stream)
+            stream.flush()
     except BrokenPipeError:
         # The reader has closed the pipe, as in `catdog predict … | head`. Typer would exit with
         # code 1, which means that a file could not be read. Python flushes stdout again at exit.
@@ -175,6 +182,16 @@ def predict(
         sys.exit(BROKEN_PIPE)
     if errors:
         raise CatdogError(f"predict: could not read {errors} of the files; see their errors above")
+
+
+def _stdout(*, as_utf8: bool) -> AbstractContextManager[TextIO]:
+    """Return stdout, in UTF-8 in every locale if its output is for other programs.
+
+    sys.stdout may be a wrapper of colorama, which removes terminal codes from file names.
+    """
+    if not as_utf8:
+        return nullcontext(sys.stdout)
+    return open(sys.stdout.fileno(), "w", encoding="utf-8", newline="", closefd=False)
 
 
 def _model_folder(model: str) -> Path:
@@ -205,16 +222,31 @@ def fetch(
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the photos in data/raw.")
     ] = False,
+    class_level: Annotated[
+        int | None,
+        typer.Option(
+            help="Level of the class folders in a path: 1 is the outermost folder, -1 the folder "
+            "that contains the photo (default: detected)."
+        ),
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            help="Encoding of file names for which an archive does not state it, such as gbk or "
+            "cp932 (default: detected)."
+        ),
+    ] = None,
     workers: Workers = None,
 ) -> None:
     """Import photos: validate them, write them to data/raw and track them with DVC.
 
-    Supports PetImages/Cat/1.jpg (Microsoft), train/cat.1.jpg (Kaggle), and one folder per class,
-    with any names.
+    Supports one folder per class, with any names and any folders in it, also in split folders
+    (train/cat/1.jpg); PetImages/Cat/1.jpg (Microsoft); train/cat.1.jpg (Kaggle).
     """
     from catdog.ingest.fetch import fetch as run
 
-    run(archive, url, sha256, replace, workers, Console(soft_wrap=True))
+    console = Console(soft_wrap=True)
+    run(archive, url, sha256, replace, workers, console, class_level, encoding)
 
 
 @app.command()
@@ -318,6 +350,9 @@ def _print(table: Table) -> None:
 
 def main() -> None:
     """Run the command line; a CatdogError becomes one line on stderr and its exit code."""
+    # As stderr, for locales without UTF-8; sys.stdout may be colorama's wrapper, of another class.
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        reconfigure(errors="backslashreplace")
     try:
         app()
     except BrokenProcessPool:

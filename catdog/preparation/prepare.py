@@ -17,10 +17,11 @@ import numpy.typing as npt
 
 from catdog import params
 from catdog.dataset.prepared import COLUMNS, SPLITS, PhotoRow
+from catdog.errors import PhotoError
 from catdog.preparation.arrays import ArrayWriter, move_photos
 from catdog.preparation.class_folders import RawPhoto, list_photos
 from catdog.preparation.duplicates import refuse_duplicates
-from catdog.preparation.photos import PhotoError, open_photo, resize_to_square
+from catdog.preparation.photos import open_photo, resize_to_square
 from catdog.preparation.split import assign_splits, check_that_no_split_is_empty, given_splits
 from catdog.support.atomic_files import replacing_folder, write_rows
 from catdog.support.process_pool import map_chunks, usable_cores
@@ -107,14 +108,14 @@ Decoded = tuple[PhotoRow, npt.NDArray[np.uint8] | None]
 def _decode_all(raw: Path, rows: list[PhotoRow], side: int, workers: int) -> Iterator[Decoded]:
     """Yield every row in order, with its photo (side, side, 3), or None for a refused file."""
     chunks = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
-    return map_chunks(partial(_decode, raw, side), chunks, workers)
+    return map_chunks(partial(_decode, raw, side), chunks, workers, _failed)
 
 
-def _decode(raw: Path, side: int, rows: list[PhotoRow]) -> list[Decoded]:
-    return [_decode_one(raw, row, side) for row in rows]
+def _failed(row: PhotoRow, reason: str) -> Decoded:
+    return replace(row, reason=reason), None
 
 
-def _decode_one(raw: Path, row: PhotoRow, side: int) -> Decoded:
+def _decode(raw: Path, side: int, row: PhotoRow) -> Decoded:
     if row.reason:
         return row, None
     try:

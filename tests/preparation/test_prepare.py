@@ -13,7 +13,7 @@ from PIL import Image
 
 from catdog import params
 from catdog.dataset.prepared import SPLITS, read_split, read_stats
-from catdog.errors import CatdogError
+from catdog.errors import CatdogError, PhotoError
 from catdog.preparation import photos, prepare
 from catdog.preparation.split import split_of
 from tests.helpers.raw_photos import read_rows, row_of, write_photos
@@ -145,7 +145,7 @@ def test_an_invalid_photo_has_a_row_with_the_reason(raw: Path) -> None:
     for path in ("cat/broken.jpg", "cat/text.jpg", "dog/empty.jpg"):
         row = row_of(prepared, path)
         assert row["split"] == ""
-        with pytest.raises(photos.PhotoError) as refused:
+        with pytest.raises(PhotoError) as refused:
             photos.open_photo(raw / path)
         assert row["reason"] == str(refused.value)
     counts = json.loads((prepared / "stats.json").read_text())["counts"]
