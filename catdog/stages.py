@@ -124,7 +124,7 @@ def _read_params() -> params.Params:
 def compute_as(model: Path) -> None:
     """Compute in portable arithmetic from now on if the model in a folder was trained in it."""
     # `saved.load` reports what is wrong with the file.
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         if json.loads((model / "model.json").read_text(encoding="utf-8"))["precision"] == PORTABLE:
             portable.fix_code_paths()
 

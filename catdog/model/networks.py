@@ -122,5 +122,5 @@ def conv_norm_gelu(
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Return the number of trainable parameters."""
-    return sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+    """Return the number of parameters, including those that are frozen at the moment."""
+    return sum(weight.numel() for weight in network.parameters())
