@@ -113,6 +113,16 @@ def load_params() -> params.Params:
     return pretrained.resolve_weights_references(settings)
 
 
+def check_params() -> params.Params:
+    """Return params.yaml as `load_params`; CatdogError if the network cannot take its sizes."""
+    settings = load_params()
+    if settings.model.from_torchvision:
+        from catdog.model import pretrained
+
+        pretrained.check_image_sizes(settings)
+    return settings
+
+
 def _read_params() -> params.Params:
     """Return params.yaml; with precision portable, compute in portable arithmetic from now on."""
     settings = params.load()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from catdog.dataset.prepared import ChannelStats
 from catdog.errors import CatdogError
 from catdog.model.card import ModelCard
-from catdog.model.devices import Device
+from catdog.model.devices import Device, allocation_errors
 from catdog.model.inputs import to_inputs
 
 BATCH_SIZE = 256  # photos per forward pass: enough to keep a device busy
@@ -31,18 +31,21 @@ class TrainedModel:
         """Return float32 logits (N, classes) of uint8 photos (N, H, W, 3).
 
         H and W are the card's stored_image_size. If the card has `flip`, the logits are the mean
-        over a photo and its horizontal flip. Raises CatdogError if a logit is not finite.
+        over a photo and its horizontal flip. Raises CatdogError if a logit is not
+        finite, or if there is not enough memory.
         """
         card = self.card
-        logits = predict_logits(
-            self.network,
-            photos,
-            image_size=card.image_size,
-            normalization=card.normalization,
-            flip=card.flip,
-            classes=len(card.classes),
-            device=self.device,
-        )
+        advice = "use a smaller network, or a machine with more memory"
+        with allocation_errors(str(self.folder), advice):
+            logits = predict_logits(
+                self.network,
+                photos,
+                image_size=card.image_size,
+                normalization=card.normalization,
+                flip=card.flip,
+                classes=len(card.classes),
+                device=self.device,
+            )
         if not np.isfinite(logits).all():
             raise CatdogError(
                 f"{self.folder / 'model.safetensors'}: the outputs of the network are not finite, "

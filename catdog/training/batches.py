@@ -106,3 +106,8 @@ def steps_per_epoch(photos: int, batch_size: int) -> int:
     """
     steps = math.ceil(photos / batch_size)
     return steps if batch_size == 1 else min(steps, max(1, photos // 2))
+
+
+def extreme_sizes(photos: int, steps: int) -> tuple[int, int]:
+    """Return how many photos the smallest and the largest of `steps` batches have."""
+    return photos // steps, math.ceil(photos / steps)

@@ -165,7 +165,15 @@ def test_a_value_out_of_range_is_reported_with_the_allowed_range(
                 "normalization__mean": [0.5, 0.5, 0.5],
                 "normalization__std": [0.5, 0.0, 0.5],
             },
-            ("normalization", "std", "[0.5, 0.0, 0.5]", "above 0"),
+            ("normalization", "std", "[0.5, 0.0, 0.5]", "from 0.001 to 1"),
+        ),
+        (
+            {
+                "normalization__source": "given",
+                "normalization__mean": [124.0, 116.0, 104.0],
+                "normalization__std": [0.5, 0.5, 0.5],
+            },
+            ("normalization", "mean must be from 0 to 1", "[124.0, 116.0, 104.0]"),
         ),
         (
             {"augmentation__crop_scale_min": 0.9, "augmentation__crop_scale_max": 0.8},
