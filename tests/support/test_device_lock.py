@@ -227,6 +227,7 @@ def test_users_share_the_locks_and_are_not_blocked_by_a_record_of_a_killed_train
     shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CATDOG_CORES", "1")
+    hold_once()  # so the lock files belong to this user
     killed = "import os; c = device_lock.hold([device_lock.torch.device('cpu')], 1, print)\n"
     as_user(NOBODY, f"{killed}c.__enter__(); os._exit(0)")
     assert [path.suffixes for path in shared.glob("*core*.json")] == [[f".{NOBODY}", ".json"]]
