@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.planted_failures import Planted
 from tools.fuzz import runner
 from tools.fuzz.__main__ import targets
 from tools.fuzz.mutations import mutate_bytes, mutate_value
@@ -21,36 +22,6 @@ def test_mutated_inputs_are_read_or_refused_in_one_line(name: str) -> None:
     assert result.inputs == INPUTS[name]
     assert 0 < result.refused < result.inputs
     assert 0 < result.peak < runner.MAX_BYTES
-
-
-class Planted:
-    """A target that breaks a promise; the input is the kind."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-
-    def make(self, chance: random.Random, folder: Path) -> None:
-        """Write nothing."""
-
-    def check(self, folder: Path) -> None:
-        """Break the promise."""
-        match self.kind:
-            case "traceback":
-                raise ZeroDivisionError
-            case "two lines":
-                raise runner.CatdogError("one\ntwo")
-            case "death":
-                runner.os._exit(7)
-            case "escape":
-                (folder.parent / "escaped").touch()
-            case "overwritten":
-                (folder.parent / "outside").write_text("changed")
-            case "memory":
-                print(len(bytes(1_100_000_000)))
-            case "time":
-                time.sleep(600)
-            case "silent loss":
-                raise runner.BrokenPromiseError("silent loss", "one photo")
 
 
 @pytest.mark.parametrize(
