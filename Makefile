@@ -71,7 +71,8 @@ format: $(READY) ## fix and format code with ruff
 	@$(BIN)/ruff format .
 
 photos: $(READY) ## import photos: ARCHIVE=PATH (zip, tar or folder; default: download Microsoft's 25,000)
-	@$(BIN)/python -m catdog fetch $(if $(ARCHIVE),--archive "$(ARCHIVE)") --replace
+	@$(BIN)/python -m catdog fetch $(if $(ARCHIVE),--archive "$(ARCHIVE)") --replace \
+	  $(if $(CLASS_LEVEL),--class-level "$(CLASS_LEVEL)") $(if $(ENCODING),--encoding "$(ENCODING)")
 
 flow: $(READY) ## run the stages of the last commit as a Prefect flow: ARGS='--recipe quick'
 	@$(BIN)/python -m flows.pipeline $(ARGS)
@@ -88,8 +89,8 @@ agent: $(READY) ## start a Prefect worker on this machine: POOL=gpu or POOL=cpu 
 deploy: $(READY) ## install pools, deployments, schedules and automations on the server
 	@$(BIN)/python -m flows.deploy
 
-bench: $(READY) ## run the short benchmarks (all except benchmarks/orchestration.py)
-	@for name in $(filter-out orchestration,$(basename $(notdir $(wildcard benchmarks/*.py)))); do \
+bench: $(READY) ## run the short benchmarks (all except orchestration.py and imbalance.py)
+	@for name in $(filter-out orchestration imbalance,$(basename $(notdir $(wildcard benchmarks/*.py)))); do \
 	  echo "benchmarks/$$name.py"; $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 

@@ -5,9 +5,10 @@ import json
 import os
 import sys
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
@@ -103,10 +104,13 @@ def train(
 def evaluate() -> None:
     """Stage 3: evaluate the trained model on the test set."""
     metrics = stages.evaluate()
-    from catdog.evaluation.report import format_accuracy
+    from catdog.evaluation.report import format_accuracy, format_percent
 
     accuracy = format_accuracy(metrics, "accuracy_low", "accuracy_high")
-    typer.echo(f"accuracy {accuracy}; run `catdog results` for all metrics")
+    balanced = format_percent(metrics["balanced_accuracy"])
+    typer.echo(
+        f"accuracy {accuracy}, balanced accuracy {balanced}; run `catdog results` for all metrics"
+    )
 
 
 @app.command()
@@ -115,7 +119,7 @@ def results() -> None:
 
     If the last commit has results of another machine, also print how to make these the baseline.
     """
-    from catdog.evaluation.report import metrics_table
+    from catdog.evaluation.report import metrics_tables
     from catdog.experiments import recovery
 
     try:
@@ -124,7 +128,14 @@ def results() -> None:
         raise CatdogError(f"{METRICS}: no evaluation yet; {recovery.repro_advice()}") from None
     except ValueError as error:
         raise CatdogError(f"{METRICS}: invalid JSON ({error}); run `dvc repro`") from None
-    _print(metrics_table(metrics))
+    try:
+        tables = metrics_tables(metrics)
+    except (KeyError, TypeError):  # metrics.json is in git, so older code may have written it
+        raise CatdogError(
+            f"{METRICS}: not written by this version of catdog; run `dvc repro`"
+        ) from None
+    for table in tables:
+        _print(table)
     page = REPORTS / "report.html"
     if page.is_file():
         Console().print(f"Plots: {REPORTS}/*.png; report: {page}")
@@ -138,7 +149,12 @@ def results() -> None:
 
 @app.command()
 def predict(
-    paths: Annotated[list[Path], typer.Argument(help="Photos, or folders that contain photos.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Photos, folders that contain photos, or - for a photo on standard input."
+        ),
+    ],
     model: Annotated[
         str,
         typer.Option(
@@ -156,8 +172,9 @@ def predict(
     from catdog.predict import run_predict
 
     try:
-        errors = run_predict(paths, folder, format.value, sys.stdout)
-        sys.stdout.flush()
+        with _stdout(as_utf8=format != PredictionFormat.table) as stream:
+            errors = run_predict(paths, folder, format.value, stream)
+            stream.flush()
     except BrokenPipeError:
         # The reader has closed the pipe, as in `catdog predict … | head`. Typer would exit with
         # code 1, which means that a file could not be read. Python flushes stdout again at exit.
@@ -165,6 +182,16 @@ def predict(
         sys.exit(BROKEN_PIPE)
     if errors:
         raise CatdogError(f"predict: could not read {errors} of the files; see their errors above")
+
+
+def _stdout(*, as_utf8: bool) -> AbstractContextManager[TextIO]:
+    """Return stdout, in UTF-8 in every locale if its output is for other programs.
+
+    sys.stdout may be a wrapper of colorama, which removes terminal codes from file names.
+    """
+    if not as_utf8:
+        return nullcontext(sys.stdout)
+    return open(sys.stdout.fileno(), "w", encoding="utf-8", newline="", closefd=False)
 
 
 def _model_folder(model: str) -> Path:
@@ -195,16 +222,31 @@ def fetch(
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the photos in data/raw.")
     ] = False,
+    class_level: Annotated[
+        int | None,
+        typer.Option(
+            help="Level of the class folders in a path: 1 is the outermost folder, -1 the folder "
+            "that contains the photo (default: detected)."
+        ),
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            help="Encoding of file names for which an archive does not state it, such as gbk or "
+            "cp932 (default: detected)."
+        ),
+    ] = None,
     workers: Workers = None,
 ) -> None:
     """Import photos: validate them, write them to data/raw and track them with DVC.
 
-    Supports PetImages/Cat/1.jpg (Microsoft), train/cat.1.jpg (Kaggle), and one folder per class,
-    with any names.
+    Supports one folder per class, with any names and any folders in it, also in split folders
+    (train/cat/1.jpg); PetImages/Cat/1.jpg (Microsoft); train/cat.1.jpg (Kaggle).
     """
     from catdog.ingest.fetch import fetch as run
 
-    run(archive, url, sha256, replace, workers, Console(soft_wrap=True))
+    console = Console(soft_wrap=True)
+    run(archive, url, sha256, replace, workers, console, class_level, encoding)
 
 
 @app.command()
@@ -289,11 +331,16 @@ def explain_params(
 
 
 def _counts_table(counts: dict[str, dict[str, int]]) -> Table:
-    names = sorted(counts["train"])
-    table = Table("split", *map(escape, names), "total")  # "[indoor]" in a name is not markup
-    for split, row in counts.items():
-        numbers = [row.get(name, 0) for name in names]
-        table.add_row(split, *(f"{number:,}" for number in (*numbers, sum(numbers))))
+    """Return the numbers of photos by split and class as a table with a row for each class."""
+    table = Table("class", show_footer=True)
+    rows = [[row.get(name, 0) for row in counts.values()] for name in sorted(counts["train"])]
+    columns = [*zip(*rows, strict=True), [sum(row) for row in rows]]
+    for split, numbers in zip((*counts, "total"), columns, strict=True):
+        table.add_column(split, footer=f"{sum(numbers):,}", justify="right")
+    table.columns[0].footer = "total"
+    for name, row in zip(sorted(counts["train"]), rows, strict=True):
+        # "[indoor]" in a name is not markup
+        table.add_row(escape(name), *(f"{number:,}" for number in (*row, sum(row))))
     return table
 
 
@@ -303,6 +350,9 @@ def _print(table: Table) -> None:
 
 def main() -> None:
     """Run the command line; a CatdogError becomes one line on stderr and its exit code."""
+    # As stderr, for locales without UTF-8; sys.stdout may be colorama's wrapper, of another class.
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        reconfigure(errors="backslashreplace")
     try:
         app()
     except BrokenProcessPool:

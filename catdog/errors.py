@@ -17,3 +17,7 @@ class Stopped(CatdogError):  # noqa: N818 (a requested stop is not an error)
     """
 
     exit_code = 75
+
+
+class PhotoError(CatdogError):
+    """A file that cannot be used as a photo; the message is the reason, without the path."""

@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,14 +18,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from catdog.errors import CatdogError
+from catdog.errors import CatdogError, PhotoError
 from catdog.model import saved
 from catdog.model.inference import BATCH_SIZE, TrainedModel
-from catdog.preparation.class_folders import find_photos
-from catdog.preparation.photos import PhotoError, open_photo, resize_to_square
+from catdog.preparation.photo_inputs import find_photos, read_photo
+from catdog.preparation.photos import resize_to_square
 from catdog.support.process_pool import usable_cores
 
 Format = Literal["table", "csv", "json"]
+SURROGATE = re.compile(r"[\ud800-\udfff]")
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -39,13 +42,19 @@ class Prediction:
     """why there is no prediction"""
 
 
-def run_predict(paths: Iterable[Path], model_folder: Path, format: Format, stream: TextIO) -> int:
+def run_predict(
+    paths: Iterable[str | Path], model_folder: Path, format: Format, stream: TextIO
+) -> int:
     """Write the predictions of the model in `model_folder` for all photos in `paths`.
 
-    Returns the number of files that could not be read. Raises CatdogError, before anything is
-    written, if the model is missing or there are no photos.
+    `paths` are files, folders, and "-" for standard input; how many files in the folders are not
+    photos is written to stderr. Returns the number of files that could not be read. Raises
+    CatdogError, before anything is written, if the model is missing or there are no photos.
     """
-    files = find_photos(paths)
+    files, skipped = find_photos(paths)
+    if skipped:
+        noun = "file that is not a photo" if skipped == 1 else "files that are not photos"
+        print(f"catdog: predict: skipped {skipped:,} {noun}", file=sys.stderr)
     if not files:
         raise CatdogError("predict: no photos found; pass photos, or folders that contain photos")
     model = saved.load(model_folder)
@@ -106,49 +115,65 @@ def _decode_ahead(paths: list[Path], image_size: int, workers: int) -> Iterator[
 
 def _decode(path: Path, image_size: int) -> Decoded:
     try:
-        return path, resize_to_square(open_photo(path, max_side=image_size), image_size)
+        return path, resize_to_square(read_photo(path, image_size), image_size)
     except PhotoError as error:
         return path, error
 
 
 def write_csv(predictions: Iterable[Prediction], classes: list[str], stream: TextIO) -> None:
-    """Write CSV with columns path, prediction, probability_<class> for each class, and error."""
+    """Write CSV with columns path, prediction, probability_<class> for each class, and error.
+
+    Bytes of a path that are not UTF-8 are written as \\xff.
+    """
     writer = csv.writer(stream, lineterminator="\n")
+    # Until Python 3.13, csv quotes a carriage return only if it is in the line terminator.
+    quoting_writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(["path", "prediction", *(f"probability_{name}" for name in classes), "error"])
     for one in predictions:
         values = one.probabilities or {}
         columns = [f"{values[name]:.6f}" if values else "" for name in classes]
-        writer.writerow([_text(one.path), one.prediction or "", *columns, one.error or ""])
+        path = _text(one.path)
+        row = [path, one.prediction or "", *columns, one.error or ""]
+        (quoting_writer if "\r" in path else writer).writerow(row)
 
 
 def write_json(predictions: Iterable[Prediction], classes: list[str], stream: TextIO) -> None:
-    """Write a JSON list with one object per line."""
+    """Write a JSON list with one object per line.
+
+    Bytes of a path that are not UTF-8 are escaped as \\udcff, as Python decodes them (PEP 383), so
+    that `path.encode("utf-8", "surrogateescape")` returns the path.
+    """
     separator = "[\n"
     for one in predictions:
         values = one.probabilities
         value = {
-            "path": _text(one.path),
+            "path": os.fsencode(one.path).decode("utf-8", "surrogateescape"),
             "prediction": one.prediction,
             "probabilities": values and {name: round(values[name], 6) for name in classes},
             "error": one.error,
         }
-        stream.write(separator + json.dumps(value, ensure_ascii=False))
+        text = json.dumps(value, ensure_ascii=False)
+        stream.write(separator + SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
         separator = ",\n"
     stream.write("\n]\n" if separator == ",\n" else "[]\n")
 
 
 def write_table(predictions: Iterable[Prediction], classes: list[str], stream: TextIO) -> None:
-    """Write a table for a terminal, after all predictions are computed."""
+    """Write a table for a terminal, after all predictions are computed.
+
+    Control characters, which could change what the terminal shows, are escaped.
+    """
     table = Table("photo", "prediction")
     table.columns[0].overflow = "fold"
     table.add_column("probability", justify="right")
     for one in predictions:
         # Text, because a path such as [red]/1.jpg is not markup
+        path = Text(_printable(_text(one.path)))
         if one.probabilities is None:
-            table.add_row(Text(_text(one.path)), Text(f"error: {one.error}", style="red"), "")
+            table.add_row(path, Text(_printable(f"error: {one.error}"), style="red"), "")
         else:
             percent = f"{100 * max(one.probabilities.values()):.1f} %"
-            table.add_row(Text(_text(one.path)), Text(str(one.prediction)), percent)
+            table.add_row(path, Text(_printable(str(one.prediction))), percent)
     _Console(file=stream).print(table)
 
 
@@ -169,4 +194,9 @@ WRITERS: dict[str, Callable[[Iterable[Prediction], list[str], TextIO], None]] = 
 
 def _text(path: Path) -> str:
     """Return a path as text that can be encoded as UTF-8, whatever bytes its name contains."""
-    return os.fsencode(path).decode("utf-8", "replace")
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _printable(text: str) -> str:
+    """Return a text with its control characters escaped, as in \\n."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from catdog.errors import CatdogError
+from catdog.errors import CatdogError, PhotoError
 from catdog.preparation.class_folders import list_classes
-from catdog.preparation.photos import PhotoError, open_photo
+from catdog.preparation.photos import open_photo
 from catdog.support.process_pool import process_pool, usable_cores
 from tools.draw_sample import KINDS, draw
 

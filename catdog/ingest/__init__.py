@@ -1,10 +1,18 @@
 """Import photos from an archive, a folder or a URL into data/raw, atomically.
 
-fetch.py         the command `catdog fetch`: all of the following steps
-archives.py      list and read the files in zip archives, tar archives and folders
-entries.py       the class and file name of each file, or why it is refused
-photo_import.py  validate every photo, write the quarantine list, replace data/raw
-download.py      download one large file, with resume and checksum verification
-replaced.py      keep the photos that an import replaces
-dvc_add.py       track the photos with DVC
+fetch.py          the command `catdog fetch`: all of the following steps
+sources.py        open a zip archive, a tar archive or a folder
+members.py        what a source consists of: its files or entries, and their limits
+zip_source.py     the members of a zip archive
+tar_source.py     the members of a tar archive
+folder_source.py  the members of a folder
+name_encoding.py  the encoding of file names in archives that do not state it
+entries.py        the class and the path in data/raw of each member, or why it is refused
+checking.py       validate the photos in worker processes, write the valid ones
+photo_import.py   the import: check all members, write the quarantine list, replace data/raw
+replacement.py    replace data/raw as a whole, recover from a killed import
+report.py         the numbers of an import, as a table
+download.py       download one large file, with resume and checksum verification
+replaced.py       keep the photos that an import replaces
+dvc_add.py        track the photos with DVC
 """

@@ -1,6 +1,7 @@
 """Download one large file: resumed after an interruption, verified by its checksum."""
 
 import hashlib
+import re
 import time
 from pathlib import Path
 
@@ -75,12 +76,31 @@ def _fetch(url: str, part: Path, pause: float) -> None:
             raise CatdogError(
                 f"{url}: invalid URL; it must start with https:// or http://"
             ) from None
+        except requests.exceptions.SSLError as error:
+            raise CatdogError(
+                f"{url}: the certificate of the server is not valid ({_reason(error)}); check the "
+                "URL and the clock of this machine"
+            ) from None
         except (requests.RequestException, OSError) as error:
             problem = error
         if attempt + 1 < ATTEMPTS:
             time.sleep(pause * 2**attempt)
-    reason = str(problem).splitlines()[0]
-    raise CatdogError(f"{url}: download failed ({reason}); run the command again to resume it")
+    raise CatdogError(
+        f"{url}: download failed ({_reason(problem)}); check the network connection, and run the "
+        "command again to resume it"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Return the cause of an error, without the names and numbers that urllib3 puts around it.
+
+    The cause is the `reason` of urllib3's MaxRetryError, which is the argument of requests' error.
+    """
+    if isinstance(error, requests.Timeout):
+        return f"no response for {TIMEOUT:.0f} seconds"
+    cause = str(getattr(error.args[0], "reason", error) if error.args else error)
+    cause = (cause.splitlines() or [type(error).__name__])[0]
+    return re.sub(r"\[Errno -?\d+\] | ?\(_ssl\.c:\d+\)", "", cause.rpartition(": ")[2])
 
 
 def _fetch_rest(url: str, part: Path) -> None:

@@ -1,87 +1,130 @@
-"""Decide the class and the file name of each file of an archive or folder.
+"""The place in data/raw of each member of an archive or folder, or why it is refused."""
 
-Supported layouts: class folders of any names, such as Microsoft's `PetImages/Cat/1.jpg`, and
-Kaggle's `train/cat.1.jpg`. Kaggle's `test1/1.jpg` has no labels and is refused.
-"""
-
-import itertools
-import re
-from collections.abc import Iterator
+import unicodedata
+from collections import Counter
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
-from catdog.preparation.class_folders import SUFFIXES, is_hidden
+from catdog.ingest.members import Member
+from catdog.preparation.class_folders import is_hidden
+from catdog.preparation.layout import Parts, Place, read_layout
 
-KAGGLE_NAME = re.compile(r"^(?P<class_name>[^.]+)\.\d+\.[A-Za-z]+$")  # cat.1.jpg
-KAGGLE_FOLDERS = frozenset({"", "train"})
-UNLABELLED_FOLDERS = frozenset({"test", "test1"})
+MAX_NAME_BYTES = 255  # of a file or folder, in most file systems
+MAX_SUFFIX_BYTES = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """A file of an archive: its class and file name in data/raw, or why it is refused."""
+    """A member of a source: its class and its path in data/raw, or why it is refused."""
 
     name: str
-    """in the archive"""
+    """in the source, with non-printable characters escaped"""
     class_name: str
-    file_name: str
+    given_split: str
+    """train, val or test, if the source has split folders"""
+    path: str
+    """[given split/]class/file name, relative to data/raw"""
     reason: str
-    """why the file is refused; empty if it is imported"""
+    """why the member is refused; empty if it is imported"""
+    member: Member
 
 
-def classify(names: list[str]) -> list[Entry]:
-    """Return an entry for each file name of an archive, in order.
+def classify(
+    members: list[Member], empty_folders: list[str] | None = None, class_level: int | None = None
+) -> tuple[list[Entry], dict[str, str]]:
+    """Return an entry for each member, in order, and the empty class folders.
 
-    The class of a photo is the name of its folder, in lower case inside PetImages; for names of
-    Kaggle's layout it is the part before the first dot. Photos of one class with the same file name
-    are numbered.
+    The latter are the classes of `empty_folders` without any member, each with one such folder.
+    `read_layout` states the classes. File names are in Unicode form NFC; those of one class that
+    are equal, or differ only in case, are numbered, and too long ones are shortened. Raises
+    CatdogError for a layout that can be read in two ways.
     """
-    used: set[tuple[str, str]] = set()
-    return [_with_unique_name(_entry(name), used) for name in names]
+    paths = [_parts(member.name) for member in members]
+    reasons = [
+        member.reason or _reason_to_refuse(member.name, path)
+        for member, path in zip(members, paths, strict=True)
+    ]
+    accepted = [path for path, reason in zip(paths, reasons, strict=True) if not reason]
+    empty = [folder for folder in empty_folders or [] if _parts(folder)]
+    layout = read_layout(
+        accepted,
+        [_parts(name) for name in empty if not _reason_to_refuse(name, (*_parts(name), "a"))],
+        class_level=class_level,
+        option="--class-level",
+    )
+    places = iter(layout.places)
+    names = _UniqueNames()
+    entries = [
+        _entry(
+            member,
+            path[-1] if path else "",
+            Place("", "", reason) if reason else next(places),
+            names,
+        )
+        for member, path, reason in zip(members, paths, reasons, strict=True)
+    ]
+    return entries, {name: "/".join(path) for name, path in layout.empty_classes.items()}
 
 
-def _entry(name: str) -> Entry:
-    path = PurePosixPath(name.replace("\\", "/"))
-    if reason := _reason_to_refuse(path):
-        return Entry(name, "", "", reason)
-    folder = path.parent.name
-    if folder.lower() in KAGGLE_FOLDERS and (match := KAGGLE_NAME.match(path.name)):
-        return Entry(name, match["class_name"], path.name, "")
-    if not folder or folder.lower() in UNLABELLED_FOLDERS:
-        return Entry(name, "", "", "not in a class folder")
-    class_name = folder.lower() if path.parent.parent.name == "PetImages" else folder
-    return Entry(name, class_name, path.name, "")
+def printable(name: str) -> str:
+    """Return a name with its non-printable characters escaped: they may change a terminal."""
+    return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
-def _reason_to_refuse(path: PurePosixPath) -> str:
+def _entry(member: Member, file_name: str, place: Place, names: "_UniqueNames") -> Entry:
+    reason = place.reason
+    if len(place.class_name.encode()) > MAX_NAME_BYTES:
+        reason = "folder name too long"
+    if reason:
+        return Entry(printable(member.name), "", "", "", reason, member)
+    folder = "/".join(filter(None, (place.given_split, place.class_name)))
+    path = f"{folder}/{names.add(folder, file_name)}"
+    return Entry(printable(member.name), place.class_name, place.given_split, path, "", member)
+
+
+def _parts(name: str) -> Parts:
+    """Return the parts of a path; Windows separates them with backslashes."""
+    return tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
+
+
+def _reason_to_refuse(name: str, path: Parts) -> str:
     """Return why a file is refused because of its path alone; "" if it is not."""
-    folder = path.parent
-    outside = path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1])
-    reasons = {
-        "path outside the archive": outside,
-        "non-printable characters in the path": not str(path).isprintable(),
-        "leading or trailing spaces in the folder name": folder.name != folder.name.strip(" "),
-        "hidden or system file": is_hidden(path.name) or "__MACOSX" in path.parts,
-        "unsupported file extension": path.suffix.lower() not in SUFFIXES,
-        "in a hidden folder": any(part.startswith(".") for part in folder.parts),
-    }
-    return next((reason for reason, applies in reasons.items() if applies), "")
+    if not path:
+        return "no file name"
+    stripped = [part.strip() for part in path]  # as the layout does
+    if name.startswith(("/", "\\")) or ".." in stripped or ":" in path[0]:
+        return "path outside the archive"
+    if not name.isprintable():
+        return "non-printable characters in the path"
+    if is_hidden(path[-1]) or "__MACOSX" in stripped[:-1]:
+        return "hidden or system file"
+    return "in a hidden folder" if any(p.startswith(".") for p in stripped[:-1]) else ""
 
 
-def _with_unique_name(entry: Entry, used: set[tuple[str, str]]) -> Entry:
-    """Return the entry with a file name that is unique in its class, ignoring case."""
-    if entry.reason:
-        return entry
-    for file_name in _candidates(PurePosixPath(entry.file_name)):
-        key = (entry.class_name.casefold(), file_name.casefold())
-        if key not in used:
-            used.add(key)
-            return Entry(entry.name, entry.class_name, file_name, "")
-    raise AssertionError("unreachable: there are infinitely many candidates")
+class _UniqueNames:
+    """File names that are unique in their folder, ignoring case."""
+
+    def __init__(self) -> None:
+        self._used: set[tuple[str, str]] = set()
+        self._numbers: Counter[tuple[str, str]] = Counter()
+
+    def add(self, folder: str, name: str) -> str:
+        """Return the name in Unicode form NFC, shortened to MAX_NAME_BYTES or numbered."""
+        name = unicodedata.normalize("NFC", name)
+        stem, dot, ending = name.rpartition(".")
+        suffix = dot + ending
+        if not stem or len(suffix.encode()) > MAX_SUFFIX_BYTES:
+            stem, suffix = name, ""
+        wanted = (folder.casefold(), name.casefold())
+        while True:
+            self._numbers[wanted] += 1
+            number = self._numbers[wanted]
+            end = suffix if number == 1 else f"_{number}{suffix}"
+            found = _shortened(stem, MAX_NAME_BYTES - len(end.encode())) + end
+            if (key := (wanted[0], found.casefold())) not in self._used:
+                self._used.add(key)
+                return found
 
 
-def _candidates(path: PurePosixPath) -> Iterator[str]:
-    """Yield the file name itself, then numbered variants, without end."""
-    yield path.name
-    for number in itertools.count(2):
-        yield f"{path.stem}_{number}{path.suffix}"
+def _shortened(text: str, size: int) -> str:
+    """Return the longest beginning of a text that has at most `size` bytes in UTF-8."""
+    return text.encode()[:size].decode(errors="ignore")

@@ -5,7 +5,8 @@ from pathlib import Path
 from rich.console import Console
 
 from catdog.errors import CatdogError
-from catdog.ingest import download, dvc_add, photo_import, replaced
+from catdog.ingest import download, dvc_add, name_encoding, photo_import, replaced
+from catdog.ingest.report import report_table
 from catdog.paths import DOWNLOADS, QUARANTINE, RAW
 
 
@@ -16,13 +17,22 @@ def fetch(
     replace: bool,
     workers: int | None,
     console: Console,
+    class_level: int | None = None,
+    encoding: str | None = None,
 ) -> None:
     """Import photos into data/raw, and print on `console` what was imported and what changed.
 
     The source is `archive`, a zip archive, a tar archive or a folder, or else the archive at `url`
     (default: Microsoft's 25,000 cats and dogs), whose checksum must be `sha256`. Raises CatdogError
-    if the source is invalid, or if data/raw exists and `replace` is not set.
+    if the source or an option is invalid, or if data/raw exists and `replace` is not set.
     """
+    if class_level == 0:
+        raise CatdogError(
+            "--class-level: invalid value 0; 1 is the outermost folder of a path, -1 the folder "
+            "that contains the photo"
+        )
+    if encoding:
+        name_encoding.check(encoding)
     if archive is not None and (url is not None or sha256 is not None):
         raise CatdogError(
             "--archive: cannot be combined with --url or --sha256; pass only one source"
@@ -35,12 +45,22 @@ def fetch(
     in_project = Path(".dvc").is_dir()
     restore = replaced.keep(RAW) if in_project else None
     report = photo_import.import_photos(
-        archive, RAW, replace=replace, quarantine=QUARANTINE, workers=workers
+        archive,
+        RAW,
+        replace=replace,
+        quarantine=QUARANTINE,
+        workers=workers,
+        class_level=class_level,
+        encoding=encoding,
     )
     if restore:  # before DVC tracks the new photos, which may fail
         line = f"The replaced photos are in the DVC cache; to restore them: `{restore}`"
         console.print(line, markup=False, highlight=False)
-    Console().print(photo_import.report_table(report))
+    Console().print(report_table(report))
+    if report.empty_classes:
+        names = ", ".join(report.empty_classes)
+        line = f"Warning: no photo was imported from the class folders {names}: they are no classes"
+        console.print(line, markup=False, highlight=False)
     if in_project:
         _track(console)
     else:

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from catdog.params import Precision
 
 # parameters of mallopt, from <malloc.h> of glibc
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+
+DEVICE_NAME = re.compile(r"cpu|mps|cuda(:\d+)?")
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,14 @@ def pick_device(
     and higher), where it is about twice as fast, and float32 elsewhere, where bfloat16 can be
     slower (pytorch/pytorch#86550). `portable` means float32; the default device is then the CPU.
     The weights are always float32. On the CPU, torch uses `threads` threads from then on (0 = no
-    change). Raises CatdogError for a device that is not available.
+    change). Raises CatdogError for a device that is unknown or not available.
     """
     wanted = name or os.environ.get("CATDOG_DEVICE") or best_device(precision)
+    if not DEVICE_NAME.fullmatch(wanted):
+        raise CatdogError(
+            f"CATDOG_DEVICE: unknown device {wanted!r}; must be cpu, cuda, mps, or cuda:1 for the "
+            "second GPU"
+        )
     if wanted == "cuda":
         wanted = f"cuda:{local_rank}"
     try:

@@ -1,14 +1,14 @@
-"""Folders of photos: one per class in data/raw, or any folder to predict."""
+"""The photos in data/raw."""
 
-from collections.abc import Iterable
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from catdog.errors import CatdogError
+from catdog.preparation.layout import NO_CLASS, Parts, may_be_photo, read_layout
 
-SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".jfif", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
+SHOWN_PATHS = 20
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})  # created by file managers
 
 
@@ -23,32 +23,106 @@ class RawPhoto:
 
 
 def list_photos(root: Path) -> list[RawPhoto]:
-    """Return the files of all classes, sorted by class and path; see `list_classes`."""
-    classes = list_classes(root)
-    return [RawPhoto(file, name, "") for name, files in classes.items() for file in files]
+    """Return the files of all classes, sorted by class and path.
 
-
-def list_classes(root: Path) -> dict[str, list[Path]]:
-    """Return the files of each class, sorted; a class is a folder in `root`, sorted by name.
-
-    Includes all files below a class folder, whatever their names, except hidden and system files.
-    Raises CatdogError if `root` is missing, has fewer than two classes, or has an empty one.
+    `read_layout` states the class and the split of each file, whatever its name, except hidden and
+    system files; a class is usually a folder in `root`. Raises CatdogError if `root` is missing,
+    has fewer than two classes, or an empty one, if its folders can be read in two ways, and for
+    files that DVC cannot store or that have no class.
     """
     if not root.is_dir():
         raise CatdogError(f"{root}: no such folder; {_how_to_get_photos(root)}")
-    folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
-    classes = {folder.name: _files(folder) for folder in folders}
+    files, empty_folders = _scan(root)
+    try:
+        layout = read_layout(files, empty_folders)
+    except CatdogError as error:
+        raise CatdogError(f"{root}: {error}") from None
+    photos = [
+        RawPhoto(root.joinpath(*path), place.class_name, place.given_split)
+        for path, place in zip(files, layout.places, strict=True)
+        if place.class_name
+    ]
+    _check_classes(root, {photo.class_name for photo in photos}, layout.empty_classes)
+    unlabelled = [
+        "/".join(path)
+        for path, place in zip(files, layout.places, strict=True)
+        if place.reason and may_be_photo(path)
+    ]
+    if unlabelled:
+        raise CatdogError(
+            f"{root / unlabelled[0]}: {NO_CLASS}{_and_more(unlabelled)}; move it into one, or "
+            "remove it"
+        )
+    return sorted(photos, key=lambda photo: (photo.class_name, photo.path))
+
+
+def list_classes(root: Path) -> dict[str, list[Path]]:
+    """Return the files of each class, sorted; see `list_photos`."""
+    classes: dict[str, list[Path]] = {}
+    for photo in list_photos(root):
+        classes.setdefault(photo.class_name, []).append(photo.path)
+    return classes
+
+
+def _scan(root: Path) -> tuple[list[Parts], list[Parts]]:
+    """Return the files below `root` and the folders without files, except hidden ones.
+
+    Raises CatdogError for what DVC ignores or cannot read: links to folders, broken links, named
+    pipes and the like.
+    """
+    files: list[Parts] = []
+    empty: list[Parts] = []
+    for folder, folders, names in os.walk(root, onerror=_raise):
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        shown = sorted(name for name in names if not is_hidden(name))
+        parts = Path(folder).relative_to(root).parts
+        for name in (*folders, *shown):
+            path = f"{folder}/{name}"
+            if problem := _problem(path):
+                raise CatdogError(f"{ascii(path)[1:-1]}: {problem}")
+        files += [(*parts, name) for name in shown]
+        if not folders and not shown and parts:
+            empty.append(parts)
+    return files, empty
+
+
+def _problem(path: str) -> str:
+    """Return why DVC cannot store a file or folder, and what to do; "" if it can."""
+    mode = os.lstat(path).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return ""
+    if not stat.S_ISLNK(mode):
+        return "not a regular file; remove it"
+    if Path(path).is_dir():
+        return "DVC ignores links to folders; replace the link with a copy of the folder"
+    return "" if Path(path).is_file() else "broken symbolic link; remove it"
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _check_classes(root: Path, classes: set[str], empty: dict[str, Parts]) -> None:
+    """Raise CatdogError for classes without files, or fewer than two with files."""
+    if empty and len(classes) + len(empty) >= 2:
+        folders = ["/".join(path) for _, path in sorted(empty.items())]
+        advice = "add photos or remove the folder"
+        raise CatdogError(
+            f"{root / folders[0]}: class folder without photos{_and_more(folders)}; {advice}"
+        )
     if len(classes) < 2:
+        found = f" ({', '.join(sorted(classes))})" if classes else ""
         raise CatdogError(
             f"{root}: at least two class folders are required, such as {root}/cat and "
-            f"{root}/dog; found {len(classes)}"
+            f"{root}/dog; found {len(classes)}{found}"
         )
-    for name, files in classes.items():
-        if not files:
-            raise CatdogError(
-                f"{root / name}: class folder without photos; add photos or remove the folder"
-            )
-    return classes
+
+
+def _and_more(paths: list[str]) -> str:
+    """Return a list of further paths in parentheses, of which some are shown; "" for none."""
+    more = ", ".join(paths[1:SHOWN_PATHS])
+    rest = len(paths) - SHOWN_PATHS
+    return (f" (also {more}" + (f" and {rest} more)" if rest > 0 else ")")) if more else ""
 
 
 def replaced_photos(root: Path) -> Path:
@@ -63,33 +137,6 @@ def _how_to_get_photos(root: Path) -> str:
             "first restores the old ones"
         )
     return "run `dvc pull data/raw.dvc` for the sample, or `catdog fetch` for your own photos"
-
-
-def find_photos(paths: Iterable[Path]) -> list[Path]:
-    """Return the given files and all photos below the given folders, sorted, without duplicates.
-
-    In folders, a photo is a file with one of SUFFIXES. Raises CatdogError for a missing path.
-    """
-    found: set[Path] = set()
-    for path in paths:
-        if path.is_dir():
-            found.update(file for file in _files(path) if file.suffix.lower() in SUFFIXES)
-        elif path.exists():
-            found.add(path)
-        else:
-            raise CatdogError(
-                f"{path}: no such file or folder; pass photos, or folders that contain photos"
-            )
-    return sorted(found)
-
-
-def _files(folder: Path) -> list[Path]:
-    """Return all files below a folder, sorted by path, except hidden and system files."""
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.is_file() and not any(map(is_hidden, file.relative_to(folder).parts))
-    )
 
 
 def is_hidden(name: str) -> bool:

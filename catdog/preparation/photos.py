@@ -1,5 +1,6 @@
 """One photo file: open, validate, decode, resize to a square."""
 
+import io
 import re
 import warnings
 from pathlib import Path
@@ -7,88 +8,151 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from catdog.errors import CatdogError
-
-MAX_PIXELS = 200_000_000  # the largest phone cameras; a limit against decompression bombs
-
-# Pillow refuses images of more than twice this number, by default 179 million pixels.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+from catdog.errors import PhotoError
+from catdog.preparation import colour, photo_formats, photo_limits, png_chunks
 
 # Pillow warns about invalid metadata even if the pixels are valid. The filter is global because
 # photos are decoded in threads, where warnings.catch_warnings is not safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-
-class PhotoError(CatdogError):
-    """A file that cannot be used as a photo; the message is the reason, without the path."""
+CHECKED_SIDE = 64  # pixels; see `check_photo`
+REDUCED_FROM = 1 << 24  # pixels; see `_to_srgb`
+BAND_ROWS = 64
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""by EXIF orientation (EXIF 2.32, section 4.6.4)"""
 
 
 def open_photo(source: Path | BinaryIO, max_side: int | None = None) -> Image.Image:
-    """Decode a photo completely and return it as an upright 8-bit RGB image.
+    """Decode a photo completely and return it as an upright 8-bit sRGB image.
 
-    The EXIF orientation is applied, transparency is composited over white, and of an animation only
-    the first frame is used. With `max_side`, a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size
-    with no side below `max_side` (Pillow's draft mode): several times faster, and the whole file is
-    still read and checked. The returned image's `info` has the original "width" and "height" in
-    pixels, after rotation. Raises PhotoError if the file is empty, damaged, truncated, too large or
-    not an image.
+    The EXIF orientation is applied, colours are converted to sRGB by the ICC profile, transparency
+    is composited over white, and of several frames or pages only the first is used. With
+    `max_side`, large photos are reduced by an integer, with no side below `max_side`: a JPEG while
+    it is decoded (Pillow's draft mode), which is several times faster, others after it, for less
+    memory. The whole file is still read and checked.
+
+    The returned image's `info` has the original "width" and "height" in pixels, after rotation, and
+    "animated", whether there are more frames or pages. Raises PhotoError if the file is empty,
+    damaged, truncated, over a limit of `photo_limits`, or not in a format of `photo_formats`.
     """
+    content = _read(source)
     try:
-        return _decode(source, max_side)
+        return _decode(content, max_side)
     except PhotoError:
         raise
     except UnidentifiedImageError:
-        raise PhotoError("unsupported image format") from None
-    except (Image.DecompressionBombError, MemoryError):
-        raise PhotoError(f"more than {MAX_PIXELS:,} pixels") from None
+        raise PhotoError(photo_formats.describe_unsupported(content)) from None
+    except Image.DecompressionBombError:
+        raise PhotoError(f"more than {photo_limits.MAX_PIXELS:,} pixels") from None
+    except MemoryError:
+        raise PhotoError("needs too much memory") from None
     except Exception as error:  # Pillow raises many types of exceptions for damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        # Details such as "(17 bytes not processed)" are cut, so that reasons can be counted.
-        raise PhotoError(f"damaged: {re.sub(r' [(].*[)]$', '', reason)}") from None
+        raise PhotoError(_describe(error)) from None
 
 
-def _decode(source: Path | BinaryIO, max_side: int | None) -> Image.Image:
+def check_photo(content: bytes) -> None:
+    """Raise PhotoError if `open_photo` would; faster for large photos."""
+    open_photo(io.BytesIO(content), CHECKED_SIDE)
+
+
+def _read(source: Path | BinaryIO) -> bytes:
     if isinstance(source, Path):
         if not source.is_file():
             raise PhotoError("not a file")
-        if source.stat().st_size == 0:
-            raise PhotoError("empty file")
-    with Image.open(source) as image:
+        photo_limits.check_bytes(source.stat().st_size)
+        with source.open("rb") as stream:
+            return _read(stream)
+    content = source.read(photo_limits.MAX_BYTES + 1)
+    photo_limits.check_bytes(len(content))
+    return content
+
+
+def _decode(content: bytes, max_side: int | None) -> Image.Image:
+    decoder = photo_limits.check_structure(content)
+    png = None
+    if content.startswith(png_chunks.SIGNATURE):
+        png = png_chunks.clean(content, colour.MAX_PROFILE)
+        content = png.content
+    with Image.open(io.BytesIO(content), formats=photo_formats.ALLOWED) as image:
         size = image.size
-        if size[0] * size[1] > MAX_PIXELS:
-            raise PhotoError(f"more than {MAX_PIXELS:,} pixels")
+        photo_limits.check_pixels(*size, decoder or str(image.format))
+        if photo_formats.is_camera_raw(image):
+            raise PhotoError("unsupported format: camera raw")
         if max_side is not None:
             image.draft(None, (max_side, max_side))
+        grey16 = colour.Grey16.of(image)
         image.load()
-        upright, transposed = _apply_orientation(image)
-    photo = _to_rgb(upright)
-    photo.info = dict(zip(("width", "height"), size[::-1] if transposed else size, strict=True))
+        colour.check_mode(image)
+        if png:
+            image.info.update(png.info)
+        orientation = _orientation(image)
+        photo = _to_srgb(image, grey16, max_side)
+        animated = png.animated if png else _is_animated(image)
+    if orientation in UPRIGHT:
+        photo = photo.transpose(UPRIGHT[orientation])
+    width, height = size[::-1] if orientation in range(5, 9) else size
+    photo.info = {"width": width, "height": height, "animated": animated}
     return photo
 
 
-def _apply_orientation(image: Image.Image) -> tuple[Image.Image, bool]:
-    """Return the image in its EXIF orientation, and whether width and height were exchanged."""
+def _to_srgb(image: Image.Image, grey16: colour.Grey16, max_side: int | None) -> Image.Image:
+    """Convert a decoded image to sRGB, in bands and reduced if it is very large.
+
+    Then only the decoded image is in memory as a whole. Reducing by an integer so that twice
+    `max_side` remains is nearly as exact as resizing in one step: it is what `reducing_gap=2` of
+    Pillow's `resize` does.
+    """
+    profile = image.info.get("icc_profile")
+    factor = min(image.size) // (2 * max_side) if max_side else 1
+    if image.width * image.height < REDUCED_FROM or factor < 2:
+        return colour.to_srgb(image, grey16, profile)
+    rows = factor * -(-BAND_ROWS // factor)
+    photo = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        photo.paste(colour.to_srgb(band, grey16, profile).reduce(factor), (0, top // factor))
+    return photo
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation that the decoder has not applied, 1 if it is upright."""
     try:
-        transposed = image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
-        return ImageOps.exif_transpose(image), transposed
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged metadata, but valid pixels: use them without rotation
-        return image.copy(), False
+        return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to 8-bit RGB: transparency over white, 16-bit grey scaled instead of clipped."""
-    if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.int64) // 257
-        return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise PhotoError("unsupported floating-point pixels")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
+def _is_animated(image: Image.Image) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # the second frame of a GIF is damaged
+        return True
+
+
+TRUNCATED = re.compile(r"truncat|not enough|unexpected end|end of file|buffer overrun|no more data")
+
+
+def _describe(error: Exception) -> str:
+    """Return a reason that is the same for the same kind of damage, so that reasons can be counted.
+
+    Details such as "(17 bytes not processed)" are left out.
+    """
+    words = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if TRUNCATED.search(words.lower()):
+        return "damaged: truncated"
+    if "data stream" in words or "decoder error" in words or words.startswith("unrecognized data"):
+        return "damaged: invalid image data"
+    return f"damaged: {re.sub(r' [(].*[)]$', '', words)}"
 
 
 def resize_to_square(image: Image.Image, image_size: int) -> npt.NDArray[np.uint8]:

@@ -1,13 +1,19 @@
 """Downloads from a real HTTP server: complete, resumed, verified, or a one-line error."""
 
 import hashlib
+import ssl
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256 as SHA256_HASH
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from catdog.errors import CatdogError
 from catdog.ingest.download import ATTEMPTS, download
@@ -107,7 +113,8 @@ def test_an_interrupted_download_is_resumed(server: Server, tmp_path: Path) -> N
 def test_a_later_call_resumes_an_earlier_one(server: Server, tmp_path: Path) -> None:
     server.breaks = ATTEMPTS
     with pytest.raises(
-        CatdogError, match=r"download failed \(.*\); run the command again to resume it$"
+        CatdogError,
+        match=r"download failed \(.*\); check the network .* run the command again to resume it$",
     ):
         fetch(server, tmp_path)
     assert len(server.ranges_requested) == ATTEMPTS
@@ -193,8 +200,43 @@ def test_a_server_error_is_retried(server: Server, tmp_path: Path) -> None:
 def test_a_refused_connection_is_reported(server: Server, tmp_path: Path) -> None:
     url = server.url
     server.server_close()
-    with pytest.raises(CatdogError, match=r"download failed .*refused.*run the command again"):
+    with pytest.raises(CatdogError, match=r"download failed \(Connection refused\); check the"):
         download(url, tmp_path, SHA256, pause=0.01)
+
+
+def test_an_unknown_host_is_reported(tmp_path: Path) -> None:
+    message = r"download failed \(Failed to resolve 'host\.invalid' \(.*\)\); check the network"
+    with pytest.raises(CatdogError, match=message):
+        download("http://host.invalid/a.zip", tmp_path, SHA256, pause=0.01)
+
+
+def test_an_invalid_certificate_is_reported_without_retries(server: Server, tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed(tmp_path / "certificate.pem"))
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    message = r"certificate of the server is not valid \(self-signed certificate\); check the URL"
+    with pytest.raises(CatdogError, match=message):
+        download(server.url.replace("http:", "https:"), tmp_path, SHA256, pause=60)
+
+
+def self_signed(path: Path) -> Path:
+    """Write a key and a certificate that no authority has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, SHA256_HASH())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(private + certificate.public_bytes(Encoding.PEM))
+    return path
 
 
 @pytest.mark.parametrize("url", ["ftp://host/photos.zip", "host/photos.zip", "http:///photos.zip"])

@@ -1,48 +1,37 @@
-"""Each file of an archive gets a class and a unique file name, or a reason why it is refused."""
+"""Each member of a source gets a place in data/raw, or a reason why it is refused."""
+
+import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catdog.ingest.entries import classify
+from catdog.errors import CatdogError
+from catdog.ingest.entries import MAX_NAME_BYTES, classify
+from catdog.ingest.members import Member
 
 
 def placed(*names: str) -> list[str]:
-    """Return class/file_name of each file, or why it is refused."""
-    entries = classify(list(names))
-    assert [entry.name for entry in entries] == list(names)
-    return [entry.reason or f"{entry.class_name}/{entry.file_name}" for entry in entries]
+    """Return the path in data/raw of each file, or why it is refused."""
+    entries, _ = classify([Member(name, "", None) for name in names])
+    assert len(entries) == len(names)
+    return [entry.reason or entry.path for entry in entries]
 
 
-def test_microsofts_classes_become_lower_case() -> None:
-    assert placed("PetImages/Cat/0.jpg", "PetImages/Dog/0.jpg") == ["cat/0.jpg", "dog/0.jpg"]
-    assert placed("readme[1].txt", "PetImages/Cat/Thumbs.db") == [
-        "unsupported file extension",
-        "hidden or system file",
-    ]
+def reason(name: str) -> str:
+    """Return why a file beside two classes is refused."""
+    *_, found = placed("cat/0.jpg", "dog/0.jpg", name)
+    return found
 
 
-@pytest.mark.parametrize("folder", ["", "train/", "dogs-vs-cats/train/", "./train/"])
-def test_in_kaggles_layout_the_class_is_in_the_file_name(folder: str) -> None:
-    assert placed(f"{folder}cat.0.jpg", f"{folder}dog.12.jpg") == [
-        "cat/cat.0.jpg",
-        "dog/dog.12.jpg",
-    ]
+def test_photos_are_placed_in_the_folder_of_their_class() -> None:
+    names = ["PetImages/Cat/0.jpg", "PetImages/Dog/2023/0.jpg"]
+    assert placed(*names) == ["cat/0.jpg", "dog/0.jpg"]
 
 
-def test_class_folders_take_precedence_over_kaggles_names() -> None:
-    assert placed("train/lynx/cat.0.jpg") == ["lynx/cat.0.jpg"]
-
-
-@pytest.mark.parametrize("wrapper", ["", "./", "train/", "my photos/2024/"])
-def test_class_folders_of_any_name_below_any_folder(wrapper: str) -> None:
-    names = [f"{wrapper}Maine Coon/a.jpg", f"{wrapper}Ñandú/b.PNG"]
-    assert placed(*names) == ["Maine Coon/a.jpg", "Ñandú/b.PNG"]
-
-
-@pytest.mark.parametrize("name", ["test1/1.jpg", "test/1.jpg", "Test1/1.jpg", "1.jpg", "./1.jpg"])
-def test_a_photo_without_a_class_is_refused(name: str) -> None:
-    assert placed(name) == ["not in a class folder"]
+def test_given_split_folders_are_kept() -> None:
+    names = ["Train/cat/0.jpg", "Validation/cat/0.jpg", "Train/dog/x/0.jpg"]
+    assert placed(*names) == ["train/cat/0.jpg", "val/cat/0.jpg", "train/dog/0.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -55,16 +44,19 @@ def test_a_photo_without_a_class_is_refused(name: str) -> None:
         "C:/cat/1.jpg",
         "C:\\cat\\1.jpg",
         "C:1.jpg",
+        " ../1.jpg",
+        "cat/.. /1.jpg",
         "..\\cat\\1.jpg",
         "\\\\server\\cat\\1.jpg",
     ],
 )
 def test_a_path_outside_the_archive_is_refused(name: str) -> None:
-    assert placed(name) == ["path outside the archive"]
+    assert reason(name) == "path outside the archive"
 
 
 def test_backslashes_separate_folders() -> None:
-    assert placed("PetImages\\Cat\\1.jpg", "train\\dog.1.jpg") == ["cat/1.jpg", "dog/dog.1.jpg"]
+    names = ["PetImages\\Cat\\1.jpg", "PetImages\\Dog\\1.jpg"]
+    assert placed(*names) == ["cat/1.jpg", "dog/1.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -72,62 +64,107 @@ def test_backslashes_separate_folders() -> None:
     ["cat/.DS_Store", "cat/._1.jpg", "cat/Thumbs.db", "cat/desktop.ini", "__MACOSX/cat/1.jpg"],
 )
 def test_hidden_and_system_files_are_refused(name: str) -> None:
-    assert placed(name) == ["hidden or system file"]
-
-
-@pytest.mark.parametrize("name", [".git/1.jpg", "cat/.thumbnails/1.jpg", ".Trash/cat/1.jpg"])
-def test_photos_in_hidden_folders_are_refused(name: str) -> None:
-    assert placed(name) == ["in a hidden folder"]
-
-
-@pytest.mark.parametrize("name", ["cat/notes.txt", "labels.csv", "cat/jpg", "in.zip", "."])
-def test_an_unsupported_file_extension_is_refused(name: str) -> None:
-    assert placed(name) == ["unsupported file extension"]
-
-
-def test_equal_file_names_are_numbered() -> None:
-    assert placed("a/cat/1.jpg", "b/cat/1.jpg", "c/cat/1.jpg", "a/dog/1.jpg") == [
-        "cat/1.jpg",
-        "cat/1_2.jpg",
-        "cat/1_3.jpg",
-        "dog/1.jpg",
-    ]
-
-
-def test_file_names_that_differ_only_in_case_are_numbered() -> None:
-    """On macOS and Windows they are the same file."""
-    assert placed("cat/A.jpg", "cat/a.JPG") == ["cat/A.jpg", "cat/a_2.JPG"]
-
-
-def test_a_numbered_name_never_equals_another_name() -> None:
-    names = placed("a/cat/1.jpg", "b/cat/1.jpg", "a/cat/1_2.jpg")
-    assert len({name.casefold() for name in names}) == 3
-
-
-PIECES = st.sampled_from(
-    ["..", ".", "/", "\\", "C:", "cat", "Dog", "a.jpg", "cat.1.jpg", "train", "PetImages", "\0", ""]
-)
-
-
-@given(st.lists(st.lists(PIECES, max_size=6).map("".join), max_size=6))
-def test_no_name_leads_out_of_its_class_folder_or_to_another_photo(names: list[str]) -> None:
-    accepted = [entry for entry in classify(names) if not entry.reason]
-    for entry in accepted:
-        for part in (entry.class_name, entry.file_name):
-            assert part not in ("", ".", "..")
-            assert not set(part) & set("/\\\0")
-    places = [(entry.class_name.casefold(), entry.file_name.casefold()) for entry in accepted]
-    assert len(set(places)) == len(places)
+    assert reason(name) == "hidden or system file"
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("cat/a\tb.jpg", "non-printable characters in the path"),
-        ("\x1b[31mcat/1.jpg", "non-printable characters in the path"),
-        (" cat/1.jpg", "leading or trailing spaces in the folder name"),
-        ("cat /1.jpg", "leading or trailing spaces in the folder name"),
-    ],
+    "name", [".git/1.jpg", "cat/.thumbnails/1.jpg", ".Trash/cat/1.jpg", " .x/1.jpg"]
 )
-def test_non_printable_and_padded_names_are_refused(name: str, reason: str) -> None:
-    assert placed(name) == [reason]
+def test_photos_in_hidden_folders_are_refused(name: str) -> None:
+    assert reason(name) == "in a hidden folder"
+
+
+@pytest.mark.parametrize("name", ["cat/a\tb.jpg", "\x1b[31mcat/1.jpg", "cat/\0.jpg", "cat/a\nb"])
+def test_a_name_with_control_characters_is_refused_and_listed_with_them_escaped(name: str) -> None:
+    (entry,), _ = classify([Member(name, "", None)])
+    assert entry.reason == "non-printable characters in the path"
+    assert entry.name == name.encode("unicode_escape").decode()
+
+
+@pytest.mark.parametrize("name", ["cat/photo", "cat/1.heic", "cat/notes.txt", "cat/1.jpg~"])
+def test_the_ending_of_a_name_refuses_no_file(name: str) -> None:
+    assert placed("cat/1.jpg", "dog/1.jpg", name)[2] == name
+
+
+def test_a_member_that_its_source_refuses_keeps_the_reason() -> None:
+    (entry,), _ = classify([Member("cat/1.jpg", "symbolic link", None)])
+    assert entry.reason == "symbolic link"
+
+
+def test_equal_file_names_of_a_class_are_numbered() -> None:
+    names = ["cat/a/1.jpg", "cat/b/1.jpg", "cat/c/1.jpg", "dog/a/1.jpg", "cat/a/1.jpg"]
+    paths = ["cat/1.jpg", "cat/1_2.jpg", "cat/1_3.jpg", "dog/1.jpg", "cat/1_4.jpg"]
+    assert placed(*names) == paths
+
+
+def test_file_names_that_differ_only_in_case_or_unicode_form_are_numbered() -> None:
+    """On macOS and Windows they are the same file."""
+    composed, decomposed = (unicodedata.normalize(form, "é.jpg") for form in ("NFC", "NFD"))
+    names = ["cat/A.jpg", "cat/a.JPG", f"dog/{composed}", f"dog/{decomposed}"]
+    assert placed(*names) == ["cat/A.jpg", "cat/a_2.JPG", "dog/é.jpg", "dog/é_2.jpg"]
+
+
+def test_a_numbered_name_never_equals_another_name() -> None:
+    names = placed("cat/a/1.jpg", "cat/b/1.jpg", "cat/a/1_2.jpg", "dog/1.jpg")
+    assert len({name.casefold() for name in names}) == 4
+
+
+def test_a_long_file_name_is_shortened_and_keeps_its_ending() -> None:
+    long = "写" * 200
+    paths = placed(f"cat/{long}.jpg", f"cat/{long}.jpg", f"dog/{'x' * 300}")
+    names = [path.split("/")[1] for path in paths]
+    assert all(250 <= len(name.encode()) <= MAX_NAME_BYTES for name in names)
+    assert names[0].endswith("写.jpg") and names[1].endswith("写_2.jpg")
+
+
+def test_a_long_name_of_a_class_folder_is_refused() -> None:
+    assert reason(f"{'x' * 300}/1.jpg") == "folder name too long"
+
+
+def test_many_equal_names_take_linear_time() -> None:
+    """Numbering each from 2 takes minutes for as many."""
+    paths = placed(*["cat/1.jpg"] * 50_000, "dog/1.jpg")
+    assert len(set(paths)) == 50_001
+
+
+def test_an_empty_class_folder_is_named() -> None:
+    members = [Member(name, "", None) for name in ("in/cat/1.jpg", "in/dog/1.jpg")]
+    _, empty = classify(members, ["in/lynx", "in/cat/old", "in/.git", "in"])
+    assert empty == {"lynx": "in/lynx"}
+
+
+def test_two_readings_are_refused_with_the_option_that_decides() -> None:
+    members = [Member(name, "", None) for name in ("train/cat/1.jpg", "dog/1.jpg")]
+    with pytest.raises(CatdogError, match=r"--class-level 2 for the former, or --class-level 1"):
+        classify(members)
+    entries, _ = classify(members, class_level=2)
+    assert [entry.reason or entry.path for entry in entries] == [
+        "cat/1.jpg",
+        "no folder at class level 2",
+    ]
+
+
+PIECES = st.sampled_from(
+    ["..", ".", "/", "\\", "C:", "cat", "Dog", "a.jpg", "cat.1.jpg", "train", "PetImages", "\0"]
+)
+
+
+ODD_PIECES = st.sampled_from(["", " ", "é", "x" * 300])
+
+
+@given(st.lists(st.lists(PIECES | ODD_PIECES, max_size=6).map("".join), max_size=6))
+def test_no_name_leads_out_of_its_class_folder_or_to_another_photo(names: list[str]) -> None:
+    try:
+        entries, _ = classify([Member(name, "", None) for name in names])
+    except CatdogError:
+        return
+    accepted = [entry for entry in entries if not entry.reason]
+    for entry in accepted:
+        parts = entry.path.split("/")
+        assert len(parts) == 3 if entry.given_split else len(parts) == 2
+        assert parts[-2] == entry.class_name
+        for part in parts:
+            assert part not in ("", ".", "..")
+            assert len(part.encode()) <= MAX_NAME_BYTES
+            assert not set(part) & set("\\\0")
+    assert len({entry.path.casefold() for entry in accepted}) == len(accepted)

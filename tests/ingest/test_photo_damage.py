@@ -1,14 +1,13 @@
 """Damaged photos are refused, with the same reason for the same damage."""
 
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from catdog.preparation.photos import PhotoError, open_photo
+from catdog.errors import PhotoError
+from catdog.preparation.photos import open_photo
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -26,7 +25,7 @@ def test_equal_damage_has_the_same_reason_at_any_size(
     stream = io.BytesIO()
     noise(600, 400).save(stream, "JPEG", progressive=progressive)
     content = stream.getvalue()
-    with pytest.raises(PhotoError, match=r"^damaged: image file is truncated$"):
+    with pytest.raises(PhotoError, match=r"^damaged: truncated$"):
         open_photo(io.BytesIO(content[: int(share * len(content))]), max_side)
 
 
@@ -36,16 +35,3 @@ def test_half_a_file_is_refused(format: str) -> None:
     noise(60, 40).save(stream, format)
     with pytest.raises(PhotoError, match=r"^damaged: "):
         open_photo(io.BytesIO(stream.getvalue()[: len(stream.getvalue()) // 2]))
-
-
-def test_a_200_megapixel_photo_is_not_a_decompression_bomb() -> None:
-    """16320×12240 as of a phone; only the header is valid here, so the file counts as damaged."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        crc = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + crc
-
-    header = struct.pack(">IIBBBBB", 16_320, 12_240, 8, 0, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 9)) + chunk(b"IEND", b"")
-    with pytest.raises(PhotoError, match=r"^damaged: "):
-        open_photo(io.BytesIO(b"\x89PNG\r\n\x1a\n" + body))

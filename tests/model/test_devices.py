@@ -67,15 +67,25 @@ def test_the_default_is_a_cuda_device() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["no-such-device", "cuda:99", "xpu", "vulkan", "hpu", "cpu:x", "cpu,cuda"]
+    "name", ["no-such-device", "gpu", "xpu", "vulkan", "cpu:x", "cpu,cuda", "CUDA", "cuda:"]
 )
-def test_the_error_of_an_unavailable_device_is_one_line(
+def test_the_error_of_an_unknown_device_lists_what_is_allowed(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CATDOG_DEVICE", name)
     with pytest.raises(CatdogError) as refused:
         pick_device()
-    assert str(refused.value).startswith(f"device {name}: not available on this machine (")
+    assert str(refused.value) == (
+        f"CATDOG_DEVICE: unknown device {name!r}; must be cpu, cuda, mps, or cuda:1 for the second "
+        "GPU"
+    )
+
+
+def test_the_error_of_an_unavailable_device_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CATDOG_DEVICE", "cuda:99")
+    with pytest.raises(CatdogError) as refused:
+        pick_device()
+    assert str(refused.value).startswith("device cuda:99: not available on this machine (")
     assert "\n" not in str(refused.value)
 
 

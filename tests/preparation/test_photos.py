@@ -1,8 +1,6 @@
 """Files are decoded to upright RGB images or refused with a reason; folders are classes."""
 
 import io
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +8,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps
 
-from catdog.errors import CatdogError
-from catdog.preparation.class_folders import find_photos, list_classes
-from catdog.preparation.photos import PhotoError, open_photo, resize_to_square
+from catdog.errors import CatdogError, PhotoError
+from catdog.preparation.class_folders import list_classes
+from catdog.preparation.photos import open_photo, resize_to_square
 
 ORIENTATION = 0x0112
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -78,7 +76,7 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
 def test_text_with_the_extension_of_a_photo_is_refused(tmp_path: Path, as_stream: bool) -> None:
     path = tmp_path / "photo.jpg"
     path.write_text("no pixels here")
-    with pytest.raises(PhotoError, match=r"^unsupported image format$"):
+    with pytest.raises(PhotoError, match=r"^unsupported format: text$"):
         open_photo(io.BytesIO(path.read_bytes()) if as_stream else path)
 
 
@@ -86,18 +84,6 @@ def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "gone.jpg"):
         with pytest.raises(PhotoError, match=r"^not a file$"):
             open_photo(path)
-
-
-def test_a_decompression_bomb_is_refused_before_decoding(tmp_path: Path) -> None:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        checksum = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + checksum
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0))
-    path = tmp_path / "bomb.png"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
-    with pytest.raises(PhotoError, match="more than 200,000,000 pixels"):
-        open_photo(path)
 
 
 # The colours of the quarters, left to right and top to bottom, for each value of Orientation
@@ -238,11 +224,11 @@ def relative(root: Path, files: list[Path]) -> list[str]:
 
 
 def test_classes_are_the_sorted_folders_with_all_their_files_below(tmp_path: Path) -> None:
-    touch(tmp_path, "dog/b.jpg", "dog/a.jpg", "dog/puppies/c.jpg", "Cat/notes.txt", "loose.jpg")
+    touch(tmp_path, "dog/b.jpg", "dog/a.jpg", "dog/puppies/c.jpg", "Cat/notes.txt", "Cat/1.jpg")
     classes = list_classes(tmp_path)
     assert list(classes) == ["Cat", "dog"]
     assert relative(tmp_path, classes["dog"]) == ["dog/a.jpg", "dog/b.jpg", "dog/puppies/c.jpg"]
-    assert relative(tmp_path, classes["Cat"]) == ["Cat/notes.txt"]
+    assert relative(tmp_path, classes["Cat"]) == ["Cat/1.jpg", "Cat/notes.txt"]
 
 
 def test_hidden_and_system_files_are_not_listed(tmp_path: Path) -> None:
@@ -254,7 +240,9 @@ def test_hidden_and_system_files_are_not_listed(tmp_path: Path) -> None:
 
 def test_one_class_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.jpg")
-    with pytest.raises(CatdogError, match=r"at least two class folders are required, .*; found 1$"):
+    with pytest.raises(
+        CatdogError, match=r"at least two class folders are required, .*; found 1 .cat.$"
+    ):
         list_classes(tmp_path)
 
 
@@ -277,19 +265,6 @@ def test_an_empty_class_is_refused(tmp_path: Path) -> None:
         CatdogError, match=r"dog: class folder without photos; add photos or remove the folder"
     ):
         list_classes(tmp_path)
-
-
-def test_find_photos_returns_given_files_and_the_photos_in_folders_once(tmp_path: Path) -> None:
-    touch(tmp_path, "in/b.JPG", "in/deep/a.png", "in/notes.txt", "in/.hidden.jpg", "given.txt")
-    touch(tmp_path, "in/.cache/c.jpg")
-    paths = [tmp_path / "in", tmp_path / "given.txt", tmp_path / "in/b.JPG", tmp_path / "in"]
-    found = find_photos(paths)
-    assert relative(tmp_path, found) == ["given.txt", "in/b.JPG", "in/deep/a.png"]
-
-
-def test_a_missing_path_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(CatdogError, match=r"gone: no such file or folder; pass photos"):
-        find_photos([tmp_path / "gone"])
 
 
 def test_orientation_agrees_with_pillow_on_random_pixels() -> None:

@@ -85,7 +85,7 @@ def test_a_raw_photo_gets_the_probabilities_of_evaluate(tmp_path: Path, models: 
     raw = tmp_path / "raw"
     for index in range(30):
         make_photo(raw / ("cat" if index % 2 else "dog") / f"{index:02}.jpg", index)
-    settings = params.Prepare(image_size=SIDE, val_share=0.3, test_share=0.4)
+    settings = params.Prepare(image_size=SIDE, split="content", val_share=0.3, test_share=0.4)
     prepare(settings, raw, tmp_path / "prepared", workers=1)
     split = read_split(tmp_path / "prepared", "test")
     model = saved.load(models)
@@ -219,3 +219,84 @@ def test_a_closed_pipe_is_not_reported_as_an_unreadable_file(
             check=False,
         )
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+# Names that are no text: bytes that are not UTF-8, line breaks, and codes that clear a terminal
+ODD_NAMES = (
+    b"caf\xe9.jpg",
+    b"line\nbreak.jpg",
+    b"return\r.jpg",
+    b"\x1b[2J.jpg",
+    "\u732b.jpg".encode(),
+)
+
+
+@pytest.fixture
+def odd_photos(tmp_path: Path) -> Path:
+    """Return a folder of photos with ODD_NAMES, and of two files that are not photos."""
+    make_photo(tmp_path / "photo.jpg", 1)
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for name in ODD_NAMES:
+        (folder / os.fsdecode(name)).write_bytes((tmp_path / "photo.jpg").read_bytes())
+    for other in ("notes.txt", "film.mp4"):
+        (folder / other).write_text("no photo")
+    return folder
+
+
+C_LOCALE = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+
+
+def run_command(
+    models: Path, *arguments: str, stdin: bytes = b"", environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "catdog", "predict", "--model", str(models), *arguments]
+    return subprocess.run(
+        command,
+        input=stdin,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **(environment or {})},
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_csv_and_json_are_utf8_in_every_locale_with_any_file_name(
+    odd_photos: Path, models: Path, form: predict.Format
+) -> None:
+    errors, text = run([odd_photos], models, form)
+    done = run_command(models, str(odd_photos), "--format", form, environment=C_LOCALE)
+    assert done.stdout == text.encode()
+    assert done.stderr == b"catdog: predict: skipped 2 files that are not photos\n"
+    assert done.returncode == errors == 0
+    if form == "json":
+        paths = {row["path"].encode("utf-8", "surrogateescape") for row in json.loads(text)}
+        assert paths == {os.fsencode(odd_photos) + b"/" + name for name in ODD_NAMES}
+    else:
+        readable = {name.decode("utf-8", "backslashreplace") for name in ODD_NAMES}
+        assert {Path(row["path"]).name for row in rows_of(text)} == readable
+
+
+@pytest.mark.parametrize(
+    "locale", [C_LOCALE, {"PYTHONIOENCODING": "latin-1"}], ids=["C", "Latin-1"]
+)
+def test_the_table_is_written_in_every_locale_with_any_file_name(
+    odd_photos: Path, models: Path, locale: dict[str, str]
+) -> None:
+    done = run_command(models, str(odd_photos), environment=locale)
+    assert done.returncode == 0, done.stderr
+    for name in (rb"caf\xe9.jpg", rb"line\nbreak.jpg", rb"return\r.jpg", rb"\x1b[2J.jpg"):
+        assert name in done.stdout
+    assert rb"\u732b.jpg" in done.stdout
+    assert b"\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("given", ["-", "/dev/stdin"])
+def test_a_photo_on_standard_input_is_predicted_as_a_file(
+    photos: Path, models: Path, given: str
+) -> None:
+    (expected,) = rows_of(run([photos / "a.jpg"], models, "csv")[1])
+    content = (photos / "a.jpg").read_bytes()
+    done = run_command(models, given, "--format", "csv", stdin=content)
+    assert rows_of(done.stdout.decode()) == [{**expected, "path": given}]
+    assert (done.returncode, done.stderr) == (0, b"")

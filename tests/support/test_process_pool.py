@@ -1,14 +1,17 @@
-"""The number of workers, and that workers exit with their parent process."""
+"""Workers exit with their parent; results are ordered; a worker that dies costs one item."""
 
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from catdog.errors import CatdogError
-from catdog.support.process_pool import usable_cores
+from catdog.support.process_pool import MEMORY, map_chunks, usable_cores
 
 POOL = """
 import os, time
@@ -16,6 +19,16 @@ from catdog.support.process_pool import process_pool
 with process_pool(2) as pool:
     print(*{pool.submit(os.getpid).result() for _ in range(20)}, flush=True)
     pool.submit(time.sleep, 60).result()
+"""
+MAP = """
+import os, time
+from catdog.support.process_pool import map_chunks
+def work(item):
+    if item == 2:
+        time.sleep(60)
+    return os.getpid()
+for pid in map_chunks(work, [[0], [1], [2]], 1, lambda item, reason: 0):
+    print(pid, flush=True)
 """
 
 
@@ -28,8 +41,9 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_killed_process_leaves_no_workers() -> None:
-    with subprocess.Popen([sys.executable, "-c", POOL], stdout=subprocess.PIPE, text=True) as owner:
+@pytest.mark.parametrize("code", [POOL, MAP], ids=["process_pool", "map_chunks"])
+def test_a_killed_process_leaves_no_workers(code: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         workers = [int(pid) for pid in owner.stdout.readline().split()]
         assert workers
@@ -56,3 +70,109 @@ def test_an_invalid_number_of_workers_is_refused(
     message = rf"^CATDOG_WORKERS: invalid value '{value}'; must be an integer of at least 1$"
     with pytest.raises(CatdogError, match=message):
         usable_cores()
+
+
+Item = int | str
+
+
+def square(item: Item) -> Item:
+    """Return the square of a number; a text is executed."""
+    if isinstance(item, str):
+        exec(item)
+        return item
+    return item * item
+
+
+def failed(item: Item, reason: str) -> str:
+    return f"{item}: {reason}"
+
+
+SPIN = "while True: pass"
+KILL = "import os; os.kill(os.getpid(), 9)"
+CRASH = "import ctypes, faulthandler; faulthandler.disable(); ctypes.string_at(0)"
+EXIT = "import os; os._exit(3)"
+REASONS = {
+    SPIN: "needs more than 1 s of CPU time",
+    KILL: "ended the worker process (SIGKILL), possibly out of memory",
+    CRASH: "ended the worker process (SIGSEGV)",
+    EXIT: "ended the worker process (exit code 3)",
+}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_worker_that_dies_costs_only_the_item_that_ends_it(workers: int) -> None:
+    chunks: list[list[Item]] = [[1, SPIN, 2], [3], [KILL, 4, CRASH], [5, EXIT], [6], [7], [8]]
+    results = list(map_chunks(square, chunks, workers, failed, cpu_seconds=1))
+    items = [item for chunk in chunks for item in chunk]
+    expected = [f"{i}: {REASONS[i]}" if isinstance(i, str) else i * i for i in items]
+    assert results == expected
+
+
+def test_an_item_whose_worker_is_killed_by_others_is_computed_again(tmp_path: Path) -> None:
+    """As by the kernel, which may kill another process than the one that needs the memory."""
+    killed_once = f"""
+import os, pathlib
+mark = pathlib.Path({str(tmp_path / "mark")!r})
+if not mark.exists():
+    mark.touch()
+    os.kill(os.getpid(), {int(signal.SIGKILL)})
+"""
+    chunk: list[Item] = [1, killed_once, 2]
+    assert list(map_chunks(square, [chunk], 1, failed)) == [1, killed_once, 4]
+
+
+def test_workers_that_are_killed_while_idle_are_replaced() -> None:
+    def chunks() -> Iterator[list[Item]]:
+        for number in range(20):
+            if number == 12:
+                time.sleep(0.3)
+                workers = psutil.Process().children()
+                assert len(workers) == 2
+                for worker in workers:
+                    worker.kill()
+                time.sleep(0.3)
+            yield [number]
+
+    assert list(map_chunks(square, chunks(), 2, failed)) == [n * n for n in range(20)]
+
+
+def test_the_cpu_time_of_earlier_items_does_not_count() -> None:
+    busy = "import time; end = time.process_time() + 0.4\nwhile time.process_time() < end: pass"
+    assert list(map_chunks(square, [[busy] * 6], 1, failed, cpu_seconds=1)) == [busy] * 6
+
+
+def allocate(size: int) -> str:
+    try:
+        return f"{len(bytearray(size)) >> 20} MiB"
+    except MemoryError:
+        return "MemoryError"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS does not limit memory")
+def test_more_than_the_allowed_memory_is_a_memory_error() -> None:
+    sizes = [MEMORY // 2, 2 * MEMORY, 1 << 20]
+    assert list(map_chunks(allocate, [sizes], 1, lambda *_: "")) == [
+        "512 MiB",
+        "MemoryError",
+        "1 MiB",
+    ]
+
+
+def test_an_error_of_the_work_is_raised_to_the_caller() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(map_chunks(square, [["1 / 0"]], 1, failed))
+
+
+def test_few_chunks_are_pending_at_a_time() -> None:
+    taken = 0
+
+    def chunks() -> Iterator[list[Item]]:
+        nonlocal taken
+        for number in range(1000):
+            taken += 1
+            yield [number]
+
+    results = map_chunks(square, chunks(), 2, failed)
+    assert [next(results) for _ in range(3)] == [0, 1, 4]
+    results.close()  # type: ignore[attr-defined]
+    assert taken <= 12

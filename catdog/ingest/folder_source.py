@@ -1,0 +1,80 @@
+"""The members of a folder."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from stat import S_ISDIR
+from typing import IO
+
+from catdog.ingest import name_encoding
+from catdog.ingest.members import TOO_LARGE, Member, file_type, without_members
+from catdog.preparation.photo_limits import MAX_BYTES
+
+
+class FolderSource:
+    """The files below a folder. Symbolic links are followed, wherever they lead.
+
+    Each folder is read once, even if several links lead to it, so links cannot form loops.
+    """
+
+    def __init__(self, path: Path, encoding: str | None) -> None:
+        self._path = path
+        self._folders: list[str] = []
+        # A link to a folder above this one is a loop, too.
+        above = [folder.stat() for folder in path.resolve().parents]
+        self._visited = {(status.st_dev, status.st_ino) for status in above}
+        found = sorted(self._walk())
+        raw_names = [os.fsencode(name) for name, _ in found]
+        names = name_encoding.decode_all(raw_names, encoding, str(path))
+        self.members = [
+            Member(name, reason, path / relative)
+            for name, (relative, reason) in zip(names, found, strict=True)
+        ]
+        folders = [os.fsencode(name) for name in self._folders]
+        folder_names = name_encoding.decode_all(folders, encoding, str(path))
+        self.empty_folders = without_members(folder_names, self.members)
+
+    def open(self, member: Member) -> IO[bytes]:
+        """Open a file for reading."""
+        path: Path = member.handle
+        return path.open("rb")
+
+    def close(self) -> None:
+        """Do nothing: no file is open."""
+
+    def _walk(self) -> Iterator[tuple[str, str]]:
+        """Yield the relative path of each file and why it is refused, "" if it is not.
+
+        Links to folders come last, so that a folder has the name that it has without links. Raises
+        OSError for an unreadable folder: its photos would be skipped silently.
+        """
+        pending, links = [""], list[str]()
+        while pending or links:
+            folder = pending.pop() if pending else links.pop()
+            status = (self._path / folder).stat()
+            if (identity := (status.st_dev, status.st_ino)) in self._visited:
+                yield folder, "link to a folder that contains it, or that has another name"
+                continue
+            self._visited.add(identity)
+            self._folders.append(folder)
+            with os.scandir(self._path / folder) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name, reverse=True)
+            for entry in entries:
+                name = f"{folder}/{entry.name}".lstrip("/")
+                if (reason := _reason(entry)) is None:
+                    (links if entry.is_symlink() else pending).append(name)
+                else:
+                    yield name, reason
+
+
+def _reason(entry: "os.DirEntry[str]") -> str | None:
+    """Return why a file is refused without reading it; "" if it is not, None for a folder."""
+    try:
+        status = entry.stat()
+    except FileNotFoundError:
+        return "broken symbolic link"
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+    if S_ISDIR(status.st_mode):
+        return None
+    return file_type(status.st_mode) or (TOO_LARGE if status.st_size > MAX_BYTES else "")

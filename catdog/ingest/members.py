@@ -1,0 +1,79 @@
+"""The members of a source: the files of a folder, or the entries of an archive."""
+
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from catdog.errors import CatdogError
+from catdog.preparation.photo_limits import MAX_BYTES
+
+MAX_MEMBERS = 500_000
+"""of an archive: an import needs about 1.5 kB of memory per member"""
+MAX_DIRECTORY_BYTES = 100_000_000
+"""of all names and attributes of an archive, which are in memory"""
+TOO_LARGE = f"more than {MAX_BYTES:,} bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file of a folder, or an entry of an archive that is no folder."""
+
+    name: str
+    """its path in the source, with / as separator; several members may have the same name"""
+    reason: str
+    """why it is refused without reading it; empty if it can be read"""
+    handle: Any
+    """what its source opens"""
+
+
+def too_many(path: Path) -> CatdogError:
+    """Return the error for an archive with more than MAX_MEMBERS or MAX_DIRECTORY_BYTES."""
+    return CatdogError(
+        f"{path}: more than {MAX_MEMBERS:,} files, or {MAX_DIRECTORY_BYTES // 1_000_000} MB of "
+        "file names; unpack it and pass the folder"
+    )
+
+
+class Source(Protocol):
+    """A folder or an archive."""
+
+    @property
+    def members(self) -> list[Member]:
+        """All files and entries, each once, in the order in which reading them is fastest."""
+
+    @property
+    def empty_folders(self) -> list[str]:
+        """The names of the folders without any member below them."""
+
+    def open(self, member: Member) -> IO[bytes]:
+        """Open a member without a reason for reading.
+
+        Opening and reading a damaged member raises exceptions of any type.
+        """
+
+    def close(self) -> None:
+        """Close the underlying file."""
+
+
+def without_members(folders: list[str], members: list[Member]) -> list[str]:
+    """Return the folders, given with / or \\ at the end or without, that have no member below."""
+    filled = {""}
+    for member in members:
+        folder = member.name.replace("\\", "/").rpartition("/")[0]
+        while folder not in filled:
+            filled.add(folder)
+            folder = folder.rpartition("/")[0]
+    return sorted({folder.replace("\\", "/").rstrip("/") for folder in folders} - filled)
+
+
+def file_type(mode: int) -> str:
+    """Return what a file with a Unix mode is; "" for a regular file, or if the mode has no type."""
+    types = {
+        stat.S_IFLNK: "symbolic link",
+        stat.S_IFIFO: "named pipe",
+        stat.S_IFSOCK: "socket",
+        stat.S_IFCHR: "device",
+        stat.S_IFBLK: "device",
+    }
+    return types.get(stat.S_IFMT(mode), "")

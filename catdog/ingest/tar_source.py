@@ -1,0 +1,140 @@
+"""The members of a tar archive."""
+
+import bz2
+import gzip
+import lzma
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from catdog.ingest import name_encoding
+from catdog.ingest.members import (
+    MAX_DIRECTORY_BYTES,
+    MAX_MEMBERS,
+    TOO_LARGE,
+    Member,
+    too_many,
+    without_members,
+)
+from catdog.preparation.photo_limits import MAX_BYTES
+
+COMPRESSION: dict[str, Callable[..., Any]] = {
+    "tar": open,
+    "tar.gz": gzip.open,
+    "tar.bz2": bz2.open,
+    "tar.xz": lzma.open,
+}
+TYPES = {
+    tarfile.SYMTYPE: "symbolic link",
+    tarfile.LNKTYPE: "hard link",
+    tarfile.FIFOTYPE: "named pipe",
+    tarfile.CHRTYPE: "device",
+    tarfile.BLKTYPE: "device",
+}
+FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+ATTRIBUTES = (  # of the next member; tarfile reads them into memory
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+MAX_ATTRIBUTE_BYTES = 1 << 16  # per member
+MAX_GLOBAL_ATTRIBUTES = 100
+
+
+class TarSource:
+    """A plain or compressed tar archive, which stays open.
+
+    The constructor reads all of it, which verifies the checksums of headers and compression. It
+    raises CatdogError for an archive with too many members, and exceptions of other types for a
+    damaged one.
+    """
+
+    def __init__(self, path: Path, kind: str, encoding: str | None) -> None:
+        self._stream: IO[bytes] = COMPRESSION[kind](path, "rb")
+        try:
+            self._tar = tarfile.open(  # noqa: SIM115 - closed by close()
+                fileobj=self._stream,
+                mode="r:",
+                tarinfo=_StrictHeader,
+                encoding="utf-8",
+                errors="surrogateescape",
+            )
+            self._read_headers(path, encoding)
+        except BaseException:
+            self._stream.close()
+            raise
+
+    def open(self, member: Member) -> IO[bytes]:
+        """Open a member for reading."""
+        header = tarfile.TarInfo(member.name)
+        header.offset_data, header.size = member.handle
+        stream = self._tar.extractfile(header)
+        assert stream is not None  # a regular file
+        return stream
+
+    def close(self) -> None:
+        """Close the archive."""
+        self._tar.close()
+        self._stream.close()
+
+    def _read_headers(self, path: Path, encoding: str | None) -> None:
+        raw_names: list[bytes] = []
+        size = 0
+        found: list[tuple[bool, str, tuple[int, int]]] = []
+        while header := self._tar.next():
+            self._tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all, 1 kB each
+            raw_names.append(header.name.encode("utf-8", "surrogateescape"))
+            found.append((header.isdir(), _reason(header), (header.offset_data, header.size)))
+            size += len(raw_names[-1])
+            if len(found) > MAX_MEMBERS or size > MAX_DIRECTORY_BYTES:
+                raise too_many(path)
+            if len(self._tar.pax_headers) > MAX_GLOBAL_ATTRIBUTES:
+                raise tarfile.ReadError("too many attributes of all members")
+        while piece := self._stream.read(1 << 20):
+            if piece.count(0) < len(piece):
+                raise tarfile.ReadError("data after the end, such as a second archive")
+        names = name_encoding.decode_all(raw_names, encoding, str(path))
+        self.members = [
+            Member(name, reason, handle)
+            for name, (is_folder, reason, handle) in zip(names, found, strict=True)
+            if not is_folder
+        ]
+        folders = [name for name, (is_folder, _, _) in zip(names, found, strict=True) if is_folder]
+        self.empty_folders = without_members(folders, self.members)
+
+
+class _StrictHeader(tarfile.TarInfo):
+    """A header of a member. Errors end the reading: after the first one, tarfile ignores them.
+
+    https://github.com/python/cpython/issues/120740
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_StrictHeader":
+        """Return the header in a block of 512 bytes; ReadError if it is invalid."""
+        if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+            return super().frombuf(buf, encoding, errors)  # the error that marks the end
+        if not buf:
+            raise tarfile.ReadError("the end is missing")
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from None
+        # A negative size would be an endless loop: CVE-2025-8194
+        if header.size < 0 or (header.type in ATTRIBUTES and header.size > MAX_ATTRIBUTE_BYTES):
+            raise tarfile.ReadError("invalid size in a header")
+        return header
+
+
+def _reason(header: tarfile.TarInfo) -> str:
+    """Return why a member is refused without reading it; "" if it is not."""
+    if header.type == tarfile.LNKTYPE:
+        return "hard link"
+    if header.issparse():
+        return "sparse file"
+    if header.type not in FILES:
+        return TYPES.get(header.type, "unsupported type of entry")
+    return TOO_LARGE if header.size > MAX_BYTES else ""

@@ -1,0 +1,96 @@
+"""The photos in data/raw: all of them have a class, or the folder is refused with the reason."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from catdog.errors import CatdogError
+from catdog.preparation.class_folders import list_photos
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def listed(root: Path) -> list[tuple[str, str, str]]:
+    return [
+        (photo.path.relative_to(root).as_posix(), photo.class_name, photo.given_split)
+        for photo in list_photos(root)
+    ]
+
+
+def refusal(root: Path) -> str:
+    with pytest.raises(CatdogError) as refused:
+        list_photos(root)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_photos_are_sorted_by_class_and_path_whatever_the_split(tmp_path: Path) -> None:
+    touch(tmp_path, "val/cat/1.jpg", "train/dog/b.jpg", "train/dog/a/c.jpg", "train/cat/x")
+    assert listed(tmp_path) == [
+        ("train/cat/x", "cat", "train"),
+        ("val/cat/1.jpg", "cat", "val"),
+        ("train/dog/a/c.jpg", "dog", "train"),
+        ("train/dog/b.jpg", "dog", "train"),
+    ]
+
+
+def test_links_to_files_are_listed(tmp_path: Path) -> None:
+    """DVC stores the content of the file that they lead to."""
+    touch(tmp_path, "blob", "raw/cat/1.jpg", "raw/dog/1.jpg")
+    (tmp_path / "raw/dog/2.jpg").symlink_to("../../blob")
+    assert len(listed(tmp_path / "raw")) == 3
+
+
+def test_a_link_to_a_folder_is_refused_because_dvc_ignores_it(tmp_path: Path) -> None:
+    touch(tmp_path, "pool/1.jpg", "raw/cat/1.jpg")
+    (tmp_path / "raw/dog").symlink_to("../pool")
+    assert "raw/dog: DVC ignores links to folders; replace" in refusal(tmp_path / "raw")
+
+
+def test_data_raw_itself_may_be_a_link(tmp_path: Path) -> None:
+    touch(tmp_path, "disk/cat/1.jpg", "disk/dog/1.jpg")
+    (tmp_path / "raw").symlink_to("disk")
+    assert len(listed(tmp_path / "raw")) == 2
+
+
+def test_a_broken_link_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.jpg", "dog/1.jpg")
+    (tmp_path / "dog/2.jpg").symlink_to("gone")
+    assert "dog/2.jpg: broken symbolic link; remove it" in refusal(tmp_path)
+
+
+def test_a_pipe_is_refused_and_not_opened(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.jpg", "dog/1.jpg")
+    os.mkfifo(tmp_path / "dog/2.jpg")
+    assert "dog/2.jpg: not a regular file; remove it" in refusal(tmp_path)
+
+
+def test_all_empty_classes_are_named_at_once(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.jpg", "dog/1.jpg", "lynx/notes.txt", "ocelot/.hidden")
+    (tmp_path / "puma").mkdir()
+    message = refusal(tmp_path)
+    assert "lynx: class folder without photos (also ocelot, puma); add photos" in message
+
+
+def test_a_photo_without_a_class_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.jpg", "dog/1.jpg", "1.jpg", "2.jpg", "README.md")
+    message = refusal(tmp_path)
+    assert "1.jpg: not in a class folder (also 2.jpg); move it into one, or remove it" in message
+
+
+def test_a_layout_with_two_readings_is_refused_with_the_name_of_the_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "train/cat/1.jpg", "cat/1.jpg", "dog/1.jpg")
+    message = refusal(tmp_path)
+    assert message.startswith(f"{tmp_path}: folders can be read in two ways: 'train' is a split")
+    assert message.endswith("; rename or move the folders")
+
+
+def test_many_paths_in_a_message_are_cut(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.jpg", "dog/1.jpg", *[f"{n:03}.jpg" for n in range(100)])
+    assert "019.jpg and 80 more)" in refusal(tmp_path)
