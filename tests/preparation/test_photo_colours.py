@@ -283,6 +283,14 @@ def test_a_photo_of_a_wide_gamut_is_reduced_before_its_colours_are_converted() -
     np.testing.assert_allclose(found, expected, atol=2)
 
 
+def slightly_redder(profile: bytes) -> bytes:
+    """Return a version of sRGB as they exist, with red 0.005 higher in X."""
+    tag = profile.index(b"rXYZ")
+    start = int.from_bytes(profile[tag + 4 : tag + 8], "big") + 8
+    x = int.from_bytes(profile[start : start + 4], "big") + round(0.005 * 65536)
+    return profile[:start] + x.to_bytes(4, "big") + profile[start + 4 :]
+
+
 def test_pixels_with_an_srgb_or_an_invalid_profile_are_unchanged() -> None:
     builtin = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for profile in (
