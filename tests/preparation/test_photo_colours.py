@@ -283,16 +283,21 @@ def test_a_photo_of_a_wide_gamut_is_reduced_before_its_colours_are_converted() -
     np.testing.assert_allclose(found, expected, atol=2)
 
 
+def slightly_redder(profile: bytes) -> bytes:
+    """Return another version of sRGB, as they exist: red is 0.0003 higher in X."""
+    tag = profile.index(b"rXYZ")
+    start = int.from_bytes(profile[tag + 4 : tag + 8], "big") + 8
+    x = int.from_bytes(profile[start : start + 4], "big") + round(0.0003 * 65536)
+    return profile[:start] + x.to_bytes(4, "big") + profile[start + 4 :]
+
+
 def test_pixels_with_an_srgb_or_an_invalid_profile_are_unchanged() -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     builtin = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    for profile in (
-        builtin,
-        b"",
-        b"no profile",
-        photo_files.rgb_profile(photo_files.SRGB, 2.2)[:60],
-    ):
-        content = saved(Image.fromarray(COLOURS), "PNG", icc_profile=profile)
-        np.testing.assert_array_equal(read(content), COLOURS)
+    truncated = photo_files.rgb_profile(photo_files.DISPLAY_P3, 2.2)[:200]
+    for profile in (builtin, slightly_redder(builtin), b"", b"no profile", truncated):
+        content = saved(Image.fromarray(colours), "PNG", icc_profile=profile)
+        np.testing.assert_array_equal(read(content), colours)
 
 
 def test_a_profile_of_another_colour_space_is_ignored() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,13 @@ def test_bytes_are_limited_without_reading_them(tmp_path: Path) -> None:
     sparse = tmp_path / "sparse.jpg"
     with sparse.open("wb") as stream:
         stream.truncate(3_000_000_000)
-    with pytest.raises(PhotoError, match=r"^more than 310,000,000 bytes$"):
-        open_photo(sparse)
+    tracemalloc.start()
+    try:
+        with pytest.raises(PhotoError, match=r"^more than 310,000,000 bytes$"):
+            open_photo(sparse)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_tables_of_a_tiff_are_limited() -> None:

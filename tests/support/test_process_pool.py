@@ -24,11 +24,9 @@ MAP = """
 import os, time
 from catdog.support.process_pool import map_chunks
 def work(item):
-    if item == 2:
-        time.sleep(60)
-    return os.getpid()
-for pid in map_chunks(work, [[0], [1], [2]], 1, lambda item, reason: 0):
-    print(pid, flush=True)
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+list(map_chunks(work, [[0]], 1, lambda item, reason: 0))
 """
 
 
