@@ -84,8 +84,8 @@ agent: $(READY) ## start a Prefect worker on this machine: POOL=gpu or POOL=cpu 
 deploy: $(READY) ## install pools, deployments, schedules and automations on the server
 	@$(BIN)/python -m flows.deploy
 
-bench: $(READY) ## run the short benchmarks (all except benchmarks/orchestration.py)
-	@for name in $(filter-out orchestration,$(basename $(notdir $(wildcard benchmarks/*.py)))); do \
+bench: $(READY) ## run the short benchmarks (all except orchestration.py and imbalance.py)
+	@for name in $(filter-out orchestration imbalance,$(basename $(notdir $(wildcard benchmarks/*.py)))); do \
 	  echo "benchmarks/$$name.py"; $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 

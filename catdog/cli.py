@@ -104,10 +104,13 @@ def train(
 def evaluate() -> None:
     """Stage 3: evaluate the trained model on the test set."""
     metrics = stages.evaluate()
-    from catdog.evaluation.report import format_accuracy
+    from catdog.evaluation.report import format_accuracy, format_percent
 
     accuracy = format_accuracy(metrics, "accuracy_low", "accuracy_high")
-    typer.echo(f"accuracy {accuracy}; run `catdog results` for all metrics")
+    balanced = format_percent(metrics["balanced_accuracy"])
+    typer.echo(
+        f"accuracy {accuracy}, balanced accuracy {balanced}; run `catdog results` for all metrics"
+    )
 
 
 @app.command()
@@ -116,7 +119,7 @@ def results() -> None:
 
     If the last commit has results of another machine, also print how to make these the baseline.
     """
-    from catdog.evaluation.report import metrics_table
+    from catdog.evaluation.report import metrics_tables
     from catdog.experiments import recovery
 
     try:
@@ -125,7 +128,14 @@ def results() -> None:
         raise CatdogError(f"{METRICS}: no evaluation yet; {recovery.repro_advice()}") from None
     except ValueError as error:
         raise CatdogError(f"{METRICS}: invalid JSON ({error}); run `dvc repro`") from None
-    _print(metrics_table(metrics))
+    try:
+        tables = metrics_tables(metrics)
+    except (KeyError, TypeError):  # metrics.json is in git, so older code may have written it
+        raise CatdogError(
+            f"{METRICS}: not written by this version of catdog; run `dvc repro`"
+        ) from None
+    for table in tables:
+        _print(table)
     page = REPORTS / "report.html"
     if page.is_file():
         Console().print(f"Plots: {REPORTS}/*.png; report: {page}")
@@ -321,11 +331,16 @@ def explain_params(
 
 
 def _counts_table(counts: dict[str, dict[str, int]]) -> Table:
-    names = sorted(counts["train"])
-    table = Table("split", *map(escape, names), "total")  # "[indoor]" in a name is not markup
-    for split, row in counts.items():
-        numbers = [row.get(name, 0) for name in names]
-        table.add_row(split, *(f"{number:,}" for number in (*numbers, sum(numbers))))
+    """Return the numbers of photos by split and class as a table with a row for each class."""
+    table = Table("class", show_footer=True)
+    rows = [[row.get(name, 0) for row in counts.values()] for name in sorted(counts["train"])]
+    columns = [*zip(*rows, strict=True), [sum(row) for row in rows]]
+    for split, numbers in zip((*counts, "total"), columns, strict=True):
+        table.add_column(split, footer=f"{sum(numbers):,}", justify="right")
+    table.columns[0].footer = "total"
+    for name, row in zip(sorted(counts["train"]), rows, strict=True):
+        # "[indoor]" in a name is not markup
+        table.add_row(escape(name), *(f"{number:,}" for number in (*row, sum(row))))
     return table
 
 

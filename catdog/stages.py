@@ -8,6 +8,7 @@ because precision `portable` sets environment variables that they read.
 
 import json
 import os
+import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def prepare(workers: int | None) -> dict[str, dict[str, int]]:
         settings = load_params().prepare
         from catdog.preparation.prepare import prepare as run
 
-        counts = run(settings, RAW, PREPARED, workers)
+        counts = run(settings, RAW, PREPARED, workers, _warn)
         inputs.check()
     return counts
 
@@ -127,6 +128,11 @@ def compute_as(model: Path) -> None:
     with suppress(OSError, ValueError, KeyError, TypeError):
         if json.loads((model / "model.json").read_text(encoding="utf-8"))["precision"] == PORTABLE:
             portable.fix_code_paths()
+
+
+def _warn(line: str) -> None:
+    """Print a warning of one line to standard error."""
+    print(f"catdog: warning: {line}", file=sys.stderr, flush=True)
 
 
 def _log(line: str) -> None:

@@ -1,4 +1,4 @@
-"""The metrics: accuracy with its interval, loss, ROC and calibration.
+"""The metrics: accuracy with its interval, balanced accuracy, loss, ROC and calibration.
 
 Throughout, `labels` are integers of shape (N,), indices into the sorted `classes`, and
 `probabilities` have the shape (N, classes), with rows that sum to 1. The predicted class is the one
@@ -48,6 +48,7 @@ def summarize(
 ) -> dict[str, Any]:
     """Return all metrics as nested plain values, ready for JSON.
 
+    `balanced_accuracy` is the mean accuracy of the classes that have photos, that of scikit-learn.
     `loss` is the mean negative log-likelihood. `roc_auc` has the second of two classes as positive
     class; with more than two classes it is the macro average of one-vs-rest. A metric without
     photos to compute it from (the recall of a missing class) is None.
@@ -55,16 +56,19 @@ def summarize(
     counts = confusion(labels, probabilities, classes)
     photos, correct = len(labels), sum(counts[name][name] for name in classes)
     low, high = wilson_interval(correct, photos)
+    described = {name: _describe_class(counts, name) for name in classes}
+    recalls = [row["correct"] / row["photos"] for row in described.values() if row["photos"]]
     return {
         "accuracy": _share(correct, photos),
         "accuracy_low": low,
         "accuracy_high": high,
+        "balanced_accuracy": _share(math.fsum(recalls), len(recalls)),
         "loss": round(loss(labels, probabilities), DIGITS),
         "roc_auc": roc_auc(labels, probabilities),
         "calibration_error": round(calibration_error(labels, probabilities, bins), DIGITS),
         "photos": photos,
         "correct": correct,
-        "classes": {name: _describe_class(counts, name) for name in classes},
+        "classes": described,
         "confusion": counts,
     }
 
@@ -173,5 +177,5 @@ def _describe_class(counts: dict[str, dict[str, int]], name: str) -> dict[str, A
     }
 
 
-def _share(part: int, whole: int) -> float | None:
+def _share(part: float, whole: int) -> float | None:
     return round(part / whole, DIGITS) if whole else None

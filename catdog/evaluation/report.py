@@ -4,6 +4,7 @@ The same input gives the same bytes: the page contains no date and no version.
 """
 
 import base64
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ TITLES = {
     "roc": "ROC curve",
     "calibration": "Calibration",
 }
+MOST_NAMED = 5  # classes in the title of the page
+CLASS_COLUMNS = ("class", "accuracy", "precision")
 
 
 def format_accuracy(values: dict[str, Any], low: str = "low", high: str = "high") -> str:
@@ -37,33 +40,45 @@ def format_accuracy(values: dict[str, Any], low: str = "low", high: str = "high"
 
 
 def format_metrics(metrics: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the name and the formatted value of every metric but the confusion matrix."""
-    rows = [("accuracy", format_accuracy(metrics, "accuracy_low", "accuracy_high"))]
-    for name, values in metrics["classes"].items():
-        rows.append((f"accuracy of {name}", format_accuracy(values)))
-    for name, values in metrics["classes"].items():
-        rows.append((f"precision of {name}", _format_percent(values["precision"])))
+    """Return the name and the formatted value of every metric of the whole test set."""
     auc = metrics["roc_auc"]
     return [
-        *rows,
+        ("accuracy", format_accuracy(metrics, "accuracy_low", "accuracy_high")),
+        ("balanced accuracy", format_percent(metrics["balanced_accuracy"])),
         ("loss", f"{metrics['loss']:.4f}"),
         ("ROC AUC", "–" if auc is None else f"{auc:.4f}"),
-        ("calibration error", _format_percent(metrics["calibration_error"])),
+        ("calibration error", format_percent(metrics["calibration_error"])),
         ("selected epoch", f"{metrics['epoch']:,}"),
         ("parameters", f"{metrics['weights']:,}"),
         ("training, PFLOP", f"{metrics['train_pflop']:.4g}"),
     ]
 
 
-def metrics_table(metrics: dict[str, Any]) -> Table:
-    """Return the metrics as a table for a terminal."""
-    table = Table("metric (test set)", "value")
-    for name, value in format_metrics(metrics):
-        table.add_row(Text(name), Text(value))
+def format_classes(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return name, accuracy (the recall) and precision of each class, formatted."""
+    return [
+        (name, format_accuracy(values), format_percent(values["precision"]))
+        for name, values in metrics["classes"].items()
+    ]
+
+
+def metrics_tables(metrics: dict[str, Any]) -> list[Table]:
+    """Return the metrics as tables for a terminal: one row per class, then the whole test set."""
+    return [
+        _as_table(CLASS_COLUMNS, format_classes(metrics)),
+        _as_table(("metric (test set)", "value"), format_metrics(metrics)),
+    ]
+
+
+def _as_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*map(Text, row))  # as Text, brackets in a name are not markup
     return table
 
 
-def _format_percent(fraction: float | None) -> str:
+def format_percent(fraction: float | None) -> str:
+    """Return a fraction formatted as `93.5 %`; None as a dash."""
     return "–" if fraction is None else f"{100 * fraction:.1f} %"
 
 
@@ -82,12 +97,19 @@ def write_page(path: Path, metrics: dict[str, Any], params: Params, plots: dict[
     values = flatten(params.model_dump(), reducer="dot")
     page = environment.get_template("report.html.j2").render(
         accuracy=format_accuracy(metrics, "accuracy_low", "accuracy_high"),
-        classes=list(metrics["classes"]),
+        subject=_describe_classes(list(metrics["classes"])),
         metrics=format_metrics(metrics),
+        class_columns=CLASS_COLUMNS,
+        class_rows=format_classes(metrics),
         params=[(key, _format_param(value)) for key, value in values.items()],
         plots=[(TITLES[name], _data_uri(file)) for name, file in plots.items()],
     )
     write_text(path, page)
+
+
+def _describe_classes(names: list[str]) -> str:
+    """Return the names of a few classes, or the number of many."""
+    return ", ".join(names) if len(names) <= MOST_NAMED else f"{len(names):,} classes"
 
 
 def _format_param(value: Any) -> str:

@@ -38,9 +38,14 @@ SIZE_KEYS = ("start_image_size", "image_size", "eval_image_size")
 
 
 class Prepare(Section):
-    """Stored image size, and the sizes of the validation and test sets."""
+    """Stored image size, and how the photos are split into training, validation and test set."""
 
     image_size: StoredSize = Field(description="height and width of the stored photos, in pixels")
+    split: Literal["content", "given"] = Field(
+        description="content: a hash of its content assigns each photo to a set; given: photos "
+        "stay in the set of their train, val or test folder, and val_share or test_share applies "
+        "only if there is no folder of that set"
+    )
     val_share: OpenFraction = Field(
         description="fraction of the photos in the validation set, used to select the best epoch"
     )
@@ -236,6 +241,11 @@ class Train(Section):
     label_smoothing: FractionBelowOne = Field(
         description="label smoothing in the training loss",
         json_schema_extra=sourced("Szegedy et al. 2015, arXiv:1512.00567"),
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        description="weights of the photos in the loss: none (all equal), or balanced (inversely "
+        "proportional to the number of photos of their class, for classes of very different sizes)",
+        json_schema_extra=sourced("scikit-learn's class_weight; King & Zeng 2001"),
     )
     ema: FractionBelowOne = Field(
         description="decay per step of the exponential moving average (EMA) of the weights "

@@ -8,6 +8,8 @@ colour.py         images of any mode as 8-bit sRGB: ICC profiles, transparency, 
 photo_inputs.py   the photos to predict: files, folders, links, pipes
 layout.py         the rule that gives each file its class and its split, from the paths
 class_folders.py  the photo files of each class in data/raw
-split.py          the rule that assigns a photo to the training, validation or test split
+duplicates.py     refuse the copies of a photo
+split.py          the rules that assign each photo to the training, validation or test split
+arrays.py         write the arrays of the splits, one photo at a time
 prepare.py        the stage: refuse invalid files and duplicates, write the arrays
 """

@@ -1,12 +1,11 @@
-"""Stage 1: split the raw photos by content hash and write them as arrays.
+"""Stage 1: split the raw photos and write them as arrays.
 
 `catdog.dataset.prepared` documents and reads the format of data/prepared.
 """
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import astuple, replace
@@ -18,30 +17,47 @@ import numpy.typing as npt
 
 from catdog import params
 from catdog.dataset.prepared import COLUMNS, SPLITS, PhotoRow
-from catdog.errors import CatdogError, PhotoError
+from catdog.errors import PhotoError
+from catdog.preparation.arrays import ArrayWriter, move_photos
 from catdog.preparation.class_folders import RawPhoto, list_photos
+from catdog.preparation.duplicates import refuse_duplicates
 from catdog.preparation.photos import open_photo, resize_to_square
-from catdog.preparation.split import split_of
+from catdog.preparation.split import assign_splits, check_that_no_split_is_empty, given_splits
 from catdog.support.atomic_files import replacing_folder, write_rows
 from catdog.support.process_pool import map_chunks, usable_cores
 
+VERY_UNEQUAL = 10  # times as many photos in the largest class as in the smallest
 CHUNK = 64  # photos per task of a worker: 3 MB of pixels at 128 px
 
 
 def prepare(
-    settings: params.Prepare, raw: Path, prepared: Path, workers: int | None = None
+    settings: params.Prepare,
+    raw: Path,
+    prepared: Path,
+    workers: int | None = None,
+    warn: Callable[[str], None] = print,
 ) -> dict[str, dict[str, int]]:
     """Write the dataset `prepared` from the photos in `raw`; return the photo counts.
 
     The counts are by split ("train", "val", "test", "refused") and class. `workers` processes
-    decode (default: one per usable core); their number does not change the result. Raises
-    CatdogError, without changing `prepared`, if there are fewer than two classes, or if a class has
-    no photo in one of the splits.
+    decode (default: one per usable core); their number does not change the result. `warn` is called
+    with a line if given splits are ignored, and if the sizes of the classes are very unequal.
+    Raises CatdogError, without changing `prepared`, if there are fewer than two classes, if a class
+    has too few photos to be in every split, or if the splits are to be given and are not.
     """
     photos = list_photos(raw)
+    given = given_splits(raw, photos) if settings.split == "given" else {}
     with replacing_folder(prepared) as folder:
-        rows = refuse_duplicates(list(hash_files(raw, photos)))
-        return _write(settings, raw, folder, rows, workers or usable_cores())
+        rows = refuse_duplicates(list(hash_files(raw, photos)), given)
+        counts = _write(settings, raw, folder, rows, given, workers or usable_cores())
+    if not given and any(photo.given_split for photo in photos):
+        warn(
+            f"{raw}: prepare.split: content ignores the train, val and test folders; "
+            "prepare.split: given in params.yaml keeps them"
+        )
+    if imbalance := describe_imbalance(counts):
+        warn(f"{raw}: {imbalance}")
+    return counts
 
 
 def hash_files(raw: Path, photos: list[RawPhoto]) -> Iterator[PhotoRow]:
@@ -57,82 +73,33 @@ def _sha256(photo: RawPhoto) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def refuse_duplicates(rows: list[PhotoRow]) -> list[PhotoRow]:
-    """Return the rows, with a reason for refusal in each duplicate.
-
-    Of several copies in one class, the first is used. A photo that appears in two classes has no
-    reliable label, so all its copies are refused.
-    """
-    copies: dict[str, list[PhotoRow]] = defaultdict(list)
-    for row in rows:
-        copies[row.sha256].append(row)
-
-    def check(row: PhotoRow) -> PhotoRow:
-        duplicates = copies[row.sha256]
-        for other in duplicates:
-            if other.class_name != row.class_name:
-                return replace(row, reason=f"duplicate of {other.path} in another class")
-        first = duplicates[0]
-        return row if row is first else replace(row, reason=f"duplicate of {first.path}")
-
-    return [check(row) for row in rows]
-
-
 def _write(
-    settings: params.Prepare, raw: Path, target: Path, rows: list[PhotoRow], workers: int
+    settings: params.Prepare,
+    raw: Path,
+    target: Path,
+    rows: list[PhotoRow],
+    given: dict[str, str],
+    workers: int,
 ) -> dict[str, dict[str, int]]:
     side = settings.image_size
-    written: list[PhotoRow] = []
-    moments = np.zeros((2, 3), dtype=np.int64)  # sums and sums of squares per channel
+    decoded: list[PhotoRow] = []
     with closing(ArrayWriter(target, side)) as arrays:
-        for row, pixels in _decode_all(raw, rows, side, workers):
+        for row, pixels in _decode_all(raw, assign_splits(rows, settings, given), side, workers):
             if pixels is None:
-                written.append(row)
-                continue
-            split = split_of(row.sha256, settings.val_share, settings.test_share)
-            written.append(replace(row, split=split))
-            arrays.append(split, pixels)
-            if split == "train":
-                wide = pixels.reshape(-1, 3).astype(np.int64)
-                moments += np.stack([wide.sum(0), (wide**2).sum(0)])
+                decoded.append(replace(row, split=""))
+            else:
+                decoded.append(row)
+                arrays.append(row.split, pixels)
+    written, moments = assign_splits(decoded, settings, given), arrays.moments
+    if written != decoded:  # the valid photos of a small class are in other splits than expected
+        moves = ((old.split, new.split) for old, new in zip(decoded, written, strict=True))
+        moments = move_photos(target, side, (move for move in moves if all(move)))
     counts = count(written)
-    _check_that_no_split_is_empty(raw, counts)
+    check_that_no_split_is_empty(raw, counts, given)
     write_rows(target / "photos.csv", COLUMNS, map(astuple, written))
     stats = {"image_size": side, "counts": counts, **_mean_and_std(moments, counts, side)}
     (target / "stats.json").write_text(json.dumps(stats, indent=2) + "\n", encoding="utf-8")
     return counts
-
-
-class ArrayWriter:
-    """Appends photos to train.npy, val.npy and test.npy without holding the arrays in memory.
-
-    NumPy pads the header of an .npy file so that the length of the first axis can be overwritten in
-    place (up to 21 digits); `close` writes the final lengths.
-    """
-
-    def __init__(self, folder: Path, side: int) -> None:
-        self._side = side
-        self._streams = {split: (folder / f"{split}.npy").open("wb") for split in SPLITS}
-        self._lengths = dict.fromkeys(SPLITS, 0)
-        for split in SPLITS:
-            self._write_header(split)
-
-    def append(self, split: str, pixels: npt.NDArray[np.uint8]) -> None:
-        """Append one photo (side, side, 3) to a split."""
-        self._streams[split].write(pixels.tobytes())
-        self._lengths[split] += 1
-
-    def close(self) -> None:
-        """Write the final lengths and close the files."""
-        for split, stream in self._streams.items():
-            stream.seek(0)
-            self._write_header(split)
-            stream.close()
-
-    def _write_header(self, split: str) -> None:
-        shape = (self._lengths[split], self._side, self._side, 3)
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._streams[split], header)
 
 
 Decoded = tuple[PhotoRow, npt.NDArray[np.uint8] | None]
@@ -168,20 +135,22 @@ def count(rows: list[PhotoRow]) -> dict[str, dict[str, int]]:
     return counts
 
 
-def _check_that_no_split_is_empty(raw: Path, counts: dict[str, dict[str, int]]) -> None:
-    for split in SPLITS:
-        for name, photos in counts[split].items():
-            if photos == 0:
-                total = sum(counts[other][name] for other in SPLITS)
-                change = {
-                    "train": "lower prepare.val_share or prepare.test_share",
-                    "val": "raise prepare.val_share",
-                    "test": "raise prepare.test_share",
-                }[split]
-                raise CatdogError(
-                    f"{raw / name}: no photo in the {split} split, out of {total}; add photos or "
-                    f"{change} in params.yaml"
-                )
+def describe_imbalance(counts: dict[str, dict[str, int]]) -> str:
+    """Return a warning if the largest class has over ten times the photos of the smallest.
+
+    Otherwise the text is empty. `counts` are as in `count`.
+    """
+    photos = {name: sum(counts[split][name] for split in SPLITS) for name in counts["train"]}
+    large, small = max(photos, key=photos.__getitem__), min(photos, key=photos.__getitem__)
+    if photos[large] <= VERY_UNEQUAL * photos[small]:
+        return ""
+    accuracy = counts["test"][large] / sum(counts["test"].values())
+    return (
+        f"{large} has {photos[large]:,} photos, {small} only {photos[small]:,}: always predicting "
+        f"{large} would have an accuracy of {100 * accuracy:.1f} % on the test set and a balanced "
+        f"accuracy of {100 / len(photos):.1f} %; see train.class_weights, and compare models by "
+        "balanced accuracy"
+    )
 
 
 def _mean_and_std(

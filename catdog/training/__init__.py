@@ -5,6 +5,7 @@ setup.py            the network before the first step
 state.py            the training state, which a checkpoint contains
 resume.py           exact resume: when to save a checkpoint, and how to find it
 checkpoint.py       read and write a checkpoint file
+loss.py             cross-entropy, with class weights
 validation.py       loss and accuracy on the validation set
 outputs.py          write the model, its card, history.csv and timing.csv
 history.py          one row per epoch

@@ -8,7 +8,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from catdog.dataset.prepared import read_split
 from catdog.errors import CatdogError, Stopped
@@ -24,6 +23,7 @@ from catdog.training import batches, distributed, history, optimizers, outputs, 
 from catdog.training.distributed import SINGLE, Group, local_devices
 from catdog.training.flops import StepFlops
 from catdog.training.history import Epoch, Timing
+from catdog.training.loss import balanced_weights, cross_entropy
 from catdog.training.photo_store import PhotoStore
 from catdog.training.resume import CheckpointFile, checkpoint_path
 from catdog.training.seeds import STEP, derive_seed
@@ -112,6 +112,10 @@ class Trainer:
         self.classes = split.classes
         self.normalization = pick_normalization(params, prepared)
         self.photos = PhotoStore(split.photos, split.labels, device.torch_device)
+        self.class_weights: Tensor | None = None
+        if params.train.class_weights == "balanced":
+            weights = balanced_weights(torch.from_numpy(split.labels), len(self.classes))
+            self.class_weights = weights.to(device.torch_device)
         self.steps_per_epoch = batches.steps_per_epoch(len(self.photos), params.train.batch_size)
         distributed.check_batch_is_large_enough(group, len(self.photos) // self.steps_per_epoch)
         self.validation = Validation(
@@ -158,9 +162,7 @@ class Trainer:
         with self.device.autocast():
             logits: Tensor = self.forward(batch.inputs)
         smoothing = self.params.train.label_smoothing
-        loss = F.cross_entropy(
-            logits.float(), batch.labels, label_smoothing=smoothing, reduction="sum"
-        )
+        loss = cross_entropy(logits.float(), batch.labels, self.class_weights, smoothing)
         # Backward averages over the processes, while the loss is the mean over all photos.
         (loss * (self.group.size / batch.photos)).backward()  # type: ignore[no-untyped-call]
         self.state.step()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import auc
+from sklearn.metrics import auc, balanced_accuracy_score
 
 from catdog.evaluation import metrics
 
@@ -59,6 +59,25 @@ def test_metrics_of_two_classes_equal_those_computed_by_hand() -> None:
     }
     assert summary["classes"]["dog"]["accuracy"] == summary["classes"]["dog"]["precision"] == 0.5
     assert summary["confusion"] == {"cat": {"cat": 2, "dog": 1}, "dog": {"cat": 1, "dog": 1}}
+
+
+def test_balanced_accuracy_is_that_of_scikit_learn() -> None:
+    generator = np.random.default_rng(1)
+    labels = generator.choice(4, 300, p=[0.7, 0.2, 0.07, 0.03])
+    probabilities = generator.dirichlet(np.ones(4), size=300)
+    probabilities[np.arange(300), labels] += 0.3
+    found = metrics.summarize(labels, probabilities, list("abcd"), bins=10)["balanced_accuracy"]
+    expected = balanced_accuracy_score(labels, probabilities.argmax(1))
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert found != pytest.approx((labels == probabilities.argmax(1)).mean(), abs=1e-3)
+
+
+def test_a_model_that_always_predicts_the_largest_class_has_the_balanced_accuracy_of_chance() -> (
+    None
+):
+    labels, probabilities = np.array([0] * 3 + [1] * 60), np.array([[0.1, 0.9]] * 63)
+    summary = metrics.summarize(labels, probabilities, CATDOG, bins=10)
+    assert (summary["accuracy"], summary["balanced_accuracy"]) == (round(60 / 63, 6), 0.5)
 
 
 def test_calibration_error_is_the_mean_gap_weighted_by_photos() -> None:
@@ -117,6 +136,7 @@ def test_metrics_of_a_class_without_photos_are_none() -> None:
     assert summary["roc_auc"] is None
     dog = summary["classes"]["dog"]
     assert dog["accuracy"] is dog["low"] is dog["high"] is None
+    assert summary["balanced_accuracy"] == 0.5  # that of the only class with photos
     assert metrics.roc(labels, probabilities, CATDOG) == []
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -49,6 +50,24 @@ def test_a_plot_without_photos_can_be_drawn(tmp_path: Path) -> None:
 def test_the_confusion_matrix_shows_counts_and_percentages() -> None:
     figure = plots.draw_confusion({"cat": {"cat": 3, "dog": 1}, "dog": {"cat": 0, "dog": 2}})
     assert texts(figure) == ["3\n75.0 %", "1\n25.0 %", "0\n0.0 %", "2\n100.0 %"]
+
+
+def test_the_confusion_matrix_of_many_classes_has_no_numbers_that_would_overlap() -> None:
+    names = [f"breed {index}" for index in range(plots.MOST_NUMBERS + 1)]
+    figure = plots.draw_confusion({name: dict.fromkeys(names, 1) for name in names})
+    assert texts(figure) == []
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == names
+
+
+@pytest.mark.parametrize(("classes", "labelled"), [(3, True), (plots.MOST_COLOURS + 1, False)])
+def test_roc_curves_are_labelled_if_there_are_colours_for_all(classes: int, labelled: bool) -> None:
+    points = [metrics.RocPoint(f"c{index}", 0, 0, 1) for index in range(classes)]
+    (axes,) = plots.draw_roc(points).axes
+    assert len(axes.lines) == 1 + classes
+    legend = axes.get_legend()
+    labels = [text.get_text() for text in legend.get_texts()] if legend else []
+    assert labels == ([f"positive class: c{index}" for index in range(classes)] if labelled else [])
+    assert axes.get_title() == ("" if labelled else "one curve for each of 11 classes")
 
 
 def test_the_curves_show_train_and_val_of_both_quantities_and_the_selected_epoch() -> None:

@@ -1,5 +1,6 @@
 """report.html and the metrics as text."""
 
+import html
 import io
 import re
 from pathlib import Path
@@ -30,21 +31,41 @@ def test_an_accuracy_is_formatted_with_its_interval_and_photos() -> None:
 
 def test_metrics_of_a_class_without_photos_are_formatted() -> None:
     found = metrics.summarize(np.array([0]), np.array([[0.9, 0.1]]), ["cat", "dog"], bins=10)
+    assert ("dog", "no photos", "–") in report.format_classes(found)
     rows = dict(report.format_metrics({**found, "epoch": 1, "weights": 1, "train_pflop": 0.0123}))
-    assert rows["accuracy of dog"] == "no photos"
-    assert rows["ROC AUC"] == rows["precision of dog"] == "–"
+    assert rows["ROC AUC"] == "–"
     assert rows["training, PFLOP"] == "0.0123"
 
 
-def test_the_table_shows_every_metric_and_class_names_without_markup() -> None:
+def test_balanced_accuracy_follows_accuracy() -> None:
+    found = {**summary(["cat", "dog"]), "balanced_accuracy": 0.125}
+    assert report.format_metrics(found)[1] == ("balanced accuracy", "12.5 %")
+
+
+def terminal(found: dict[str, Any], width: int) -> str:
+    """Return the tables as a terminal of this width shows them."""
     stream = io.StringIO()
+    for table in report.metrics_tables(found):
+        Console(file=stream, width=width).print(table)
+    return stream.getvalue()
+
+
+def test_the_tables_show_every_metric_and_class_names_without_markup() -> None:
     found = summary(NASTY)
-    Console(file=stream, width=100).print(report.metrics_table(found))
-    text = stream.getvalue()
-    for name, value in report.format_metrics(found):
-        assert name in text
-        assert value in text
-    assert "accuracy of [red]dog" in text
+    text = terminal(found, width=100)
+    for row in (*report.format_metrics(found), *report.format_classes(found)):
+        assert all(cell in text for cell in row)
+    assert "[red]dog" in text
+
+
+@pytest.mark.parametrize("classes", [2, 20, 100])
+def test_a_terminal_of_80_columns_shows_a_class_per_line(classes: int) -> None:
+    names = [f"breed_{index:03}" for index in range(classes)]
+    found = summary(names)
+    lines = terminal(found, width=80).splitlines()
+    for name, *cells in report.format_classes(found):
+        (line,) = [line for line in lines if name in line]
+        assert all(cell in line for cell in cells)
 
 
 @pytest.fixture
@@ -58,7 +79,22 @@ def page(tmp_path: Path) -> str:
 
 def test_the_page_escapes_class_names(page: str) -> None:
     assert "<b>" not in page
-    assert "accuracy of &lt;b&gt;cat&lt;/b&gt;" in page
+    assert '<th scope="row">&lt;b&gt;cat&lt;/b&gt;</th>' in page
+
+
+def test_the_page_has_a_row_for_each_class(page: str) -> None:
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td><td>(.*?)</td></tr>', page)
+    expected = report.format_classes(summary(NASTY))
+    assert [(html.unescape(name), *cells) for name, *cells in rows] == expected
+
+
+@pytest.mark.parametrize(("classes", "shown"), [(2, "c0, c1: "), (20, "20 classes: ")])
+def test_the_title_names_few_classes_and_counts_many(
+    classes: int, shown: str, tmp_path: Path
+) -> None:
+    names = [f"c{index}" for index in range(classes)]
+    report.write_page(tmp_path / "report.html", summary(names), PARAMS, {})
+    assert f"<title>{shown}" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_page_is_self_contained(page: str) -> None:

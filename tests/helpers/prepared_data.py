@@ -39,13 +39,17 @@ def settings(**changes: object) -> params.Params:
     return params.parse(values)
 
 
-def write_prepared(folder: Path, classes: list[str], photos: int = 48) -> Path:
-    """Write a prepared folder of noisy photos; class i is brighter in colour channel i."""
+def write_prepared(folder: Path, classes: list[str], photos: int = 48, large: int = 1) -> Path:
+    """Write a prepared folder of noisy photos; class i is brighter in colour channel i.
+
+    For each photo of the first class there are `large` photos of each other class.
+    """
     generator = np.random.default_rng(0)
     folder.mkdir(parents=True)
     rows = []
+    order = np.array([0, *list(range(1, len(classes))) * large])
     for split, number in (("train", photos), ("val", 16), ("test", 16)):
-        labels = np.arange(number) % len(classes)
+        labels = np.resize(order, number)
         pixels = generator.integers(0, 156, (number, SIDE, SIDE, 3), dtype=np.uint8)
         for index, label in enumerate(labels):
             pixels[index, :, :, label] += 60

@@ -17,10 +17,10 @@ OUTS = ("models/model.safetensors", "models/model.json", "reports/train/history.
 
 
 def create_project(
-    folder: Path, name: str = "residual", photos: int = 49, **changes: object
+    folder: Path, name: str = "residual", photos: int = 49, large: int = 1, **changes: object
 ) -> Path:
-    """Write params.yaml and data/prepared into a new folder; return the folder."""
-    write_prepared(folder / "data" / "prepared", ["cat", "dog"], photos)
+    """Write params.yaml and data/prepared, with `large` dogs per cat; return the new folder."""
+    write_prepared(folder / "data" / "prepared", ["cat", "dog"], photos, large)
     small = {"train__precision": "float32", "train__image_size": 16, "train__eval_image_size": 16}
     values = settings(**{**small, **changes}).model_dump(mode="json")
     values["model"]["name"] = name

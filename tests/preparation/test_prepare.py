@@ -1,6 +1,5 @@
 """Stage 1: splits depend on content only, arrays match photos.csv, invalid input is refused."""
 
-import csv
 import json
 import math
 import shutil
@@ -17,20 +16,9 @@ from catdog.dataset.prepared import SPLITS, read_split, read_stats
 from catdog.errors import CatdogError, PhotoError
 from catdog.preparation import photos, prepare
 from catdog.preparation.split import split_of
+from tests.helpers.raw_photos import read_rows, row_of, write_photos
 
-SETTINGS = params.Prepare(image_size=16, val_share=0.3, test_share=0.3)
-
-Rows = list[dict[str, str]]
-
-
-def write_photos(folder: Path, count: int, seed: int) -> Path:
-    """Write small JPEG and PNG photos, deterministic for a seed."""
-    generator = np.random.default_rng(seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    for index in range(count):
-        pixels = generator.integers(0, 256, (14, 20, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{index:02d}.{'png' if index % 2 else 'jpg'}")
-    return folder
+SETTINGS = params.Prepare(image_size=16, split="content", val_share=0.3, test_share=0.3)
 
 
 @pytest.fixture
@@ -47,23 +35,13 @@ def run(raw: Path, name: str = "prepared", settings: params.Prepare = SETTINGS) 
     return prepared
 
 
-def rows(prepared: Path) -> Rows:
-    with (prepared / "photos.csv").open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
 def splits_of(prepared: Path) -> dict[str, str]:
     """Return the split of each accepted photo, by content hash."""
-    return {row["sha256"]: row["split"] for row in rows(prepared) if not row["reason"]}
+    return {row["sha256"]: row["split"] for row in read_rows(prepared) if not row["reason"]}
 
 
 def content(prepared: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in prepared.iterdir()}
-
-
-def row_of(prepared: Path, path: str) -> dict[str, str]:
-    (row,) = [row for row in rows(prepared) if row["path"] == path]
-    return row
 
 
 def move_files(raw: Path) -> None:
@@ -176,7 +154,7 @@ def test_an_invalid_photo_has_a_row_with_the_reason(raw: Path) -> None:
 
 def test_every_file_found_has_a_row(raw: Path) -> None:
     (raw / "cat/notes.txt").write_text("no photo")
-    found = {row["path"] for row in rows(run(raw))}
+    found = {row["path"] for row in read_rows(run(raw))}
     assert found == {file.relative_to(raw).as_posix() for file in raw.rglob("*") if file.is_file()}
 
 
@@ -184,7 +162,7 @@ def test_every_file_found_has_a_row(raw: Path) -> None:
 def test_the_arrays_contain_the_photos_in_the_order_of_the_rows(raw: Path, split: str) -> None:
     prepared = run(raw)
     pixels = np.load(prepared / f"{split}.npy", mmap_mode="r")
-    of_split = [row for row in rows(prepared) if row["split"] == split]
+    of_split = [row for row in read_rows(prepared) if row["split"] == split]
     assert isinstance(pixels, np.memmap)
     assert pixels.dtype == np.uint8
     assert pixels.shape == (len(of_split), 16, 16, 3)
@@ -231,7 +209,7 @@ def test_the_counts_are_those_of_the_rows(raw: Path) -> None:
     shutil.copy(raw / "cat/05.png", raw / "cat/copy.png")
     counts = prepare.prepare(SETTINGS, raw, raw.parent / "prepared", workers=1)
     found = Counter(
-        (row["split"] or "refused", row["class"]) for row in rows(raw.parent / "prepared")
+        (row["split"] or "refused", row["class"]) for row in read_rows(raw.parent / "prepared")
     )
     assert counts == {
         split: {name: found[split, name] for name in ("cat", "dog")}
@@ -264,7 +242,7 @@ def test_a_file_name_that_is_not_utf8_is_accepted(raw: Path) -> None:
     odd = Path(str(raw / "cat") + "/caf\udce9.png")  # Latin-1, as in old archives
     (raw / "cat/05.png").rename(odd)
     prepared = run(raw)
-    assert len([row for row in rows(prepared) if row["reason"] == ""]) == 48
+    assert len([row for row in read_rows(prepared) if row["reason"] == ""]) == 48
     assert len(read_split(prepared, "train").labels) > 0
 
 
@@ -285,8 +263,8 @@ def leave_one_photo(raw: Path) -> None:
 
 REFUSALS = [
     pytest.param(empty_a_class, r"dog: class folder without photos", id="empty class"),
-    pytest.param(damage_a_class, r"dog: no photo .*, out of 0", id="only invalid photos"),
-    pytest.param(leave_one_photo, r"dog: no photo in the \w+ split, out of 1;", id="empty split"),
+    pytest.param(damage_a_class, r"too small: dog \(0, and 24 refused\)", id="only damaged"),
+    pytest.param(leave_one_photo, r"at least 3 .* too small: dog \(1\);", id="small class"),
     pytest.param(lambda raw: shutil.rmtree(raw / "dog"), r"at least two class", id="one class"),
     pytest.param(shutil.rmtree, r"no such folder", id="no folder"),
 ]

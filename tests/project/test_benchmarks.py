@@ -1,5 +1,6 @@
 """The benchmarks: each of them runs and prints its table, and its arithmetic is right."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from benchmarks import data_loading, notebook, photo_import, training_step
+from benchmarks import data_loading, imbalance, notebook, photo_import, training_step
 from catdog import params
 from catdog.errors import CatdogError
 from catdog.model.devices import pick_device
@@ -67,12 +69,12 @@ def test_each_benchmark_prints_the_hardware_and_its_table(name: str) -> None:
     assert [words for words in TABLES[name] if words not in done.stdout] == []
 
 
-def test_make_bench_runs_all_benchmarks_but_orchestration() -> None:
+def test_make_bench_runs_the_short_benchmarks() -> None:
     command = ["make", "--dry-run", "bench"]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     names = shown.split("for name in ")[1].split(";")[0].split()
     scripts = {file.stem for file in (ROOT / "benchmarks").glob("*.py")}
-    assert set(names) == scripts - {"orchestration"}
+    assert set(names) == scripts - {"orchestration", "imbalance"}
 
 
 def test_an_error_is_one_line(tmp_path: Path) -> None:
@@ -182,3 +184,29 @@ def test_noise_is_the_standard_deviation_of_the_difference_of_two_means() -> Non
 
 def test_an_import_returns_the_number_of_photos(drawn: Path) -> None:
     assert photo_import.import_once(drawn, workers=1) == 24
+
+
+def test_the_imbalance_benchmark_keeps_finished_runs(drawn: Path, tmp_path: Path) -> None:
+    recipe = params.read_yaml(ROOT / "recipes" / "quick.yaml")
+    recipe["prepare"]["image_size"] = 32
+    sizes = ("start_image_size", "image_size", "eval_image_size")
+    recipe["train"] |= {"epochs": 1, **dict.fromkeys(sizes, 32)}
+    recipe["model"]["residual"]["width"] = 8
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    numbers = "--small 3 --large 8 --test 3 --seeds 1"
+    arguments = f"{drawn} {numbers} --recipe {tmp_path}/tiny.yaml --folder {tmp_path}/runs"
+    first, second = (run("imbalance", arguments) for _ in range(2))
+    assert first.stdout.count("epoch 1/1") == 2, first.stderr
+    assert "epoch" not in second.stdout
+    tables = [done.stdout[done.stdout.index("3 photos of cat") :] for done in (first, second)]
+    assert tables[0] == tables[1]
+    assert all(word in tables[0] for word in ("recall of cat", "│ none", "│ balanced"))
+    counts = json.loads((tmp_path / "runs/tiny-3-8-3/prepared/stats.json").read_text())["counts"]
+    assert counts["test"] == {"cat": 3, "dog": 3}
+    assert [counts["train"][name] + counts["val"][name] for name in ("cat", "dog")] == [3, 8]
+
+
+def test_the_accuracy_of_the_imbalance_benchmark_has_the_proportions_of_the_training_set() -> None:
+    classes = {"cat": {"accuracy": 0.5}, "dog": {"accuracy": 0.9}}
+    found = imbalance.columns({"classes": classes, "balanced_accuracy": 0.7}, small=1, large=3)
+    assert found == pytest.approx([0.5, 0.9, 0.7, 0.8])

@@ -1,5 +1,6 @@
 """The command line: help, version, shell completion, and errors of one line."""
 
+import io
 import os
 import subprocess
 import sys
@@ -7,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from catdog import __version__
+from catdog import __version__, cli
 from tools import tiny_project
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,6 +100,32 @@ def test_prepare_without_photos_names_the_commands_that_get_them(tmp_path: Path)
 
 def test_results_without_an_evaluation(tmp_path: Path) -> None:
     assert "metrics.json: no evaluation yet" in refusal("results", folder=tmp_path)
+
+
+def test_results_of_an_older_version_are_an_error_of_one_line(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text('{"accuracy": 0.5}')
+    line = refusal("results", folder=tmp_path)
+    assert "metrics.json: not written by this version of catdog; run `dvc repro`" in line
+
+
+@pytest.mark.parametrize("classes", [2, 20, 100])
+def test_the_counts_of_prepare_have_a_line_for_each_class_in_80_columns(classes: int) -> None:
+    names = [f"[breed]_{index:03}" for index in range(classes)]
+    splits = ("train", "val", "test", "refused")
+    counts = {
+        split: {name: 1000 * place + index for index, name in enumerate(names)}
+        for place, split in enumerate(splits)
+    }
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(cli._counts_table(counts))
+    cells = [line.replace("┃", "│").split("│") for line in stream.getvalue().splitlines()]
+    rows = [[cell.strip() for cell in row[1:-1]] for row in cells if len(row) > 2]
+    assert rows[0] == ["class", *splits, "total"]
+    for index, (name, row) in enumerate(zip(names, rows[1:-1], strict=True)):
+        numbers = [1000 * place + index for place in range(4)]
+        assert row == [name, *(f"{number:,}" for number in (*numbers, sum(numbers)))]
+    totals = [sum(row.values()) for row in counts.values()]
+    assert rows[-1] == ["total", *(f"{number:,}" for number in (*totals, sum(totals)))]
 
 
 def test_predict_without_a_model(tmp_path: Path, make_photos: Callable[[Path, int], Path]) -> None:

@@ -85,7 +85,7 @@ def test_a_raw_photo_gets_the_probabilities_of_evaluate(tmp_path: Path, models: 
     raw = tmp_path / "raw"
     for index in range(30):
         make_photo(raw / ("cat" if index % 2 else "dog") / f"{index:02}.jpg", index)
-    settings = params.Prepare(image_size=SIDE, val_share=0.3, test_share=0.4)
+    settings = params.Prepare(image_size=SIDE, split="content", val_share=0.3, test_share=0.4)
     prepare(settings, raw, tmp_path / "prepared", workers=1)
     split = read_split(tmp_path / "prepared", "test")
     model = saved.load(models)

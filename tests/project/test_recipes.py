@@ -69,4 +69,5 @@ def test_the_seed_recipe_has_the_final_settings_of_the_2020_notebook() -> None:
     assert (train["epochs"], train["batch_size"]) == (60, 10)
     assert train["start_image_size"] == train["image_size"] == train["eval_image_size"] == 128
     assert (train["label_smoothing"], train["ema"], train["eval_flip"]) == (0.0, 0.0, False)
+    assert train["class_weights"] == "none"
     assert (train["select"], train["precision"]) == ("best", "float32")

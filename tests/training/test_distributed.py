@@ -57,12 +57,13 @@ def test_shards_are_complete_and_differ_by_one_at_most(count: int, size: int) ->
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-@pytest.mark.parametrize("name", ["residual", "seed"])
+@pytest.mark.parametrize(("name", "weights"), [("residual", "none"), ("seed", "balanced")])
 def test_two_processes_have_the_losses_of_one_and_rank_0_writes(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone, together = (
-        create_project(tmp_path / end, name, train__epochs=1) for end in ("one", "two")
+        create_project(tmp_path / end, name, large=6, train__epochs=1, train__class_weights=weights)
+        for end in ("one", "two")
     )
     monkeypatch.chdir(alone)
     stage.train(params.load(), PREPARED, MODELS, HISTORY)
