@@ -18,10 +18,12 @@ PULL = $(if $(shell $(BIN)/dvc config core.remote 2>/dev/null),--pull)
 HOST ?= 127.0.0.1
 PORT ?= 4200
 POOL ?= gpu
+MINUTES ?= 5
+SEED ?= 1
 agent deploy: export PREFECT_API_URL ?= http://127.0.0.1:$(PORT)/api
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro test test-slow test-portable lint format photos flow server agent deploy bench clean
+.PHONY: help install repro test test-slow test-portable fuzz lint format photos flow server agent deploy bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +55,9 @@ test-slow: $(READY) ## run the slow tests, which take minutes each
 
 test-portable: $(READY) ## compare the results of other processors, emulated by QEMU: [QEMU=qemu-x86_64]
 	@$(BIN)/python -m tools.portability $(if $(QEMU),--emulator $(QEMU))
+
+fuzz: $(READY) ## fuzz the readers of photos, archives, params and models: [MINUTES=5] [SEED=1]
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tools.fuzz --minutes $(MINUTES) --seed $(SEED)
 
 lint: $(READY) ## check code (ruff, mypy) and workflows (check-jsonschema, zizmor)
 	@$(BIN)/ruff check .

@@ -325,7 +325,7 @@ def explain_params(
         typer.echo(as_markdown(), nl=False)
         return
     table = Table("key", "value", "description")
-    for key in describe(stages.load_params()):
+    for key in describe(stages.check_params()):
         table.add_row(key.key, "" if key.value is None else str(key.value), key.description)
     _print(table)
 

@@ -114,6 +114,16 @@ def load_params() -> params.Params:
     return pretrained.resolve_weights_references(settings)
 
 
+def check_params() -> params.Params:
+    """Return params.yaml as `load_params`; CatdogError if the network cannot take its sizes."""
+    settings = load_params()
+    if settings.model.from_torchvision:
+        from catdog.model import pretrained
+
+        pretrained.check_image_sizes(settings)
+    return settings
+
+
 def _read_params() -> params.Params:
     """Return params.yaml; with precision portable, compute in portable arithmetic from now on."""
     settings = params.load()
@@ -125,7 +135,7 @@ def _read_params() -> params.Params:
 def compute_as(model: Path) -> None:
     """Compute in portable arithmetic from now on if the model in a folder was trained in it."""
     # `saved.load` reports what is wrong with the file.
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         if json.loads((model / "model.json").read_text(encoding="utf-8"))["precision"] == PORTABLE:
             portable.fix_code_paths()
 

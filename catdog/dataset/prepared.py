@@ -7,6 +7,7 @@ split in photos.csv are in the order of its array.
 
 import csv
 import json
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -61,23 +62,78 @@ class Split:
 
 
 def read_split(prepared: Path, split: str) -> Split:
-    """Return the train, val or test split; CatdogError if the photos have not been prepared."""
-    try:
-        photos = np.load(prepared / f"{split}.npy", mmap_mode="r")
-        with (prepared / "photos.csv").open(encoding="utf-8", newline="") as stream:
-            files = list(csv.DictReader(stream))
-    except FileNotFoundError as error:
-        raise CatdogError(f"{error.filename}: no such file; run `dvc repro prepare`") from None
+    """Return the train, val or test split.
+
+    Raises CatdogError if the photos have not been prepared, or if a file is damaged or does not
+    match the others.
+    """
+    photos = _read_photos(prepared / f"{split}.npy")
+    files = _read_rows(prepared / "photos.csv")
     classes = sorted({row["class"] for row in files})
     rows = [row for row in files if row["split"] == split]
+    if len(rows) != len(photos):
+        reason = f"{len(photos)} photos, but photos.csv has {len(rows)} of this split"
+        raise _invalid(prepared / f"{split}.npy", reason)
     labels = np.array([classes.index(row["class"]) for row in rows], dtype=np.int64)
     return Split(photos, labels, classes, rows)
 
 
 def read_stats(prepared: Path) -> ChannelStats:
-    """Return the statistics of the training set; CatdogError if it has not been prepared."""
+    """Return the statistics of the training set.
+
+    Raises CatdogError if it has not been prepared, or if the file is damaged.
+    """
+    file = prepared / "stats.json"
     try:
-        stats = json.loads((prepared / "stats.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CatdogError(f"{error.filename}: no such file; run `dvc repro prepare`") from None
-    return ChannelStats(stats["mean"], stats["std"])
+        stats = json.loads(file.read_text(encoding="utf-8"))
+        mean, std = ([float(value) for value in stats[key]] for key in ("mean", "std"))
+    except FileNotFoundError:
+        raise _missing(file) from None
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+        raise _invalid(file, error) from None
+    if not len(mean) == len(std) == 3 or not all(map(math.isfinite, mean + std)) or min(std) < 0:
+        raise _invalid(file, "mean and std must be three numbers each")
+    return ChannelStats(mean, std)
+
+
+def _read_photos(file: Path) -> npt.NDArray[np.uint8]:
+    """Return the array (N, S, S, 3) of an .npy file, memory-mapped; nothing is unpickled."""
+    try:
+        photos = np.lib.format.open_memmap(file, mode="r")
+    except FileNotFoundError:
+        raise _missing(file) from None
+    # NumPy parses the header as Python literals, which can raise nearly any exception.
+    except Exception as error:
+        raise _invalid(file, error) from None
+    side = photos.shape[1] if photos.ndim == 4 else 0
+    if photos.dtype != np.uint8 or photos.shape[1:] != (side, side, 3) or side < 16:
+        raise _invalid(file, f"{photos.dtype} array of shape {photos.shape}, not N photos")
+    return photos
+
+
+def _read_rows(file: Path) -> list[dict[str, str]]:
+    try:
+        with file.open(encoding="utf-8", newline="") as stream:
+            reader = csv.DictReader(stream)
+            columns, rows = reader.fieldnames, list(reader)
+    except FileNotFoundError:
+        raise _missing(file) from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise _invalid(file, error) from None
+    if columns != COLUMNS:
+        raise _invalid(file, f"the columns must be {', '.join(COLUMNS)}")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(COLUMNS) or None in row.values() or row["split"] not in ("", *SPLITS):
+            raise _invalid(file, f"row {number} is damaged")
+    return rows
+
+
+def _missing(file: Path) -> CatdogError:
+    return CatdogError(f"{file}: no such file; run `dvc repro prepare`")
+
+
+def _invalid(file: Path, reason: object) -> CatdogError:
+    first_line = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
+    return CatdogError(
+        f"{file}: not a file of prepared photos ({first_line}); run `dvc repro --force prepare`"
+    )

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from catdog.params import Params
 from catdog.support.atomic_files import replacing_folder, write_rows, write_text
 
 EXAMPLES = 24  # photos in examples.png
+HISTORY_COLUMNS = ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy")
 
 
 @dataclass(frozen=True)
@@ -108,15 +110,23 @@ def evaluate_model(split: Split, model: TrainedModel, bins: int) -> Evaluation:
 
 
 def read_history(file: Path) -> list[dict[str, float]]:
-    """Return the rows of train's history.csv; CatdogError if the file is missing."""
+    """Return the rows of train's history.csv; CatdogError if the file is missing or damaged."""
     try:
         with file.open(encoding="utf-8", newline="") as stream:
-            return [
+            rows = [
                 {name: float(value) for name, value in row.items()}
                 for row in csv.DictReader(stream)
             ]
+        for name in HISTORY_COLUMNS:
+            if not rows or not all(math.isfinite(row[name]) for row in rows):
+                raise ValueError(f"column {name} without numbers")
     except FileNotFoundError:
         raise CatdogError(f"{file}: no such file; run `dvc repro train`") from None
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise CatdogError(
+            f"{file}: not the history of a training run ({error}); run `dvc repro --force train`"
+        ) from None
+    return rows
 
 
 def _check_compatible(split: Split, model: TrainedModel, prepared: Path, models: Path) -> None:

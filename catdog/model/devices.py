@@ -3,7 +3,8 @@
 import ctypes
 import os
 import re
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -77,6 +78,19 @@ def pick_device(
         if precision == "portable" and (problem := _not_portable_because(device)):
             reason += f", but results may differ from those of other machines: {problem}"
     return Device(device, dtype, reason)
+
+
+@contextmanager
+def allocation_errors(where: str, advice: str) -> Iterator[None]:
+    """Turn the error of a failed memory allocation into a CatdogError: `where`, and `advice`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        words = ("can't allocate memory", "not enough memory", "out of memory")
+        if not isinstance(error, MemoryError) and not any(word in reason for word in words):
+            raise
+        raise CatdogError(f"{where}: not enough memory ({reason}); {advice}") from None
 
 
 def use_deterministic_algorithms() -> None:

@@ -1,6 +1,7 @@
 """Inference on prepared photos: logits and probabilities, in batches, without gradients."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -8,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from catdog.dataset.prepared import ChannelStats
+from catdog.errors import CatdogError
 from catdog.model.card import ModelCard
-from catdog.model.devices import Device
+from catdog.model.devices import Device, allocation_errors
 from catdog.model.inputs import to_inputs
 
 BATCH_SIZE = 256  # photos per forward pass: enough to keep a device busy
@@ -22,23 +24,34 @@ class TrainedModel:
     card: ModelCard
     network: nn.Module
     device: Device
+    folder: Path = Path("models")
+    """where it was loaded from"""
 
     def logits(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return float32 logits (N, classes) of uint8 photos (N, H, W, 3).
 
         H and W are the card's stored_image_size. If the card has `flip`, the logits are the mean
-        over a photo and its horizontal flip.
+        over a photo and its horizontal flip. Raises CatdogError if a logit is not
+        finite, or if there is not enough memory.
         """
         card = self.card
-        return predict_logits(
-            self.network,
-            photos,
-            image_size=card.image_size,
-            normalization=card.normalization,
-            flip=card.flip,
-            classes=len(card.classes),
-            device=self.device,
-        )
+        advice = "use a smaller network, or a machine with more memory"
+        with allocation_errors(str(self.folder), advice):
+            logits = predict_logits(
+                self.network,
+                photos,
+                image_size=card.image_size,
+                normalization=card.normalization,
+                flip=card.flip,
+                classes=len(card.classes),
+                device=self.device,
+            )
+        if not np.isfinite(logits).all():
+            raise CatdogError(
+                f"{self.folder / 'model.safetensors'}: the outputs of the network are not finite, "
+                "because of too large weights; run `dvc repro` to train the model again"
+            )
+        return logits
 
     def probabilities(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return probabilities (N, classes) of uint8 photos (N, H, W, 3); each row sums to 1."""

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from catdog.errors import CatdogError
 from catdog.model import pretrained
 from catdog.params import Model, ResidualNetwork, SeedNetwork
 
@@ -13,8 +14,8 @@ def build(settings: Model, classes: int, image_size: int) -> nn.Module:
 
     It maps float photos (N, 3, H, W) to logits (N, classes). The seed network requires H = W =
     image_size, the residual network accepts any size of at least 16 pixels; for torchvision's it
-    depends on the network. Nothing is downloaded. Raises CatdogError if torchvision's network
-    cannot be built for `image_size`.
+    depends on the network. Nothing is downloaded. Raises CatdogError if the network cannot be built
+    for `image_size`.
     """
     if settings.name == "seed":
         return build_seed(settings.seed, classes, image_size)
@@ -29,8 +30,14 @@ def build_seed(settings: SeedNetwork, classes: int, image_size: int) -> nn.Seque
     Conv layers of doubling width, each with ReLU and 2×2 max-pool, then dropout, linear, ReLU,
     dropout, linear. The notebook ends in a log-softmax, which is part of the loss here (cross
     entropy of the logits has the same value). With the notebook's settings at 128 px it has 268.6
-    million parameters, nearly all in the first linear layer (32,768 × 8,192).
+    million parameters, nearly all in the first linear layer (32,768 × 8,192). Raises CatdogError if
+    the max-pools leave no pixel.
     """
+    if image_size >> settings.conv_layers == 0:
+        raise CatdogError(
+            f"model.seed.conv_layers: {settings.conv_layers} max-pooling layers reduce "
+            f"{image_size} pixels to 0; use fewer layers or larger photos"
+        )
     layers: list[nn.Module] = []
     channels = 3
     for index in range(settings.conv_layers):
@@ -122,5 +129,5 @@ def conv_norm_gelu(
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Return the number of trainable parameters."""
-    return sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+    """Return the number of parameters, including those that are frozen at the moment."""
+    return sum(weight.numel() for weight in network.parameters())

@@ -13,11 +13,13 @@ def pick_normalization(params: Params, prepared: Path) -> ChannelStats:
     """Return the mean and std selected by `normalization` in params.yaml.
 
     `prepared` is the folder with the statistics of the training set (normalization.source: data).
-    Raises CatdogError if they are needed and missing.
+    A standard deviation of 0 is replaced by 1. Raises CatdogError if they are needed and missing.
     """
     settings = params.normalization
     if settings.mean is not None and settings.std is not None:
         return ChannelStats(settings.mean, settings.std)
     if settings.source == "data":
-        return read_stats(prepared)
+        stats = read_stats(prepared)
+        # A channel that has the same value everywhere, as in scikit-learn's StandardScaler
+        return ChannelStats(stats.mean, [std or 1.0 for std in stats.std])
     return IMAGENET if settings.source == "imagenet" else HALF

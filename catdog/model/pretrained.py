@@ -6,7 +6,7 @@ not need it.
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,15 +126,13 @@ def _without_version_check(mnasnet: Any) -> Any:
     return type("MNASNet", (mnasnet,), {"_load_from_state_dict": nn.Module._load_from_state_dict})
 
 
-def initialize(network: nn.Module, name: str, weights: str, image_sizes: Iterable[int]) -> None:
-    """Load pretrained weights into a network from `build`, and check that it takes `image_sizes`.
+def initialize(network: nn.Module, name: str, weights: str) -> None:
+    """Load pretrained weights into a network from `build`.
 
     `weights` is none, default (torchvision's, downloaded once) or the path of a state dict. The
-    head keeps its random weights. Raises CatdogError for a size that the network cannot take, and
-    for weights that are missing, invalid or of another network.
+    head keeps its random weights. Raises CatdogError for weights that are missing, invalid or of
+    another network.
     """
-    for image_size in sorted(set(image_sizes)):
-        _check_size(network, name, image_size)
     if weights == "default":
         file = download(name, _default_weights(name))
         _load_backbone(network, name, read_state(file), str(file))
@@ -142,17 +140,22 @@ def initialize(network: nn.Module, name: str, weights: str, image_sizes: Iterabl
         _load_backbone(network, name, read_state(Path(weights)), weights)
 
 
-@torch.no_grad()
-def _check_size(network: nn.Module, name: str, image_size: int) -> None:
-    """Run one black photo through the network, so that an unsupported size fails immediately."""
-    device = next(network.parameters()).device
-    network.eval()
-    try:
-        network(torch.zeros(1, 3, image_size, image_size, device=device))
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise _size_error(name, image_size, error) from None
-    finally:
-        network.train()
+@torch.inference_mode()
+def check_image_sizes(params: Params) -> None:
+    """Raise CatdogError if a torchvision network does not support one of the image sizes.
+
+    On the meta device, so without computation. The params must have been resolved.
+    """
+    if not params.model.from_torchvision:
+        return
+    name, sizes = params.model.name, {key: getattr(params.train, key) for key in SIZE_KEYS}
+    with torch.device("meta"):
+        network = build(name, 2, sizes["eval_image_size"]).eval()
+    for image_size in sorted(set(sizes.values())):
+        try:
+            network(torch.empty(1, 3, image_size, image_size, device="meta"))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise _size_error(name, image_size, error) from None
 
 
 def _size_error(name: str, image_size: int, error: Exception) -> CatdogError:

@@ -13,6 +13,12 @@ from catdog.params.schema import Params
 from catdog.support.yaml_files import parse_yaml
 
 MAX_SHOWN = 4  # errors listed in one message
+MAX_VALUE = 80  # characters of a value
+# Words that are booleans in YAML 1.1 only; DVC follows YAML 1.2
+YES_OR_NO = {
+    **dict.fromkeys(("yes", "on", "y"), ": write true"),
+    **dict.fromkeys(("no", "off", "n"), ": write false"),
+}
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
@@ -33,7 +39,7 @@ def read_yaml(path: Path) -> Any:
         raise CatdogError(
             f"{path}: cannot be read ({error}); check its permissions and encoding (UTF-8)"
         ) from None
-    return parse_yaml(text, str(path))
+    return parse_yaml(text, str(path), unambiguous=True)
 
 
 def parse(values: Any, source: str = "params") -> Params:
@@ -67,7 +73,11 @@ def _explain(problem: dict[str, Any]) -> str:
             return f"{key}: {message}" if key else message
         case _:
             allowed = str(problem["msg"]).replace("Input should be", "must be")
-            return f"{key}: invalid value {problem['input']!r}; {allowed[0].lower()}{allowed[1:]}"
+            value = repr(problem["input"])
+            shown = value if len(value) <= MAX_VALUE else f"{value[:MAX_VALUE]}…"
+            boolean = problem["type"] == "bool_type"
+            hint = YES_OR_NO.get(str(problem["input"]).lower(), "") if boolean else ""
+            return f"{key}: invalid value {shown}; {allowed[0].lower()}{allowed[1:]}{hint}"
 
 
 def _nearest(key: str) -> list[str]:

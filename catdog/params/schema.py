@@ -87,8 +87,10 @@ class Normalization(Section):
             raise ValueError("source: given requires mean and std; set three numbers each")
         if self.source != "given" and not (self.mean is None and self.std is None):
             raise ValueError(f"mean and std must be empty with source: {self.source}")
-        if self.std is not None and min(self.std) <= 0:
-            raise ValueError(f"std must be above 0, not {self.std}")
+        if self.mean is not None and not 0 <= min(self.mean) <= max(self.mean) <= 1:
+            raise ValueError(f"mean must be from 0 to 1, not {self.mean}")
+        if self.std is not None and not 0.001 <= min(self.std) <= max(self.std) <= 1:
+            raise ValueError(f"std must be from 0.001 to 1, not {self.std}")
         return self
 
 
@@ -218,7 +220,7 @@ class Train(Section):
         json_schema_extra=sourced(GROW),
     )
     image_size: ImageSize = Field(
-        description="image size in the last epoch, in pixels (0 = that of torchvision's weights)"
+        description="image size from grow_until on, in pixels (0 = that of torchvision's weights)"
     )
     grow_from: Fraction = Field(
         description="fraction of training after which the image size starts to grow",

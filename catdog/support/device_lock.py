@@ -3,7 +3,9 @@
 Each core is a lock of its own, and a training run on the CPU holds as many as it has threads.
 """
 
+import errno
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +18,7 @@ import torch
 from catdog.errors import CatdogError
 from catdog.support.recorded_lock import POLL_SECONDS, RecordedLock
 
+SHARED_MODE = 0o1777  # all users may create files, and only replace their own
 QUEUE = "cpu-queue"  # held by the one training run that is collecting cores
 
 
@@ -29,18 +32,25 @@ def hold(
     gets one line that names the holders. The environment variable CATDOG_LOCKS sets the folder of
     the lock files (default: catdog-locks in the temporary folder); empty, it disables locking.
     CATDOG_CORES is the number of cores for training runs (default: all that `cores` returns).
-    Raises CatdogError if it is not a positive integer.
+    Raises CatdogError if it is not a positive integer, or if the folder cannot be used safely.
     """
-    folder = os.environ.get("CATDOG_LOCKS", str(Path(tempfile.gettempdir()) / "catdog-locks"))
+    chosen = os.environ.get("CATDOG_LOCKS")
     with ExitStack() as stack:
         # In the order of their names, so that two training runs cannot deadlock.
-        for device in sorted(set(devices), key=lock_name) if folder else ():
-            _make_shared(Path(folder))
-            if device.type == "cpu":
-                _acquire_cores(Path(folder), threads, log, stack)
-            else:
-                _acquire(RecordedLock(Path(folder), lock_name(device)), device, log, stack)
+        for device in sorted(set(devices), key=lock_name) if chosen != "" else ():
+            folder = Path(chosen).resolve() if chosen else default_folder()
+            with _folder_errors(folder):
+                _make_shared(folder, check=not chosen)
+                if device.type == "cpu":
+                    _acquire_cores(folder, threads, log, stack)
+                else:
+                    _acquire(RecordedLock(folder, lock_name(device)), device, log, stack)
         yield
+
+
+def default_folder() -> Path:
+    """Return the folder of the lock files of this machine, which all users share."""
+    return Path(tempfile.gettempdir()) / "catdog-locks"
 
 
 def lock_name(device: torch.device) -> str:
@@ -70,12 +80,35 @@ def cores() -> list[int]:
     return usable[: int(wanted)]
 
 
-def _make_shared(folder: Path) -> None:
-    if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        # All users of the machine share its devices. No sticky bit, unlike /tmp: a user must be
-        # able to replace the record of another user's killed training.
-        folder.chmod(0o777)
+def _make_shared(folder: Path, check: bool) -> None:
+    """Create the folder, or `check` that no other user can replace the files of this one in it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not check:
+            return
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "not a folder") from None
+        if found.st_uid != os.getuid():
+            if not found.st_mode & stat.S_ISVTX:
+                reason = f"user {found.st_uid}, its owner, has not set the sticky bit"
+                raise PermissionError(errno.EPERM, reason) from None
+            return
+    folder.chmod(SHARED_MODE)  # whatever the umask is; catdog 0.1.0 did not set the sticky bit
+
+
+@contextmanager
+def _folder_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        raise CatdogError(
+            f"{folder}: cannot be used for the locks of devices ({what}); set CATDOG_LOCKS to "
+            "another folder, or to nothing to train without locks"
+        ) from None
 
 
 def _acquire(

@@ -15,6 +15,7 @@ augmentation.py     random affine and colour transforms
 seeds.py            seeds derived from (seed, epoch, step)
 optimizers.py       SGD, Adam, AdamW and Muon
 schedules.py        schedules of learning rate and image size
+memory.py           refuse a training run that needs more memory than is free
 flops.py            count the floating-point operations of a step
 distributed.py      several processes: all-reduce, broadcast, shards
 sync_batch_norm.py  batch norm synchronized over all processes

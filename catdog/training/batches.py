@@ -47,7 +47,7 @@ def epoch_batches(
     """Yield the batches of an epoch: every photo once, in random order, with new augmentation.
 
     Order and transforms of the whole epoch depend only on (seed, epoch). Batch sizes differ by at
-    most one photo and do not exceed `batch_size`, so that an epoch does not end with a small batch.
+    most one photo, so that an epoch does not end with a small batch; see `steps_per_epoch`.
     With `first` the epoch begins at that batch. A process of a `group` gets its shard of each. A
     helper thread prepares the next batch during a step.
     """
@@ -98,5 +98,16 @@ def _prefetch(made: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def steps_per_epoch(photos: int, batch_size: int) -> int:
-    """Return the number of batches of an epoch."""
-    return math.ceil(photos / batch_size)
+    """Return the number of batches of an epoch, of at most `batch_size` photos each.
+
+    With a `batch_size` of 2 and an odd number of photos, one batch has 3: batch norm has no
+    statistics of a single photo whose features are one pixel large. A `batch_size` of 1 is for
+    networks without batch norm.
+    """
+    steps = math.ceil(photos / batch_size)
+    return steps if batch_size == 1 else min(steps, max(1, photos // 2))
+
+
+def extreme_sizes(photos: int, steps: int) -> tuple[int, int]:
+    """Return how many photos the smallest and the largest of `steps` batches have."""
+    return photos // steps, math.ceil(photos / steps)

@@ -24,7 +24,7 @@ def write_outputs(state: TrainingState, card: ModelCard, models: Path, history_f
 def model_card(
     params: Params, classes: list[str], normalization: ChannelStats, state: TrainingState
 ) -> ModelCard:
-    """Return the content of model.json, with the epoch that train.select selects so far."""
+    """Return the content of model.json after at least one epoch, with the selected epoch."""
     settings = params.train
     best = [row.epoch for row in state.history if row.best]
     last = settings.select == "last"
@@ -38,7 +38,7 @@ def model_card(
         std=normalization.std,
         precision=settings.precision,
         threads=settings.threads,
-        epoch=len(state.history) if last else max(best, default=0),
+        epoch=len(state.history) if last else max(best),
         weights=networks.count_parameters(state.network),
         pflop=history.total_pflop(state.history),
         versions=versions(),

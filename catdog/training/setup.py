@@ -14,15 +14,13 @@ from catdog.training.sync_batch_norm import with_sync_batch_norm
 def initial_network(params: Params, classes: int, device: Device, group: Group) -> nn.Module:
     """Return the network before the first step, on the device, in channels-last memory format.
 
-    Raises CatdogError for weights that are missing or of another network, and for an image size
-    that the network does not support.
+    Raises CatdogError for weights that are missing or of another network.
     """
     settings, model = params.train, params.model
     torch.manual_seed(derive_seed(settings.seed, 0, INITIAL))
     network = networks.build(model, classes, settings.eval_image_size)
     if model.from_torchvision:
-        sizes = [settings.start_image_size, settings.image_size, settings.eval_image_size]
-        pretrained.initialize(network, model.name, model.torchvision.weights, sizes)
+        pretrained.initialize(network, model.name, model.torchvision.weights)
     network = with_sync_batch_norm(network, group, device.torch_device)
     return network.to(device.torch_device).to(memory_format=torch.channels_last)
 

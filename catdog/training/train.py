@@ -13,13 +13,19 @@ from catdog.dataset.prepared import read_split
 from catdog.errors import CatdogError, Stopped
 from catdog.model import networks, pretrained
 from catdog.model.card import ModelCard
-from catdog.model.devices import Device, describe, pick_device, use_deterministic_algorithms
+from catdog.model.devices import (
+    Device,
+    allocation_errors,
+    describe,
+    pick_device,
+    use_deterministic_algorithms,
+)
 from catdog.model.normalization import pick_normalization
 from catdog.params import Params
 from catdog.support import device_lock
 from catdog.support.progress import Progress, progress_bar
 from catdog.support.stop_signals import StopRequest, stop_request
-from catdog.training import batches, distributed, history, optimizers, outputs, schedules
+from catdog.training import batches, distributed, history, memory, optimizers, outputs, schedules
 from catdog.training.distributed import SINGLE, Group, local_devices
 from catdog.training.flops import StepFlops
 from catdog.training.history import Epoch, Timing
@@ -64,6 +70,7 @@ def train(
         ),
         stop_request(ignore_repeated=group.size > 1) as stop,
         distributed.joined(group, device.torch_device, stop),
+        allocation_errors("train", memory.ADVICE),
     ):
         if group.is_main:
             check_inputs()  # the wait for a device may have taken hours
@@ -101,6 +108,14 @@ def _train_epoch(
     progress.log(history.epoch_line(state.history[-1], state.timings[-1], epochs))
 
 
+def _check_numbers(prepared: Path, training: int, validation: int) -> None:
+    if training < 2 or validation < 1:  # batch norm needs two photos
+        raise CatdogError(
+            f"{prepared}: {training} training photos and {validation} validation photos; training "
+            "requires at least 2 and 1: add photos"
+        )
+
+
 class Trainer:
     """One training run: its settings, photos and device, and the state that changes."""
 
@@ -111,16 +126,19 @@ class Trainer:
         split = read_split(prepared, "train")
         self.classes = split.classes
         self.normalization = pick_normalization(params, prepared)
+        validation = read_split(prepared, "val")
+        _check_numbers(prepared, len(split.rows), len(validation.rows))
         self.photos = PhotoStore(split.photos, split.labels, device.torch_device)
         self.class_weights: Tensor | None = None
         if params.train.class_weights == "balanced":
             weights = balanced_weights(torch.from_numpy(split.labels), len(self.classes))
             self.class_weights = weights.to(device.torch_device)
         self.steps_per_epoch = batches.steps_per_epoch(len(self.photos), params.train.batch_size)
-        distributed.check_batch_is_large_enough(group, len(self.photos) // self.steps_per_epoch)
-        self.validation = Validation(
-            params.train, read_split(prepared, "val"), self.normalization, device, group
-        )
+        smallest, largest = batches.extreme_sizes(len(self.photos), self.steps_per_epoch)
+        distributed.check_batch_is_large_enough(group, smallest)
+        self.validation = Validation(params.train, validation, self.normalization, device, group)
+        pretrained.check_image_sizes(params)
+        self._check_memory(-(-largest // group.size))
         self.flops = StepFlops(params, len(self.classes))
         network = initial_network(params, len(self.classes), device, group)
         built = optimizers.build_optimizers(
@@ -181,7 +199,10 @@ class Trainer:
         val_loss, val_accuracy = self.validation.evaluate(
             state.evaluated_network, image_size, self.final_image_size
         )
-        self._check_divergence(val_loss)
+        weights = state.evaluated_network.state_dict().values()
+        # Behind norm statistics that are infinite the loss can be finite.
+        finite = all(tensor.isfinite().all() for tensor in weights)
+        self._check_divergence(val_loss if finite else math.nan)
         best = self._is_best(image_size, val_loss)
         if best or self.params.train.select == "last":
             state.select_weights()
@@ -266,6 +287,15 @@ class Trainer:
             group=self.group,
         )
 
+    def _check_memory(self, photos: int) -> None:
+        """Raise CatdogError if training on shards of `photos` does not fit into free memory."""
+        if self.device.torch_device.type == "cuda":
+            return  # fails with an error, and torch.compile saves less than memory.required counts
+        shard = -(-len(self.validation) // self.group.size)
+        needed = memory.required(self.params, len(self.classes), photos, shard)
+        available = memory.free() // self.group.local_size
+        memory.check(self.params, needed, available, half=self.device.dtype == torch.bfloat16)
+
     def _lr_factor(self, epoch: int, step: int) -> float:
         """Return the factor on the learning rates in a step; -1 is the last step before `epoch`."""
         steps = self.steps_per_epoch
@@ -281,7 +311,10 @@ class Trainer:
     def _check_divergence(self, loss: float) -> None:
         if not loss < DIVERGED * math.log(len(self.classes)):
             epoch = len(self.state.history) + 1
+            rates = self.params.optimizer
+            rest = f" or optimizer.rest_lr ({rates.rest_lr:g})" if rates.name == "muon" else ""
             raise CatdogError(
                 f"training diverged in epoch {epoch}: the loss is {loss:.4g}; "
-                f"lower optimizer.lr ({self.params.optimizer.lr:g}) in params.yaml"
+                f"lower optimizer.lr ({rates.lr:g}){rest} or the dropout of the network in "
+                "params.yaml"
             )

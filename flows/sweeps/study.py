@@ -177,6 +177,9 @@ def parse(text: str, path: str) -> Study:
         mark = getattr(error.__cause__, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise FlowError(f"{path}: invalid YAML ({problem}{where})") from None
+    # What ruamel.yaml raises for values such as 0x_ and 2020-13-45, and for deep nesting
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        raise FlowError(f"{path}: invalid YAML ({str(error).partition(chr(10))[0]})") from None
     if not isinstance(values, dict):
         raise FlowError(f"{path}: must be a mapping with keys such as grid and seeds")
     if "name" in values:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from catdog import params
 from catdog.errors import CatdogError
-from catdog.evaluation.evaluate import evaluate
+from catdog.evaluation.evaluate import evaluate, read_history
 from catdog.model import networks, saved
 from catdog.model.card import ModelCard, versions
 from catdog.model.inputs import to_inputs
@@ -244,6 +244,16 @@ def test_an_empty_test_split_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CatdogError, match=r"no test photos; increase prepare\.test_share"):
         run.evaluate()
     assert not run.metrics.exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "epoch\n1\n", HISTORY.replace("0", "x", 1), HISTORY + "nan,\n", HISTORY + "2,1\n"]
+)
+def test_a_damaged_history_is_an_error_of_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "history.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(CatdogError, match=r"history\.csv: not the history of a training run") as e:
+        read_history(tmp_path / "history.csv")
+    assert "\n" not in str(e.value)
 
 
 def test_a_missing_history_is_an_error(tmp_path: Path) -> None:

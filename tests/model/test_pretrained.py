@@ -225,15 +225,17 @@ def test_the_error_of_an_unsupported_size_is_one_line(name: str, image_size: int
     assert "\n" not in str(refused.value)
 
 
-def test_all_sizes_are_checked_before_training() -> None:
-    network = pretrained.build("squeezenet1_1", 2, 64)
-    pretrained.initialize(network, "squeezenet1_1", "none", [32, 64])
+@pytest.mark.parametrize("key", ["start_image_size", "image_size", "eval_image_size"])
+def test_all_sizes_are_checked_before_training(key: str) -> None:
+    sizes = {f"train__{name}": 64 for name in ("start_image_size", "image_size", "eval_image_size")}
+    fits = complete(recipe(model__name="squeezenet1_1", **sizes))
+    pretrained.check_image_sizes(fits)
+    train = fits.train.model_copy(update={key: 16})
     with pytest.raises(
         CatdogError, match=r"squeezenet1_1 does not support an image size of 16 pixels"
     ) as line:
-        pretrained.initialize(network, "squeezenet1_1", "none", [64, 16])
+        pretrained.check_image_sizes(fits.model_copy(update={"train": train}))
     assert "\n" not in str(line.value)
-    assert network.training
 
 
 # Weights
@@ -262,7 +264,7 @@ def test_a_file_sets_the_backbone_and_the_head_stays_random(
 ) -> None:
     state, network = imagenet_state(), small()
     head = {name: v.clone() for name, v in network.state_dict().items() if name.startswith("fc.")}
-    pretrained.initialize(network, SMALL, str(write(state, tmp_path)), [32])
+    pretrained.initialize(network, SMALL, str(write(state, tmp_path)))
     loaded = network.state_dict()
     for name, value in loaded.items():
         expected = head[name] if name in head else state[name]
@@ -273,20 +275,20 @@ def test_a_file_sets_the_backbone_and_the_head_stays_random(
 def test_a_head_of_the_same_shape_is_not_loaded(tmp_path: Path) -> None:
     network, other = small(seed=0), small(seed=1)
     before = network.state_dict()["fc.weight"].clone()
-    pretrained.initialize(network, SMALL, str(write_pth(other.state_dict(), tmp_path)), [32])
+    pretrained.initialize(network, SMALL, str(write_pth(other.state_dict(), tmp_path)))
     assert torch.equal(network.state_dict()["fc.weight"], before)
 
 
 def test_none_keeps_the_random_weights(hub: Path) -> None:
     network = small()
-    pretrained.initialize(network, SMALL, "none", [32])
+    pretrained.initialize(network, SMALL, "none")
     expected = small().state_dict()
     assert all(torch.equal(value, expected[k]) for k, value in network.state_dict().items())
 
 
 def test_the_error_of_a_failed_download_says_which_file_to_put_where(hub: Path) -> None:
     with pytest.raises(CatdogError) as refused:
-        pretrained.initialize(small(), SMALL, "default", [32])
+        pretrained.initialize(small(), SMALL, "default")
     line = str(refused.value)
     assert "\n" not in line
     assert f"weights of {SMALL}: download failed (" in line
@@ -300,7 +302,7 @@ def test_default_loads_a_file_that_was_put_there(hub: Path) -> None:
     hub.mkdir(parents=True)
     state, network = imagenet_state(), small()
     torch.save(state, hub / "shufflenetv2_x0.5-f707e7126e.pth")
-    pretrained.initialize(network, SMALL, "default", [32])
+    pretrained.initialize(network, SMALL, "default")
     loaded = network.state_dict()
     assert all(torch.equal(value, state[k]) for k, value in loaded.items() if "fc." not in k)
 
@@ -321,7 +323,7 @@ def test_no_pickled_code_is_run(weights: str, hub: Path, tmp_path: Path) -> None
     file = hub / "shufflenetv2_x0.5-f707e7126e.pth"
     torch.save({"bomb": Bomb(tmp_path / "burst")}, file)
     with pytest.raises(CatdogError, match="not a valid weights file") as refused:
-        pretrained.initialize(small(), SMALL, weights if weights == "default" else str(file), [32])
+        pretrained.initialize(small(), SMALL, weights if weights == "default" else str(file))
     assert not (tmp_path / "burst").exists()
     assert "\n" not in str(refused.value)
     assert str(file) in str(refused.value)
@@ -352,7 +354,7 @@ def test_the_error_of_weights_of_another_network_is_one_line(
 ) -> None:
     file = write_safetensors(damage(imagenet_state()), tmp_path)
     with pytest.raises(CatdogError) as refused:
-        pretrained.initialize(small(), SMALL, str(file), [32])
+        pretrained.initialize(small(), SMALL, str(file))
     line = str(refused.value)
     assert "\n" not in line
     assert line.startswith(f"{file}: weights do not match {SMALL} (")
@@ -397,7 +399,7 @@ def test_the_auxiliary_classifiers_of_googlenet_are_ignored(tmp_path: Path) -> N
     whole = models.get_model("googlenet", init_weights=False)
     file = write_safetensors(whole.state_dict(), tmp_path)
     network = pretrained.build("googlenet", 2, 32)
-    pretrained.initialize(network, "googlenet", str(file), [32])
+    pretrained.initialize(network, "googlenet", str(file))
     assert torch.equal(network.get_parameter("conv1.conv.weight"), whole.conv1.conv.weight)
 
 
@@ -408,7 +410,7 @@ def test_module_names_with_dots_in_densenet_files_are_renamed(tmp_path: Path) ->
         for name, value in whole.state_dict().items()
     }
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
-    pretrained.initialize(fresh, "densenet121", str(write_pth(old, tmp_path)), [32])
+    pretrained.initialize(fresh, "densenet121", str(write_pth(old, tmp_path)))
     weight = "features.denseblock1.denselayer1.conv1.weight"
     assert torch.equal(fresh.get_parameter(weight), whole.get_parameter(weight))
 
@@ -416,7 +418,7 @@ def test_module_names_with_dots_in_densenet_files_are_renamed(tmp_path: Path) ->
 def test_the_position_embedding_is_resampled_to_the_image_size(tmp_path: Path) -> None:
     whole, fresh = (models.VisionTransformer(side, 16, 1, 2, 8, 8) for side in (64, 48))
     nn.init.constant_(whole.encoder.pos_embedding, 0.25)
-    pretrained.initialize(fresh, "vit_b_16", str(write_pth(whole.state_dict(), tmp_path)), [48])
+    pretrained.initialize(fresh, "vit_b_16", str(write_pth(whole.state_dict(), tmp_path)))
     positions = fresh.encoder.pos_embedding
     assert positions.shape == (1, 10, 8)
     torch.testing.assert_close(positions, torch.full_like(positions, 0.25))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from catdog.dataset.prepared import ChannelStats
@@ -102,20 +103,106 @@ def change_card(folder: Path, **changes: object) -> None:
     file.write_text(json.dumps({key: value for key, value in values.items() if value is not ...}))
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        cut_weights,
-        empty_weights,
-        pickled_weights,
-        cut_card,
-        unknown_key,
-        missing_key,
-        card_of_another_network,
-        card_of_more_classes,
-    ],
+def change_weights(folder: Path, **changes: torch.Tensor | None) -> None:
+    """Write other tensors into the weights file; None removes one."""
+    file = folder / "model.safetensors"
+    state = {**load_file(file), **{name.replace("__", "."): t for name, t in changes.items()}}
+    save_file({name: tensor for name, tensor in state.items() if tensor is not None}, file)
+
+
+def weights_of_another_shape(folder: Path) -> None:
+    change_weights(folder, classifier__bias=torch.zeros(3))
+
+
+def weights_of_another_dtype(folder: Path) -> None:
+    change_weights(folder, classifier__bias=torch.zeros(2, dtype=torch.float64))
+
+
+def missing_tensor(folder: Path) -> None:
+    change_weights(folder, classifier__bias=None)
+
+
+def additional_tensor(folder: Path) -> None:
+    change_weights(folder, classifier__extra=torch.zeros(2))
+
+
+def nan_in_the_weights(folder: Path) -> None:
+    change_weights(folder, classifier__bias=torch.tensor([0.0, torch.nan]))
+
+
+def infinity_in_the_statistics(folder: Path) -> None:
+    change_weights(folder, features__0__1__running_var=torch.full((8,), torch.inf))
+
+
+def header_with_a_huge_length(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes((2**62).to_bytes(8, "little") + file.read_bytes()[8:])
+
+
+def header_with_other_offsets(folder: Path) -> None:
+    raw = (folder / "model.safetensors").read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    header["classifier.bias"]["data_offsets"] = [0, 2**40]
+    changed = json.dumps(header).encode()
+    parts = len(changed).to_bytes(8, "little"), changed, raw[8 + length :]
+    (folder / "model.safetensors").write_bytes(b"".join(parts))
+
+
+def card_of_a_huge_network(folder: Path) -> None:
+    """Its weights would take 77 GB."""
+    values = seed_model_values()
+    seed: dict[str, object] = {**values["seed"], "width": 512, "conv_layers": 8}  # type: ignore[dict-item]
+    change_card(folder, model={**values, "seed": seed}, image_size=256, stored_image_size=256)
+
+
+def card_of_a_network_that_reduces_photos_to_nothing(folder: Path) -> None:
+    values = seed_model_values()
+    seed: dict[str, object] = {**values["seed"], "conv_layers": 8}  # type: ignore[dict-item]
+    change_card(folder, model={**values, "seed": seed})
+
+
+def card_of_an_unknown_network(folder: Path) -> None:
+    change_card(folder, model={**card().model.model_dump(), "name": "resnet17"})
+
+
+def nested_card(folder: Path) -> None:
+    (folder / "model.json").write_text("[" * 100_000)
+
+
+def card_in_another_encoding(folder: Path) -> None:
+    (folder / "model.json").write_bytes((folder / "model.json").read_text().encode("utf-16"))
+
+
+WEIGHTS = (
+    cut_weights,
+    empty_weights,
+    pickled_weights,
+    weights_of_another_shape,
+    weights_of_another_dtype,
+    missing_tensor,
+    additional_tensor,
+    nan_in_the_weights,
+    infinity_in_the_statistics,
+    header_with_a_huge_length,
+    header_with_other_offsets,
+    card_of_another_network,
+    card_of_more_classes,
+    card_of_a_huge_network,
 )
-def test_the_error_of_invalid_files_is_one_line(
+CARDS = (
+    cut_card,
+    unknown_key,
+    missing_key,
+    nested_card,
+    card_in_another_encoding,
+    card_of_an_unknown_network,
+    card_of_a_network_that_reduces_photos_to_nothing,
+)
+
+
+@pytest.mark.parametrize("damage", [*WEIGHTS, *CARDS])
+def test_the_error_of_invalid_files_is_one_line_that_names_the_file(
     damage: Callable[[Path], None], tmp_path: Path
 ) -> None:
     saved.save(tmp_path, network(card()), card())
@@ -123,7 +210,47 @@ def test_the_error_of_invalid_files_is_one_line(
     with pytest.raises(CatdogError, match="cannot be loaded by this version of catdog") as refused:
         saved.load(tmp_path)
     assert "\n" not in str(refused.value)
-    assert str(tmp_path) in str(refused.value)
+    file = "model.safetensors" if damage in WEIGHTS else "model.json"
+    assert str(refused.value).startswith(str(tmp_path / file))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"classes": ["cat"]}, "classes"),
+        ({"classes": ["cat", "cat"]}, "classes: a name occurs twice"),
+        ({"classes": ["cat", ""]}, "classes.1"),
+        ({"stored_image_size": 15}, "stored_image_size"),
+        ({"image_size": 1025}, "image_size"),
+        ({"mean": [0.5, 0.5]}, "mean"),
+        ({"std": [0.5, 0.0, 0.5]}, "std: must be above 0"),
+        ({"threads": -1}, "threads"),
+        ({"precision": "portable", "threads": 0}, "threads: must be at least 1"),
+        ({"epoch": 0}, "epoch"),
+        ({"weights": 0}, "weights"),
+        ({"pflop": -0.1}, "pflop"),
+        ({"pflop": float("nan")}, "pflop"),
+        ({"mean": [float("inf"), 0.5, 0.5]}, "mean"),
+    ],
+)
+def test_values_of_the_card_have_ranges(
+    changes: dict[str, object], named: str, tmp_path: Path
+) -> None:
+    saved.save(tmp_path, network(card()), card())
+    change_card(tmp_path, **changes)
+    with pytest.raises(CatdogError) as refused:
+        saved.load(tmp_path)
+    start = f"{tmp_path / 'model.json'}: cannot be loaded by this version of catdog ("
+    assert str(refused.value).startswith(start)
+    assert named in str(refused.value)
+
+
+def test_outputs_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
+    """The weights are finite, but their products overflow."""
+    saved.save(tmp_path, network(card()), card())
+    change_weights(tmp_path, classifier__weight=torch.full((2, 128), 3e38))
+    with pytest.raises(CatdogError, match=r"model\.safetensors: the outputs .* are not finite"):
+        saved.load(tmp_path).probabilities(noise(3))
 
 
 def test_photos_are_resized_and_normalized_as_the_card_says() -> None:

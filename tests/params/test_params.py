@@ -113,6 +113,31 @@ def test_a_wrong_type_is_reported_with_the_allowed_one(
     assert allowed in line
 
 
+def test_words_that_are_booleans_in_yaml_1_1_get_a_hint() -> None:
+    assert refusal(optimizer__nesterov="yes").endswith("valid boolean: write true")
+    assert refusal(optimizer__nesterov="Off").endswith("valid boolean: write false")
+    assert "write" not in refusal(train__epochs="yes")
+
+
+def test_a_long_value_is_shortened() -> None:
+    assert len(refusal(train__epochs=["x" * 10_000] * 100)) < 300
+
+
+def test_a_number_with_a_leading_zero_is_refused_with_its_line(tmp_path: Path) -> None:
+    text = SEED.read_text().replace("epochs: ", "epochs: 0")
+    (tmp_path / "params.yaml").write_text(text)
+    line = next(n for n, row in enumerate(text.splitlines(), 1) if "epochs: 0" in row)
+    with pytest.raises(CatdogError, match=f"invalid YAML in line {line}: .* write it decimal"):
+        params.load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("key", [1, None, True, ("a",), 1.5])
+def test_a_key_that_is_no_text_is_refused(key: object) -> None:
+    with pytest.raises(CatdogError) as error:
+        params.parse({**values(), key: 1})
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [
@@ -165,7 +190,15 @@ def test_a_value_out_of_range_is_reported_with_the_allowed_range(
                 "normalization__mean": [0.5, 0.5, 0.5],
                 "normalization__std": [0.5, 0.0, 0.5],
             },
-            ("normalization", "std", "[0.5, 0.0, 0.5]", "above 0"),
+            ("normalization", "std", "[0.5, 0.0, 0.5]", "from 0.001 to 1"),
+        ),
+        (
+            {
+                "normalization__source": "given",
+                "normalization__mean": [124.0, 116.0, 104.0],
+                "normalization__std": [0.5, 0.5, 0.5],
+            },
+            ("normalization", "mean must be from 0 to 1", "[124.0, 116.0, 104.0]"),
         ),
         (
             {"augmentation__crop_scale_min": 0.9, "augmentation__crop_scale_max": 0.8},

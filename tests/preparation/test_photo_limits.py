@@ -12,7 +12,7 @@ from PIL import Image
 from catdog.errors import PhotoError
 from catdog.preparation import photo_limits, photos
 from catdog.preparation.photos import check_photo, open_photo
-from tests.helpers.photo_files import LONG, SHORT, png_chunk, tiff
+from tools.photo_files import LONG, SHORT, png_chunk, tiff
 
 
 def saved(format: str, size: tuple[int, int] = (64, 64), **options: Any) -> bytes:

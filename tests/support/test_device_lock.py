@@ -155,16 +155,162 @@ def test_an_empty_catdog_locks_disables_locking(
         assert list(tmp_path.iterdir()) == []
 
 
-def test_other_users_can_take_over_the_lock_of_a_killed_training(folder: Path) -> None:
-    """Folder and lock are writable by everyone, and the folder has no sticky bit."""
+# Other users
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the default lock folder, in a temporary folder like /tmp that only this test uses."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    temporary.chmod(0o1777)
+    for folder in (tmp_path, *tmp_path.parents):  # pytest's folders are closed to other users
+        if folder.is_relative_to(tempfile.gettempdir()) and folder.stat().st_uid == os.getuid():
+            folder.chmod(folder.stat().st_mode | 0o011)
+    monkeypatch.delenv("CATDOG_LOCKS")
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    return temporary / "catdog-locks"
+
+
+def hold_once() -> None:
+    with device_lock.hold([CPU], 1, print):
+        pass
+
+
+def as_user(number: int, script: str) -> str:
+    """Run Python code in a child process with another user ID; return what it prints."""
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        status = 1
+        try:
+            os.setgid(number)
+            os.setuid(number)
+            with os.fdopen(write, "w") as stream:
+                exec(script, {"out": stream, "hold_once": hold_once, "device_lock": device_lock})
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(write)
+    with os.fdopen(read) as stream:
+        text = stream.read()
+    os.waitpid(child, 0)
+    return text
+
+
+other_users = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+NOBODY = 65534
+
+
+def test_the_default_folder_has_the_sticky_bit_and_files_only_their_owner_can_write(
+    shared: Path,
+) -> None:
     before = os.umask(0o077)
     try:
         with device_lock.hold([CPU], 1, print):
-            lock = next(folder.glob("cpu-core-*.lock"))
-            assert oct(folder.stat().st_mode)[-4:] == "0777"
-            assert oct(lock.stat().st_mode)[-3:] == "666"
+            modes = {path.suffix: oct(path.stat().st_mode)[-3:] for path in shared.iterdir()}
     finally:
         os.umask(before)
+    assert oct(shared.stat().st_mode)[-4:] == "1777"
+    assert modes == {".lock": "644", ".json": "644"}
+
+
+def test_the_folder_of_an_earlier_version_gets_the_sticky_bit(shared: Path) -> None:
+    shared.mkdir()
+    shared.chmod(0o777)
+    hold_once()
+    assert oct(shared.stat().st_mode)[-4:] == "1777"
+
+
+@other_users
+def test_users_share_the_locks_and_are_not_blocked_by_a_record_of_a_killed_training(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CATDOG_CORES", "1")
+    hold_once()  # so the lock files belong to this user
+    killed = "import os; c = device_lock.hold([device_lock.torch.device('cpu')], 1, print)\n"
+    as_user(NOBODY, f"{killed}c.__enter__(); os._exit(0)")
+    assert [path.suffixes for path in shared.glob("*core*.json")] == [[f".{NOBODY}", ".json"]]
+    with device_lock.hold([CPU], 1, print):
+        [held] = [path for path in shared.glob("*core*.lock")]
+        lock = recorded_lock.RecordedLock(shared, held.stem)
+        assert f"process {os.getpid()} of " in lock.holder
+        tried = as_user(NOBODY, f"{TRY}\nout.write(str(lock({str(shared)!r}, {held.stem!r})))")
+    assert tried == "False"
+    tried = as_user(NOBODY, f"{TRY}\nout.write(str(lock({str(shared)!r}, {held.stem!r})))")
+    assert tried == "True"
+
+
+TRY = """
+def lock(folder, name):
+    from pathlib import Path
+    from catdog.support.recorded_lock import RecordedLock
+    return RecordedLock(Path(folder), name).try_acquire()
+"""
+
+
+@other_users
+def test_a_folder_of_another_user_without_the_sticky_bit_is_refused(shared: Path) -> None:
+    shared.mkdir()
+    shared.chmod(0o777)
+    os.chown(shared, NOBODY, NOBODY)
+    with pytest.raises(CatdogError, match=r"has not set the sticky bit\); set CATDOG_LOCKS to"):
+        hold_once()
+    shared.chmod(0o1777)
+    hold_once()
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "link to nothing"])
+def test_a_folder_that_is_a_link_is_refused(kind: str, shared: Path, tmp_path: Path) -> None:
+    target = tmp_path / "home"
+    if kind == "file":
+        shared.touch()
+    else:
+        shared.symlink_to(target)
+    if kind == "link":
+        target.mkdir()
+    with pytest.raises(CatdogError, match=r"catdog-locks: .*not a folder.*; set CATDOG_LOCKS"):
+        hold_once()
+    assert not target.exists() or list(target.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".lock", f".{os.getuid()}.json"])
+@pytest.mark.parametrize("kind", ["symbolic link", "hard link", "dangling link"])
+def test_no_file_is_overwritten_through_a_link_in_the_folder(
+    kind: str, suffix: str, shared: Path, tmp_path: Path
+) -> None:
+    shared.mkdir()
+    victim = tmp_path / "precious"
+    for number in device_lock.cores():
+        link = shared / f"cpu-core-{number}{suffix}"
+        if kind == "dangling link":
+            link.symlink_to(victim)
+            continue
+        victim.write_text("precious")
+        link.hardlink_to(victim) if kind == "hard link" else link.symlink_to(victim)
+    before = victim.read_text() if victim.exists() else None
+    try:
+        hold_once()
+    except CatdogError as error:
+        assert "; set CATDOG_LOCKS to another folder" in str(error)
+        assert "\n" not in str(error)
+    assert (victim.read_text() if victim.exists() else None) == before
+
+
+def test_a_named_pipe_in_the_folder_is_refused_at_once(shared: Path) -> None:
+    shared.mkdir()
+    for number in device_lock.cores():
+        os.mkfifo(shared / f"cpu-core-{number}.lock")
+    with pytest.raises(CatdogError, match=r"not a regular file.*; set CATDOG_LOCKS"):
+        hold_once()
+
+
+def test_the_record_of_another_process_is_shown_without_control_characters(folder: Path) -> None:
+    folder.mkdir()
+    text = '{"pid": 1, "user": "\\u001b[2J", "folder": "a\\nb", "since": "x"}'
+    (folder / "cpu.1.json").write_text(text)
+    holder = recorded_lock.RecordedLock(folder, "cpu").holder
+    assert holder == "process 1 of ?[2J in a?b since x"
 
 
 def test_a_user_without_a_name_is_shown_by_number(monkeypatch: pytest.MonkeyPatch) -> None:

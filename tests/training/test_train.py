@@ -15,7 +15,7 @@ from catdog.errors import CatdogError
 from catdog.model import saved
 from catdog.model.card import ModelCard
 from catdog.model.devices import pick_device
-from catdog.model.inference import TrainedModel
+from catdog.model.inference import TrainedModel, predict_logits
 from catdog.model.normalization import pick_normalization
 from catdog.paths import CHECKPOINTS
 from catdog.training import train as stage
@@ -228,7 +228,18 @@ def test_validation_photos_grow_with_the_training_photos_but_start_no_smaller(
     chosen = settings(train__precision="float32", **sizes, **grown)
     trainer = stage.Trainer(chosen, prepared, pick_device("float32"))
     network = trainer.state.network
-    loss = val_loss(prepared, trainer.card(), network, flip=False, image_size=side)
+    split = read_split(prepared, "val")
+    expected = predict_logits(
+        network,
+        split.photos,
+        image_size=side,
+        normalization=trainer.normalization,
+        flip=False,
+        classes=2,
+        device=trainer.device,
+    )
+    logits, labels = torch.from_numpy(expected), torch.from_numpy(split.labels)
+    loss = torch.nn.functional.cross_entropy(logits, labels).item()
     assert trainer.validation.evaluate(network, image_size, last)[0] == loss
 
 
@@ -299,6 +310,17 @@ def test_the_error_of_divergence_is_one_line_and_no_model_is_written(prepared: P
     assert not Path("a/models").exists()
 
 
+def test_norm_statistics_that_overflow_are_divergence(prepared: Path) -> None:
+    """The loss stays at that of guessing, but the model could not be loaded."""
+    trainer = stage.Trainer(settings(), prepared, pick_device("float32"))
+    with torch.no_grad():
+        next(trainer.state.network.parameters()).mul_(1e25)
+    list(trainer.train_epoch())
+    assert trainer.state.totals.sums.isfinite().all()
+    with pytest.raises(CatdogError, match="diverged in epoch 1: the loss is nan"):
+        trainer.end_epoch()
+
+
 def test_the_seed_network_trains_on_three_classes(tmp_path: Path) -> None:
     three = write_prepared(tmp_path / "three", ["ant", "bee", "cow"])
     values = settings(train__start_image_size=SIDE).model_dump()
@@ -324,6 +346,18 @@ def test_normalization_by_numbers(prepared: Path) -> None:
     changed = settings(**{f"normalization__{key}": value for key, value in numbers.items()})
     expected = ChannelStats([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
     assert pick_normalization(changed, prepared) == expected
+
+
+def test_a_single_training_photo_is_refused(tmp_path: Path) -> None:
+    one = write_prepared(tmp_path / "one", ["cat"], photos=1)
+    with pytest.raises(CatdogError, match="1 training photos and 16 validation photos; training"):
+        run(one, "a")
+
+
+def test_two_training_photos_are_enough(prepared: Path, tmp_path: Path) -> None:
+    two = write_prepared(tmp_path / "two", ["cat", "dog"], photos=2)
+    folder = run(two, "a", train__batch_size=2, train__image_size=16, train__epochs=1)
+    assert len(history(folder)) == 1
 
 
 def test_the_error_of_missing_arrays_is_one_line(tmp_path: Path) -> None:

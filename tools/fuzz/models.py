@@ -1,0 +1,126 @@
+"""Mutated model files through saved.load and a prediction."""
+
+import json
+import random
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from catdog import params
+from catdog.model import networks, saved
+from catdog.model.card import ModelCard, versions
+from tools.fuzz.mutations import mutate_bytes, mutate_value
+from tools.fuzz.runner import BrokenPromiseError
+
+SAMPLE = Path(__file__).resolve().parents[2] / "recipes/sample.yaml"
+STORED = 24  # pixels
+DTYPES = (torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.bool)
+VALUES = (0.0, -1.0, 1e20, 3e38, -3e38, float("nan"), float("inf"))
+
+
+class Models:
+    """The target; each input is a folder with model.json and model.safetensors."""
+
+    def make(self, chance: random.Random, folder: Path) -> None:
+        """Write a model of which one file is mutated."""
+        card, state = model(chance.choice(("residual", "seed")))
+        values, weights = card.model_dump(mode="json"), save(state)
+        text = json.dumps(values)
+        match chance.randrange(5):
+            case 0:
+                text = json.dumps(mutate_value(chance, values))
+            case 1:
+                text = mutate_bytes(chance, text.encode()).decode("utf-8", "surrogateescape")
+            case 2:
+                weights = mutate_bytes(chance, weights)
+            case 3:
+                weights = _mutate_header(chance, weights)
+            case 4:
+                weights = save(_mutate_tensors(chance, state))
+        (folder / "model.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+        (folder / "model.safetensors").write_bytes(weights)
+
+    def check(self, folder: Path) -> None:
+        """Load the model and predict; probabilities must be finite and sum to 1."""
+        loaded = saved.load(folder, "cpu")
+        side = loaded.card.stored_image_size
+        photos = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
+        probabilities = loaded.probabilities(photos)
+        if not np.isfinite(probabilities).all() or abs(probabilities.sum(1) - 1).max() > 1e-4:
+            raise BrokenPromiseError("not finite", f"probabilities: {probabilities}")
+        json.loads(loaded.card.model_dump_json())
+
+
+@cache
+def model(name: str) -> tuple[ModelCard, dict[str, Tensor]]:
+    """Return card and weights of a small network."""
+    values = params.load(SAMPLE).model.model_dump() | {"name": name}
+    values["residual"] |= {"width": 8, "blocks": 0}
+    values["seed"] |= {"width": 2, "hidden_width": 8}
+    settings = params.Model.model_validate(values)
+    torch.manual_seed(0)
+    network = networks.build(settings, 2, 16)
+    card = ModelCard(
+        model=settings,
+        classes=["cat", "dog"],
+        stored_image_size=STORED,
+        image_size=16,
+        flip=True,
+        mean=[0.5] * 3,
+        std=[0.25] * 3,
+        precision="float32",
+        threads=1,
+        epoch=1,
+        weights=networks.count_parameters(network),
+        pflop=0.1,
+        versions=versions(),
+    )
+    return card, dict(network.state_dict())
+
+
+def _mutate_header(chance: random.Random, weights: bytes) -> bytes:
+    """Return a safetensors file with another header; its length is that of the new one."""
+    length = int.from_bytes(weights[:8], "little")
+    header: dict[str, Any] = json.loads(weights[8 : 8 + length])
+    name = chance.choice(list(header))
+    entry = header[name]
+    match chance.randrange(5):
+        case 0:
+            entry["shape"] = chance.choice(([2**40], [0], [-1], [1, 2, 3], [2**63, 2]))
+        case 1:
+            entry["dtype"] = chance.choice(("F64", "F16", "I8", "X", "BF16", "F8_E4M3"))
+        case 2:
+            start = chance.choice((0, -1, 2**40, entry["data_offsets"][0] + 4))
+            entry["data_offsets"] = [start, entry["data_offsets"][1]]
+        case 3:
+            header[chance.choice(("x", "", "é"))] = header.pop(name)
+        case 4:
+            header = mutate_value(chance, header)
+    text = json.dumps(header).encode("utf-8", "surrogatepass")
+    said = chance.choice((len(text), len(text), len(text) - 1, 2**62))
+    return said.to_bytes(8, "little") + text + weights[8 + length :]
+
+
+def _mutate_tensors(chance: random.Random, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    changed = {name: tensor.clone() for name, tensor in state.items()}
+    name = chance.choice(list(changed))
+    tensor = changed[name]
+    match chance.randrange(6):
+        case 0:
+            del changed[name]
+        case 1:
+            changed[f"{name}x"] = tensor.clone()
+        case 2:
+            changed[name] = tensor.to(chance.choice(DTYPES))
+        case 3:
+            changed[name] = tensor.flatten()[:-1].clone()
+        case 4 if tensor.is_floating_point():
+            tensor.view(-1)[chance.randrange(tensor.numel())] = chance.choice(VALUES)
+        case _ if tensor.is_floating_point():
+            tensor.fill_(chance.choice(VALUES))
+    return changed
