@@ -60,9 +60,12 @@ def open_photo(source: Path | BinaryIO, max_side: int | None = None) -> Image.Im
         raise PhotoError(_describe(error)) from None
 
 
-def check_photo(content: bytes) -> None:
-    """Raise PhotoError if `open_photo` would; faster for large photos."""
-    open_photo(io.BytesIO(content), CHECKED_SIDE)
+def check_photo(content: bytes) -> bool:
+    """Return whether a photo has more frames or pages than the first.
+
+    Raises PhotoError if `open_photo` would, and is faster for large photos.
+    """
+    return bool(open_photo(io.BytesIO(content), CHECKED_SIDE).info["animated"])
 
 
 def _read(source: Path | BinaryIO) -> bytes:
