@@ -72,6 +72,7 @@ def check_pixels(width: int, height: int, decoder: str) -> None:
 
 # A marker, but no stuffed byte (FF 00) and no restart marker (FF D0 to FF D7)
 MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+START = b"\xff\xda"
 START_OF_SCAN, END_OF_IMAGE, WITHOUT_LENGTH = 0xDA, 0xD9, {0x01, 0xD8}
 
 
@@ -80,6 +81,8 @@ def count_scans(content: bytes) -> int:
 
     Source of the format: ITU-T T.81, annex B.
     """
+    if content.count(START) == 1:  # of most files; much faster
+        return 1
     scans, position = 0, 2
     while scans <= MAX_SCANS and (found := MARKER.search(content, position)):
         marker, position = found[1][0], found.end()
