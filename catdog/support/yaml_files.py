@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from dvc.utils import serialize
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import (
     AliasEvent,
     CollectionEndEvent,

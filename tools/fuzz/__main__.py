@@ -5,6 +5,7 @@
 Inputs that break a promise are saved below --save, with the command that repeats them.
 """
 
+import argparse
 import random
 import shutil
 import sys
@@ -61,7 +62,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def _arguments() -> "command_line.argparse.Namespace":
+def _arguments() -> argparse.Namespace:
     parser = command_line.parser(__doc__)
     parser.add_argument("--minutes", type=float, default=5.0, help="for all targets together")
     parser.add_argument("--seed", type=int, default=1)

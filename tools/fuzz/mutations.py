@@ -31,7 +31,7 @@ def _mutate_once(chance: random.Random, data: bytearray, other: bytes) -> None:
             size = chance.choice((1, 2, 4))
             order = chance.choice(("big", "little"))
             value = chance.choice(INTERESTING) % 256**size
-            data[at : at + size] = value.to_bytes(size, order)  # type: ignore[arg-type]
+            data[at : at + size] = value.to_bytes(size, order)
         case 2:
             del data[at:]
         case 3:
