@@ -33,8 +33,18 @@ class Candidate:
     """why it could not be read; empty if it could"""
 
 
-def check(source: Source, entries: list[Entry], target: Path, workers: int) -> Iterator[str]:
-    """Yield for each entry, in order, why it is refused; "" if it is a valid photo.
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The result of checking one file."""
+
+    reason: str
+    """why it is refused; empty if it is a valid photo"""
+    animated: bool = False
+    """whether the photo has more frames or pages than the first"""
+
+
+def check(source: Source, entries: list[Entry], target: Path, workers: int) -> Iterator[Checked]:
+    """Yield for each entry, in order, whether it is a valid photo.
 
     A valid photo is then in the folder `target`, byte for byte, at the path of its entry. This
     process reads the source once, sequentially; the workers decode and write. Large files go
@@ -45,11 +55,11 @@ def check(source: Source, entries: list[Entry], target: Path, workers: int) -> I
         (target / folder).mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     shown = track(entries, "checking photos", console=console, disable=not console.is_terminal)
-    reasons = map_chunks(_check, chunks(source, shown, target), workers, _failed)
-    for entry, reason in zip(entries, reasons, strict=True):
-        if reason:
+    results = map_chunks(_check, chunks(source, shown, target), workers, _failed)
+    for entry, checked in zip(entries, results, strict=True):
+        if checked.reason:
             (target / entry.path).unlink(missing_ok=True)
-        yield reason
+        yield checked
 
 
 def chunks(source: Source, entries: Iterable[Entry], target: Path) -> Iterator[list[Candidate]]:
@@ -108,24 +118,23 @@ def _pieces(source: Source, member: Member) -> Iterator[bytes]:
         raise PhotoError(f"damaged in the archive: {reason}") from None
 
 
-def _check(candidate: Candidate) -> str:
-    """Write a candidate if it is a valid photo; return why it is refused, "" if it is not."""
+def _check(candidate: Candidate) -> Checked:
+    """Write a candidate if it is a valid photo; return whether it is."""
     if candidate.reason:
-        return candidate.reason
+        return Checked(candidate.reason)
     try:
         if candidate.content is None:
-            check_photo(Path(candidate.path).read_bytes())
-        else:
-            check_photo(candidate.content)
-            Path(candidate.path).write_bytes(candidate.content)
+            return Checked("", check_photo(Path(candidate.path).read_bytes()))
+        animated = check_photo(candidate.content)
+        Path(candidate.path).write_bytes(candidate.content)
     except PhotoError as error:
-        return str(error)
+        return Checked(str(error))
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            return "file name too long"
+            return Checked("file name too long")
         raise
-    return ""
+    return Checked("", animated)
 
 
-def _failed(_: Candidate, reason: str) -> str:
-    return reason
+def _failed(_: Candidate, reason: str) -> Checked:
+    return Checked(reason)

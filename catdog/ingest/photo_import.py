@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from catdog.errors import CatdogError
-from catdog.ingest.checking import check
+from catdog.ingest.checking import Checked, check
 from catdog.ingest.entries import Entry, classify
 from catdog.ingest.members import Source
 from catdog.ingest.replacement import hidden, recover, replace_folder
@@ -106,9 +106,12 @@ def _import(archive: Path, raw: Path, quarantine: Path, options: _Options) -> Im
     try:
         with closing(open_source(archive, options.encoding)) as source:
             entries, empty = _classify(archive, source, options.class_level)
-            reasons = check(source, [e for e in entries if not e.reason], incoming, options.workers)
-            checked = [(entry, entry.reason or next(reasons)) for entry in entries]
-            next(reasons, None)  # to its end, which closes the pool of workers
+            results = check(source, [e for e in entries if not e.reason], incoming, options.workers)
+            checked = [
+                (entry, Checked(entry.reason) if entry.reason else next(results))
+                for entry in entries
+            ]
+            next(results, None)  # to its end, which closes the pool of workers
         report = _report(checked, empty, quarantine)
         # The list in `quarantine` belongs to the photos in `raw` until they are replaced.
         write_rows(failed, ["file", "reason"], report.refused)
@@ -134,18 +137,19 @@ def _classify(
 
 
 def _report(
-    checked: list[tuple[Entry, str]], empty_classes: Iterable[str], quarantine: Path
+    checked: list[tuple[Entry, Checked]], empty_classes: Iterable[str], quarantine: Path
 ) -> ImportReport:
-    photos = [entry for entry, reason in checked if not reason]
+    photos = [entry for entry, result in checked if not result.reason]
     imported = Counter(entry.class_name for entry in photos)
     splits = Counter(entry.given_split for entry in photos if entry.given_split)
     named = {entry.class_name for entry, _ in checked} - {""}
     return ImportReport(
         imported=dict(sorted(imported.items())),
-        refused=sorted((entry.name, reason) for entry, reason in checked if reason),
+        refused=sorted((e.name, result.reason) for e, result in checked if result.reason),
         quarantine=quarantine,
         splits=dict(sorted(splits.items())),
         empty_classes=sorted((named | set(empty_classes)) - set(imported)),
+        animated=sum(result.animated for _, result in checked),
     )
 
 

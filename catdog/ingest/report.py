@@ -24,6 +24,8 @@ class ImportReport:
     """number of photos by given split; empty if the source has no split folders"""
     empty_classes: list[str]
     """class folders without any imported photo, sorted"""
+    animated: int = 0
+    """number of imported photos with several frames or pages, of which the first is used"""
 
 
 def report_table(report: ImportReport) -> Table:
@@ -37,6 +39,9 @@ def report_table(report: ImportReport) -> Table:
         table.add_section()
         for split, photos in report.splits.items():
             table.add_row(f"{photos:,}", f"in the split folder {split}")
+    if report.animated:
+        table.add_section()
+        table.add_row(f"{report.animated:,}", "with several frames or pages: the first is used")
     table.add_section()
     reasons = Counter(reason for _, reason in report.refused)
     for reason, files in reasons.most_common(SHOWN_REASONS):

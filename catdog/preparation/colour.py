@@ -79,6 +79,12 @@ def to_srgb(image: Image.Image, grey16: Grey16, profile: bytes | None) -> Image.
     return Image.alpha_composite(white, layer).convert("RGB")
 
 
+def is_converted(image: Image.Image, profile: bytes | None) -> bool:
+    """Return whether `to_srgb` converts the colours of an opaque image by its profile."""
+    mode = _base_mode(image)
+    return image.mode == mode and bool(profile and transform_to_srgb(profile, mode))
+
+
 def _base_mode(image: Image.Image) -> str:
     if image.mode in ("L", "LA", "La"):
         return "L"

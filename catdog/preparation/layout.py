@@ -162,8 +162,9 @@ class _Rule:
         inner = in_split[level + 1] if len(in_split) > level + 2 else ""
         below = f"of class {inner!r}" if inner else "without a class"
         raise CatdogError(
-            f"folders can be read in two ways: {in_split[level]!r} is a split folder, and "
-            f"{_text(in_split)!r} is {below}, or a class like {other[level]!r} of {_text(other)!r};"
+            f"folders can be read in two ways: either {in_split[level]!r} is a split folder and "
+            f"{_text(in_split)!r} is {below}, or {in_split[level]!r} is a class, like "
+            f"{other[level]!r} in {_text(other)!r};"
             f" {self._choice(level + 2, level + 1)}"
         )
 

@@ -60,9 +60,12 @@ def open_photo(source: Path | BinaryIO, max_side: int | None = None) -> Image.Im
         raise PhotoError(_describe(error)) from None
 
 
-def check_photo(content: bytes) -> None:
-    """Raise PhotoError if `open_photo` would; faster for large photos."""
-    open_photo(io.BytesIO(content), CHECKED_SIDE)
+def check_photo(content: bytes) -> bool:
+    """Return whether a photo has more frames or pages than the first.
+
+    Raises PhotoError if `open_photo` would, and is faster for large photos.
+    """
+    return bool(open_photo(io.BytesIO(content), CHECKED_SIDE).info["animated"])
 
 
 def _read(source: Path | BinaryIO) -> bytes:
@@ -106,15 +109,17 @@ def _decode(content: bytes, max_side: int | None) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, grey16: colour.Grey16, max_side: int | None) -> Image.Image:
-    """Convert a decoded image to sRGB, in bands and reduced if it is very large.
+    """Convert a decoded image to sRGB; reduce it if it is very large or has a wide gamut.
 
-    Then only the decoded image is in memory as a whole. Reducing by an integer so that twice
-    `max_side` remains is nearly as exact as resizing in one step: it is what `reducing_gap=2` of
-    Pillow's `resize` does.
+    Converting fewer pixels is faster, and of a very large image, which is converted in bands, only
+    the decoded one is in memory as a whole. Reducing by an integer so that twice `max_side` remains
+    is nearly as exact as resizing in one step: `reducing_gap=2` of Pillow's `resize` does the same.
     """
     profile = image.info.get("icc_profile")
     factor = min(image.size) // (2 * max_side) if max_side else 1
     if image.width * image.height < REDUCED_FROM or factor < 2:
+        if factor > 1 and colour.is_converted(image, profile):
+            image = image.reduce(factor)
         return colour.to_srgb(image, grey16, profile)
     rows = factor * -(-BAND_ROWS // factor)
     photo = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from PIL import Image
 
 from catdog.errors import CatdogError
 from catdog.ingest.folder_source import FolderSource
@@ -121,6 +122,17 @@ def test_the_quarantine_file_lists_each_refused_file_with_its_reason(
     assert {name: reason for name, reason in rows if name != "cat/cut.jpg"} == reasons
     assert content_of(tmp_path / "to/raw") == photos
     assert not (tmp_path / "evil.jpg").exists()
+
+
+def test_photos_with_several_frames_are_imported_and_counted(
+    tmp_path: Path, make_photos: MakePhotos
+) -> None:
+    few(make_photos, tmp_path / "in")
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    for name, format in (("cat/moving.gif", "GIF"), ("dog/pages.tif", "TIFF")):
+        frames[0].save(tmp_path / "in" / name, format, save_all=True, append_images=frames[1:])
+    report = run_import(tmp_path / "in", tmp_path)
+    assert (report.animated, report.refused) == (2, [])
 
 
 def test_a_damaged_member_of_a_zip_is_refused_and_the_rest_imported(

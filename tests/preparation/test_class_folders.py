@@ -87,7 +87,7 @@ def test_a_photo_without_a_class_is_refused(tmp_path: Path) -> None:
 def test_a_layout_with_two_readings_is_refused_with_the_name_of_the_folder(tmp_path: Path) -> None:
     touch(tmp_path, "train/cat/1.jpg", "cat/1.jpg", "dog/1.jpg")
     message = refusal(tmp_path)
-    assert message.startswith(f"{tmp_path}: folders can be read in two ways: 'train' is a split")
+    assert message.startswith(f"{tmp_path}: folders can be read in two ways: either 'train' is")
     assert message.endswith("; rename or move the folders")
 
 

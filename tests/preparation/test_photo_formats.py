@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 from catdog.errors import PhotoError
 from catdog.preparation.photo_formats import HEAD, sniff
 from catdog.preparation.photos import open_photo
-from tests.helpers.photo_files import LONG, SHORT, png, png_chunk, tiff
+from tools.photo_files import LONG, SHORT, png, png_chunk, tiff
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 LOSSLESS: dict[str, dict[str, Any]] = {

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 from catdog.errors import PhotoError
 from catdog.preparation import photo_limits, photos
 from catdog.preparation.photos import check_photo, open_photo
-from tests.helpers.photo_files import LONG, SHORT, png_chunk, tiff
+from tools.photo_files import LONG, SHORT, png_chunk, tiff
 
 
 def saved(format: str, size: tuple[int, int] = (64, 64), **options: Any) -> bytes:
@@ -98,8 +99,13 @@ def test_bytes_are_limited_without_reading_them(tmp_path: Path) -> None:
     sparse = tmp_path / "sparse.jpg"
     with sparse.open("wb") as stream:
         stream.truncate(3_000_000_000)
-    with pytest.raises(PhotoError, match=r"^more than 310,000,000 bytes$"):
-        open_photo(sparse)
+    tracemalloc.start()
+    try:
+        with pytest.raises(PhotoError, match=r"^more than 310,000,000 bytes$"):
+            open_photo(sparse)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_tables_of_a_tiff_are_limited() -> None:

@@ -136,7 +136,7 @@ def test_a_photo_that_cannot_be_decoded_fills_no_split(tmp_path: Path) -> None:
     lowest = min(broken, key=lambda content: hashlib.sha256(content).hexdigest())
     (raw / "cat/broken.jpg").write_bytes(lowest)
     prepared = run(raw, few)
-    assert row_of(prepared, "cat/broken.jpg")["reason"] == "unsupported image format"
+    assert row_of(prepared, "cat/broken.jpg")["reason"] == "unsupported format: text"
     assert splits(prepared) == before
     check_arrays(raw, prepared)
     files = sorted(file.name for file in prepared.iterdir())
