@@ -7,6 +7,7 @@ supervisor.py       the process between a flow and its command
 flow_command.py     run a flow as a command in a terminal
 heartbeats.py       how often a run reports, and when it counts as crashed
 outages.py          wait for a server that does not respond
+yaml_nesting.py     refuse deeply nested YAML, which ends the process of its parser
 
 docs/guarantees.md lists what they guarantee, with the test for each guarantee.
 """

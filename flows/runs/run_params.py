@@ -11,6 +11,7 @@ from dvc.utils.hydra import apply_overrides, to_hydra_overrides
 from dvc.utils.serialize import load_yaml
 
 from flows.errors import FlowError
+from flows.guards.yaml_nesting import check_nesting
 from flows.paths import PARAMS
 from flows.runs.repository import Repository
 
@@ -62,6 +63,7 @@ def _folder_with(file: str, repository: Repository, commit: str) -> Iterator[Pat
     text = repository.read(commit, file)
     if text is None:
         raise FlowError(f"params: {commit[:7]} has no {file}; choose another revision or recipe")
+    check_nesting(text, f"{commit[:7]}:{file}")
     with tempfile.TemporaryDirectory(prefix="catdog-") as name:
         path = Path(name) / file
         path.parent.mkdir(exist_ok=True)

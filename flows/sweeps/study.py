@@ -55,6 +55,7 @@ from pydantic import (
 )
 
 from flows.errors import FlowError
+from flows.guards.yaml_nesting import check_nesting
 from flows.runs.request import Override, Recipe, Revision
 
 SEED = "train.seed"
@@ -170,6 +171,7 @@ def parse(text: str, path: str) -> Study:
 
     Raises FlowError, in one line with the key and the reason, if it is invalid.
     """
+    check_nesting(text, path)
     try:
         values = parse_yaml(text, path)
     except YAMLError as error:
@@ -177,7 +179,7 @@ def parse(text: str, path: str) -> Study:
         mark = getattr(error.__cause__, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise FlowError(f"{path}: invalid YAML ({problem}{where})") from None
-    # What ruamel.yaml raises for values such as 0x_ and 2020-13-45, and for deep nesting
+    # What ruamel.yaml raises for values such as 0x_ and 2020-13-45
     except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         raise FlowError(f"{path}: invalid YAML ({str(error).partition(chr(10))[0]})") from None
     if not isinstance(values, dict):

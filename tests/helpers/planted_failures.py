@@ -6,11 +6,13 @@ import time
 from pathlib import Path
 
 from catdog.errors import CatdogError
-from tools.fuzz.runner import BrokenPromiseError
+from tools.fuzz.runner import GIGABYTE, BrokenPromiseError
 
 
 class Planted:
     """A target that breaks a promise; the input is the kind."""
+
+    max_bytes = GIGABYTE
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

@@ -162,6 +162,10 @@ def card_of_a_network_that_reduces_photos_to_nothing(folder: Path) -> None:
     change_card(folder, model={**values, "seed": seed})
 
 
+def card_of_a_network_that_does_not_support_its_size(folder: Path) -> None:
+    change_card(folder, model={**card().model.model_dump(), "name": "squeezenet1_1"})
+
+
 def card_of_an_unknown_network(folder: Path) -> None:
     change_card(folder, model={**card().model.model_dump(), "name": "resnet17"})
 
@@ -198,6 +202,7 @@ CARDS = (
     card_in_another_encoding,
     card_of_an_unknown_network,
     card_of_a_network_that_reduces_photos_to_nothing,
+    card_of_a_network_that_does_not_support_its_size,
 )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.planted_failures import Planted
-from tools.fuzz import runner
 from tools.fuzz.__main__ import targets
 from tools.fuzz.mutations import mutate_bytes, mutate_value
 from tools.fuzz.runner import Target, Worker, fuzz
@@ -21,7 +20,7 @@ def test_mutated_inputs_are_read_or_refused_in_one_line(name: str) -> None:
     assert result.failures == []
     assert result.inputs == INPUTS[name]
     assert 0 < result.refused < result.inputs
-    assert 0 < result.peak < runner.MAX_BYTES
+    assert 0 < result.peak < targets()[name].max_bytes
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Workers exit with their parent; results are ordered; a worker that dies costs one item."""
 
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -7,7 +8,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from catdog.errors import CatdogError
@@ -124,7 +124,7 @@ def test_workers_that_are_killed_while_idle_are_replaced() -> None:
         for number in range(20):
             if number == 12:
                 time.sleep(0.3)
-                workers = psutil.Process().children()
+                workers = multiprocessing.active_children()  # not its resource tracker
                 assert len(workers) == 2
                 for worker in workers:
                     worker.kill()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from catdog.preparation.photos import open_photo, resize_to_square
 from tools.fuzz.mutations import INTERESTING, mutate_bytes
-from tools.fuzz.runner import BrokenPromiseError
+from tools.fuzz.runner import GIGABYTE, BrokenPromiseError
 
 # Format of Pillow, mode, options of `save`; a number of frames is an option of its own.
 VARIANTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -53,6 +53,8 @@ MAX_SIDE = 32
 
 class Images:
     """The target; each input is one file."""
+
+    max_bytes = GIGABYTE
 
     def make(self, chance: random.Random, folder: Path) -> None:
         """Write a mutated photo."""

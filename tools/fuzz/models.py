@@ -15,7 +15,7 @@ from catdog import params
 from catdog.model import networks, saved
 from catdog.model.card import ModelCard, versions
 from tools.fuzz.mutations import mutate_bytes, mutate_value
-from tools.fuzz.runner import BrokenPromiseError
+from tools.fuzz.runner import GIGABYTE, BrokenPromiseError
 
 SAMPLE = Path(__file__).resolve().parents[2] / "recipes/sample.yaml"
 STORED = 24  # pixels
@@ -25,6 +25,8 @@ VALUES = (0.0, -1.0, 1e20, 3e38, -3e38, float("nan"), float("inf"))
 
 class Models:
     """The target; each input is a folder with model.json and model.safetensors."""
+
+    max_bytes = 2 * GIGABYTE  # torch alone takes half of one
 
     def make(self, chance: random.Random, folder: Path) -> None:
         """Write a model of which one file is mutated."""

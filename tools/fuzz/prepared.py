@@ -10,13 +10,15 @@ import numpy as np
 
 from catdog.dataset.prepared import COLUMNS, SPLITS, read_split, read_stats
 from tools.fuzz.mutations import mutate_bytes, mutate_value
-from tools.fuzz.runner import BrokenPromiseError
+from tools.fuzz.runner import GIGABYTE, BrokenPromiseError
 
 SIDE = 16
 
 
 class Prepared:
     """The target; each input is a folder like data/prepared."""
+
+    max_bytes = GIGABYTE
 
     def make(self, chance: random.Random, folder: Path) -> None:
         """Write a prepared folder of which one file is mutated."""

@@ -22,7 +22,7 @@ from typing import Protocol
 from catdog.errors import CatdogError
 
 MAX_SECONDS = 60.0  # per input
-MAX_BYTES = 1_000_000_000  # resident memory of a worker
+GIGABYTE = 1_000_000_000
 KINDS = ("traceback", "escape", "silent loss", "not finite", "changed on failure", "memory", "time")
 
 
@@ -36,6 +36,9 @@ class BrokenPromiseError(Exception):
 
 class Target(Protocol):
     """A reader of foreign files."""
+
+    max_bytes: int
+    """resident memory that the worker may use"""
 
     def make(self, chance: random.Random, folder: Path) -> None:
         """Write an input into an empty folder."""
@@ -118,7 +121,7 @@ def _serve(target: Target, connection: Connection) -> None:
             with tempfile.TemporaryDirectory(prefix="catdog-fuzz-") as name:
                 kind, text = read(target, number, Path(name))
             peak = _peak_memory()
-            if not kind and peak > MAX_BYTES:
+            if not kind and peak > target.max_bytes:
                 kind, text = "memory", f"{peak:,} bytes"
             connection.send((kind, text, peak))
 

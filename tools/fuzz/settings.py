@@ -14,7 +14,7 @@ from catdog.model import pretrained, saved
 from catdog.training.train import train
 from tools.fuzz.mutations import NASTY, mutate_bytes
 from tools.fuzz.prepared import write_prepared
-from tools.fuzz.runner import BrokenPromiseError
+from tools.fuzz.runner import GIGABYTE, BrokenPromiseError
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 SNIPPETS = (
@@ -71,6 +71,7 @@ CHOICES: dict[str, dict[str, tuple[Any, ...]]] = {
         "label_smoothing": (0, 0.1, 0.999),
         "ema": (0, 0.5, 0.999999),
         "select": ("best", "last"),
+        "class_weights": ("none", "balanced"),
         "precision": ("float32", "bfloat16", "auto"),
         "threads": (0, 1),
     },
@@ -82,6 +83,8 @@ WEIGHTS_OF_NETWORKS = (8, 8, 1, 1, 1)
 
 class Settings:
     """The target; each input is a params.yaml, and how many photos to train on."""
+
+    max_bytes = 3 * GIGABYTE  # torch alone takes half of one
 
     def make(self, chance: random.Random, folder: Path) -> None:
         """Write a recipe with other text, or with other values."""
