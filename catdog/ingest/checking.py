@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from catdog.errors import PhotoError
+from catdog.errors import PhotoError, first_line
 from catdog.ingest.entries import Entry
 from catdog.ingest.members import TOO_LARGE, Member, Source
 from catdog.preparation.photo_limits import MAX_BYTES
@@ -114,7 +114,7 @@ def _pieces(source: Source, member: Member) -> Iterator[bytes]:
     except PermissionError:
         raise PhotoError("permission denied") from None
     except Exception as error:  # zipfile, zlib and tarfile raise many types for damaged members
-        reason = str(error).split(" for file ")[0] or type(error).__name__
+        reason = first_line(error).split(" for file ")[0]
         raise PhotoError(f"damaged in the archive: {reason}") from None
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from catdog.errors import CatdogError
-from catdog.model.weights_files import download, first_line, read_state
+from catdog.errors import CatdogError, first_line
+from catdog.model.weights_files import download, read_state
 from catdog.params import Params, parse
 from catdog.params.networks import OWN_NETWORKS
 from catdog.params.schema import SIZE_KEYS

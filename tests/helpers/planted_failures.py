@@ -1,4 +1,4 @@
-"""A fuzz target that breaks a promise; a module of its own, which imports no torch."""
+"""A fuzz target that violates an invariant; a module of its own, which imports no torch."""
 
 import os
 import random
@@ -6,20 +6,20 @@ import time
 from pathlib import Path
 
 from catdog.errors import CatdogError
-from tools.fuzz.runner import BrokenPromiseError
+from tools.fuzz.runner import InvariantError
 
 
 class Planted:
-    """A target that breaks a promise; the input is the kind."""
+    """A target that violates an invariant; the input is the kind."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
 
-    def make(self, chance: random.Random, folder: Path) -> None:
+    def make(self, rng: random.Random, folder: Path) -> None:
         """Write nothing."""
 
     def check(self, folder: Path) -> None:
-        """Break the promise."""
+        """Violate the invariant."""
         match self.kind:
             case "traceback":
                 raise ZeroDivisionError
@@ -35,5 +35,5 @@ class Planted:
                 print(len(b"x" * 1_100_000_000))
             case "time":
                 time.sleep(600)
-            case "silent loss":
-                raise BrokenPromiseError("silent loss", "one photo")
+            case "data loss":
+                raise InvariantError("data loss", "one photo")

@@ -1,7 +1,7 @@
-"""Run inputs in a worker process with limits, and say what is a failure.
+"""Run inputs in a worker process with limits, and decide what is a failure.
 
-An input is made from a target and a number alone, so it can be made again. The worker process is
-started anew after it has died or exceeded the limit of time.
+An input depends only on its target and number, so it can be reproduced. After a worker process has
+died or exceeded the time limit, a new one is started.
 """
 
 import multiprocessing
@@ -21,13 +21,13 @@ from typing import Protocol
 
 from catdog.errors import CatdogError
 
-MAX_SECONDS = 60.0  # per input
+MAX_SECONDS = 60.0  # for one input
 MAX_BYTES = 1_000_000_000  # resident memory of a worker
-KINDS = ("traceback", "escape", "silent loss", "not finite", "changed on failure", "memory", "time")
+KINDS = ("traceback", "escape", "data loss", "not finite", "changed on failure", "memory", "time")
 
 
-class BrokenPromiseError(Exception):
-    """A broken promise; `kind` is one of KINDS."""
+class InvariantError(Exception):
+    """A violated invariant; `kind` is one of KINDS."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -35,13 +35,13 @@ class BrokenPromiseError(Exception):
 
 
 class Target(Protocol):
-    """A reader of foreign files."""
+    """A reader of untrusted files."""
 
-    def make(self, chance: random.Random, folder: Path) -> None:
+    def make(self, rng: random.Random, folder: Path) -> None:
         """Write an input into an empty folder."""
 
     def check(self, folder: Path) -> None:
-        """Read the input; CatdogError if it is refused, BrokenPromiseError if a promise is broken.
+        """Read the input; CatdogError if it is refused, InvariantError if an invariant is violated.
 
         The working folder is an empty one, `folder`/../work, the only place to write to.
         """
@@ -79,10 +79,10 @@ class Worker:
         """Make and read an input; return what happened."""
         if self._process is None:
             context = multiprocessing.get_context("spawn")
-            self._connection, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, args=[self._target, theirs])
+            self._connection, child_end = context.Pipe()
+            self._process = context.Process(target=_serve, args=[self._target, child_end])
             self._process.start()
-            theirs.close()
+            child_end.close()
             self._connection.recv()  # its imports are not counted
         self._connection.send(number)
         try:
@@ -146,7 +146,7 @@ def read(target: Target, number: int, folder: Path) -> tuple[str, str]:
         with chdir(work):
             target.check(source)
         kind, text = "", ""
-    except BrokenPromiseError as failure:
+    except InvariantError as failure:
         kind, text = failure.kind, str(failure)
     except CatdogError as error:
         kind, text = "refused", str(error)
