@@ -144,7 +144,7 @@ def initialize(network: nn.Module, name: str, weights: str) -> None:
 def check_image_sizes(params: Params) -> None:
     """Raise CatdogError if a torchvision network does not support one of the image sizes.
 
-    On the meta device, so without computation. The params must have been resolved.
+    The network runs on the meta device, so nothing is computed. The params must have been resolved.
     """
     if not params.model.from_torchvision:
         return

@@ -25,8 +25,8 @@ class RawPhoto:
 def list_photos(root: Path) -> list[RawPhoto]:
     """Return the files of all classes, sorted by class and path.
 
-    `read_layout` states the class and the split of each file, whatever its name, except hidden and
-    system files; a class is usually a folder in `root`. Raises CatdogError if `root` is missing,
+    `read_layout` determines the class and the split of each file; hidden and system files are
+    ignored, and a class is usually a folder in `root`. Raises CatdogError if `root` is missing,
     has fewer than two classes, or an empty one, if its folders can be read in two ways, and for
     files that DVC cannot store or that have no class.
     """
@@ -119,7 +119,7 @@ def _check_classes(root: Path, classes: set[str], empty: dict[str, Parts]) -> No
 
 
 def _and_more(paths: list[str]) -> str:
-    """Return a list of further paths in parentheses, of which some are shown; "" for none."""
+    """Return " (also PATH, … and N more)" for the paths after the first; "" if there are none."""
     more = ", ".join(paths[1:SHOWN_PATHS])
     rest = len(paths) - SHOWN_PATHS
     return (f" (also {more}" + (f" and {rest} more)" if rest > 0 else ")")) if more else ""

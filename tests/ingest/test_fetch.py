@@ -81,4 +81,4 @@ def test_class_folders_without_a_valid_photo_are_named() -> None:
     Path("in/lynx").mkdir()
     Path("in/puma").mkdir()
     Path("in/puma/1.jpg").touch()
-    assert "no photo was imported from the class folders lynx, puma" in run(Path("in"))
+    assert "class folders without valid photos are not imported: lynx, puma" in run(Path("in"))

@@ -18,10 +18,10 @@ from PIL import Image
 from catdog.errors import CatdogError
 from catdog.ingest import checking
 from catdog.ingest.entries import Entry
-from catdog.ingest.members import TOO_LARGE, Member
+from catdog.ingest.members import Member
 from catdog.ingest.photo_import import import_photos
 from catdog.ingest.replacement import recover
-from catdog.preparation.photo_limits import MAX_BYTES
+from catdog.preparation.photo_limits import MAX_BYTES, TOO_LARGE
 
 IMPORT = """
 import sys
