@@ -5,19 +5,17 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 from rich.console import Console
 
 from catdog.errors import CatdogError
 from catdog.ingest.fetch import fetch
+from tests.helpers.archives import jpeg
 
 
 def photo(path: Path, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path, "JPEG")
+    path.write_bytes(jpeg(seed))
 
 
 def run(archive: Path, **options: Any) -> str:

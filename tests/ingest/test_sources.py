@@ -13,25 +13,10 @@ import pytest
 from catdog.errors import CatdogError
 from catdog.ingest import tar_source, zip_source
 from catdog.ingest.sources import open_source
+from tests.helpers.archives import write_tar, write_zip
 
 FILES = {"cat/1.jpg": b"one", "cat/deep/2.jpg": b"", "dog/3.jpg": b"three" * 1000}
 TAR_MODES = {"a.tar": "w", "a.tar.gz": "w:gz", "a.tbz": "w:bz2", "a.xz": "w:xz"}
-
-
-def write_zip(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
-
-
-def write_tar(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return path
 
 
 def content_of(path: Path, encoding: str | None = None) -> list[tuple[str, bytes | str]]:

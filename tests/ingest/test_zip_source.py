@@ -17,16 +17,14 @@ from catdog.ingest import zip_source
 from catdog.ingest.members import Member
 from catdog.ingest.zip_source import ZipSource
 from catdog.preparation.photo_limits import MAX_BYTES, TOO_LARGE
+from tests.helpers import archives
 
 FILES = {"cat/1.jpg": b"one", "dog/3.jpg": b"three" * 1000}
 DIRECTORY_ENTRY = b"PK\1\2"
 
 
 def write_zip(path: Path, files: dict[str, bytes] = FILES) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
+    return archives.write_zip(path, files)
 
 
 def members(path: Path) -> list[Member]:
