@@ -54,9 +54,12 @@ class ZipSource:
     """
 
     def __init__(self, path: Path, encoding: str | None) -> None:
-        _check_directory(path)
+        stated_members = _check_directory(path)
         self._zip = zipfile.ZipFile(path)
         infos = self._zip.infolist()
+        # 0xFFFF: the number is in another record, since there may be more
+        if stated_members not in (0xFFFF, len(infos) & 0xFFFF):
+            raise zipfile.BadZipFile("the number of files differs from that in the directory")
         _check_methods(path, infos)
         overlapping = _find_overlaps(path, self._zip)
         named = list(zip(_names(infos, encoding, str(path)), infos, strict=True))
@@ -77,11 +80,12 @@ class ZipSource:
         self._zip.close()
 
 
-def _check_directory(path: Path) -> None:
-    """Check the end of the archive and the size of its directory, before it is in memory.
+def _check_directory(path: Path) -> int:
+    """Check the end of the archive and the size of its directory, before zipfile reads it.
 
-    Raises BadZipFile if the end is damaged or followed by files, and CatdogError for too many
-    members and for one part of several.
+    Returns the number of members that the end states, modulo 65,536. Raises BadZipFile if the end
+    is damaged or followed by files, and CatdogError for too many members and for one part of
+    several.
     """
     with path.open("rb") as stream:
         size = stream.seek(0, os.SEEK_END)
@@ -90,7 +94,7 @@ def _check_directory(path: Path) -> None:
         end = tail.rfind(END_OF_DIRECTORY)
         if end < 0 or len(tail) - end < END_BYTES:
             raise zipfile.BadZipFile("the directory at the end is missing")
-        disk, _, _, _, length, _ = struct.unpack("<HHHHLL", tail[end + 4 : end + 20])
+        disk, _, _, members, length, _ = struct.unpack("<HHHHLL", tail[end + 4 : end + 20])
         if disk not in (0, 0xFFFF):
             raise CatdogError(
                 f"{path}: one of several parts of a zip archive; unpack all parts together and "
@@ -106,25 +110,15 @@ def _check_directory(path: Path) -> None:
             stream.seek(max(0, size - len(tail) + end - length - ZIP64_BYTES))
             if stream.read(length + ZIP64_BYTES).count(DIRECTORY_ENTRY) > MAX_MEMBERS:
                 raise too_many(path)
-
-
-def _stated_members(path: Path) -> int:
-    """Return the number of members that the end of the archive states, modulo 65,536."""
-    with path.open("rb") as stream:
-        stream.seek(max(0, stream.seek(0, os.SEEK_END) - END_BYTES - 0xFFFF))
-        tail = stream.read()
-    return int.from_bytes(tail[tail.rfind(END_OF_DIRECTORY) + 10 :][:2], "little")
+    return int(members)
 
 
 def _find_overlaps(path: Path, archive: zipfile.ZipFile) -> set[int]:
     """Return the ids of the members that overlap with the next one, as in zip bombs.
 
-    Raises BadZipFile if there are files between the members that the directory does not list, or if
-    the directory has another number of members than the archive states: photos would be missing.
+    Raises BadZipFile if there are files between the members that the directory does not list.
     """
     members = sorted(archive.infolist(), key=lambda info: info.header_offset)
-    if _stated_members(path) not in (0xFFFF, len(members) & 0xFFFF):
-        raise zipfile.BadZipFile("the number of files differs from that in the directory")
     overlapping: set[int] = set()
     with path.open("rb", buffering=0) as stream:
         starts = [info.header_offset for info in members] + [archive.start_dir]

@@ -72,7 +72,7 @@ def _scan(root: Path) -> tuple[list[Parts], list[Parts]]:
     """
     files: list[Parts] = []
     empty: list[Parts] = []
-    for folder, folders, names in os.walk(root, onerror=_raise):
+    for folder, folders, names in os.walk(root, onerror=raise_error):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         shown = sorted(name for name in names if not is_hidden(name))
         parts = Path(folder).relative_to(root).parts
@@ -98,7 +98,8 @@ def _problem(path: str) -> str:
     return "" if Path(path).is_file() else "broken symbolic link; remove it"
 
 
-def _raise(error: OSError) -> None:
+def raise_error(error: OSError) -> None:
+    """Raise an error of os.walk, which ignores errors otherwise."""
     raise error
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from catdog.errors import CatdogError, PhotoError
-from catdog.preparation.class_folders import is_hidden
+from catdog.preparation.class_folders import is_hidden, raise_error
 from catdog.preparation.photo_formats import HEAD, sniff
 from catdog.preparation.photos import open_photo
 
@@ -64,7 +64,7 @@ def read_photo(path: Path, max_side: int) -> Image.Image:
 def _files(folder: Path) -> Iterator[Path]:
     """Yield the files below a folder, through links to folders, each folder once."""
     read: set[tuple[int, int]] = set()
-    for root, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
+    for root, folders, files in os.walk(folder, onerror=raise_error, followlinks=True):
         status = Path(root).stat()
         if (status.st_dev, status.st_ino) in read:
             folders.clear()
@@ -76,10 +76,6 @@ def _files(folder: Path) -> Iterator[Path]:
             key=lambda name: (Path(root, name).is_symlink(), name),
         )
         yield from (Path(root, name) for name in sorted(files) if not is_hidden(name))
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def _is_photo(file: Path) -> bool:
