@@ -240,8 +240,8 @@ def fetch(
 ) -> None:
     """Import photos: validate them, write them to data/raw and track them with DVC.
 
-    Supports one folder per class, with any names and any folders in it, also in split folders
-    (train/cat/1.jpg); PetImages/Cat/1.jpg (Microsoft); train/cat.1.jpg (Kaggle).
+    Supported layouts: one folder per class, with any names and any folders in it, also in split
+    folders (train/cat/1.jpg); PetImages/Cat/1.jpg (Microsoft); train/cat.1.jpg (Kaggle).
     """
     from catdog.ingest.fetch import fetch as run
 

@@ -1,4 +1,4 @@
-"""Exceptions for errors that the user can fix."""
+"""Exceptions for errors that the user can fix, and the text of other exceptions in one line."""
 
 
 class CatdogError(Exception):
@@ -21,3 +21,8 @@ class Stopped(CatdogError):  # noqa: N818 (a requested stop is not an error)
 
 class PhotoError(CatdogError):
     """A file that cannot be used as a photo; the message is the reason, without the path."""
+
+
+def first_line(error: object) -> str:
+    """Return the first line of an error's message, or the name of its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

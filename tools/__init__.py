@@ -1,7 +1,7 @@
 """Developer tools and helpers; the package `catdog` does not need them.
 
 draw_sample/         draw the photos of the sample
-fuzz/                fuzz the readers of foreign files (make fuzz)
+fuzz/                run the readers of untrusted files on mutated inputs
 tiny_project.py      a git and DVC project with three minimal stages
 prefect_services.py  a Prefect server and workers as child processes
 measure.py           hardware, interleaved trials, tables of their costs

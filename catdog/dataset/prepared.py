@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from catdog.errors import CatdogError
+from catdog.errors import CatdogError, first_line
 
 SPLITS = ("train", "val", "test")
 
@@ -97,7 +97,7 @@ def read_stats(prepared: Path) -> ChannelStats:
 
 
 def _read_photos(file: Path) -> npt.NDArray[np.uint8]:
-    """Return the array (N, S, S, 3) of an .npy file, memory-mapped; nothing is unpickled."""
+    """Return the memory-mapped array (N, S, S, 3) of an .npy file, without unpickling."""
     try:
         photos = np.lib.format.open_memmap(file, mode="r")
     except FileNotFoundError:
@@ -107,7 +107,9 @@ def _read_photos(file: Path) -> npt.NDArray[np.uint8]:
         raise _invalid(file, error) from None
     side = photos.shape[1] if photos.ndim == 4 else 0
     if photos.dtype != np.uint8 or photos.shape[1:] != (side, side, 3) or side < 16:
-        raise _invalid(file, f"{photos.dtype} array of shape {photos.shape}, not N photos")
+        raise _invalid(
+            file, f"{photos.dtype} array of shape {photos.shape}, not uint8 (N, S, S, 3)"
+        )
     return photos
 
 
@@ -133,7 +135,7 @@ def _missing(file: Path) -> CatdogError:
 
 
 def _invalid(file: Path, reason: object) -> CatdogError:
-    first_line = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
     return CatdogError(
-        f"{file}: not a file of prepared photos ({first_line}); run `dvc repro --force prepare`"
+        f"{file}: not a file of prepared photos ({first_line(reason)}); run `dvc repro --force "
+        "prepare`"
     )

@@ -22,9 +22,9 @@ from catdog.support.atomic_files import replacing
 
 GREEN, RED, GRAY, BLUE = "#1a7f37", "#cf222e", "#8c959f", "#0969da"
 COLUMNS = 8  # photos per row
-MOST_NUMBERS = 30  # classes in a confusion matrix with numbers in its cells
-MOST_COLOURS = 10  # ROC curves that matplotlib draws in different colours
-MANY_CURVES: dict[str, Any] = {"color": BLUE, "alpha": 0.4, "linewidth": 1}
+MAX_NUMBERED = 30  # classes up to which the cells of a confusion matrix have numbers
+MAX_COLOURS = 10  # curves that matplotlib draws in different colours
+STYLE_OF_MANY: dict[str, Any] = {"color": BLUE, "alpha": 0.4, "linewidth": 1}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def draw_confusion(counts: dict[str, dict[str, int]]) -> Figure:
-    """Draw a confusion matrix with counts and row percentages; of many classes, only the colours.
+    """Draw a confusion matrix; with up to MAX_NUMBERED classes, also counts and row percentages.
 
     `counts[actual][predicted]` is a number of photos.
     """
@@ -75,7 +75,7 @@ def draw_confusion(counts: dict[str, dict[str, int]]) -> Figure:
     axes.set_xticks(range(len(classes)), classes, rotation=0 if len(classes) < 4 else 90)
     axes.set_yticks(range(len(classes)), classes)
     axes.set(xlabel="predicted class", ylabel="actual class")
-    for (row, column), share in np.ndenumerate(shares) if len(classes) <= MOST_NUMBERS else ():
+    for (row, column), share in np.ndenumerate(shares) if len(classes) <= MAX_NUMBERED else ():
         text = f"{matrix[row, column]:,}\n{100 * share:.1f} %"
         colour = "white" if share > 0.5 else "black"
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize="small")
@@ -85,15 +85,15 @@ def draw_confusion(counts: dict[str, dict[str, int]]) -> Figure:
 def draw_roc(points: Sequence[RocPoint]) -> Figure:
     """Draw the ROC curves and the diagonal of chance.
 
-    Up to MOST_COLOURS curves are labelled with their positive class.
+    Up to MAX_COLOURS curves are labelled with their positive class.
     """
     figure, axes = _new_figure(5, 5)
     axes.plot([0, 1], [0, 1], color=GRAY, linestyle="--", linewidth=1)
     names = list(dict.fromkeys(point.positive for point in points))
-    few = len(names) <= MOST_COLOURS
+    few = len(names) <= MAX_COLOURS
     for name in names:
         curve = [(point.fpr, point.tpr) for point in points if point.positive == name]
-        style = {"label": f"positive class: {_shorten(name)}"} if few else MANY_CURVES
+        style = {"label": f"positive class: {_shorten(name)}"} if few else STYLE_OF_MANY
         axes.plot(*zip(*curve, strict=True), **style)
     if points and few:
         axes.legend(loc="lower right")

@@ -24,7 +24,7 @@ TITLES = {
     "roc": "ROC curve",
     "calibration": "Calibration",
 }
-MOST_NAMED = 5  # classes in the title of the page
+MAX_NAMED = 5  # classes in the title of the page
 CLASS_COLUMNS = ("class", "accuracy", "precision")
 
 
@@ -109,7 +109,7 @@ def write_page(path: Path, metrics: dict[str, Any], params: Params, plots: dict[
 
 def _describe_classes(names: list[str]) -> str:
     """Return the names of a few classes, or the number of many."""
-    return ", ".join(names) if len(names) <= MOST_NAMED else f"{len(names):,} classes"
+    return ", ".join(names) if len(names) <= MAX_NAMED else f"{len(names):,} classes"
 
 
 def _format_param(value: Any) -> str:

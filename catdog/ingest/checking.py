@@ -9,16 +9,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from catdog.errors import PhotoError
+from catdog.errors import PhotoError, first_line
 from catdog.ingest.entries import Entry
-from catdog.ingest.members import TOO_LARGE, Member, Source
-from catdog.preparation.photo_limits import MAX_BYTES
+from catdog.ingest.members import Member, Source
+from catdog.preparation.photo_limits import MAX_BYTES, TOO_LARGE
 from catdog.preparation.photos import check_photo
 from catdog.support.process_pool import map_chunks
 
 CHUNK = 32  # maximum number of photos per task of a worker
 CHUNK_BYTES = 1 << 22  # maximum number of bytes per task, approximately
-PIECE_BYTES = 1 << 20  # read at once
+PIECE_BYTES = 1 << 20  # per read from a source
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class Candidate:
     """A file that may become a photo in data/raw."""
 
     path: str
-    """where it is written if it is valid"""
+    """where it is written if it is a valid photo"""
     content: bytes | None
-    """None if it is in `path` already, because it is larger than CHUNK_BYTES"""
+    """None if it has been written to `path`, because it is larger than CHUNK_BYTES"""
     reason: str
     """why it could not be read; empty if it could"""
 
@@ -44,12 +44,12 @@ class Checked:
 
 
 def check(source: Source, entries: list[Entry], target: Path, workers: int) -> Iterator[Checked]:
-    """Yield for each entry, in order, whether it is a valid photo.
+    """Yield the result of checking each entry, in order.
 
-    A valid photo is then in the folder `target`, byte for byte, at the path of its entry. This
-    process reads the source once, sequentially; the workers decode and write. Large files go
-    through the disk and the number of pending chunks is limited, so memory does not grow with the
-    size of a source or a file. Raises OSError if a file cannot be written.
+    A valid photo is written unchanged into the folder `target`, at the path of its entry. This
+    process reads the source once, sequentially; the workers decode and write. Memory does not grow
+    with the size of a source or a file: large files are passed to the workers on disk, and the
+    number of pending chunks is limited. Raises OSError if a file cannot be written.
     """
     for folder in {entry.path.rpartition("/")[0] for entry in entries}:
         (target / folder).mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def _pieces(source: Source, member: Member) -> Iterator[bytes]:
     except PermissionError:
         raise PhotoError("permission denied") from None
     except Exception as error:  # zipfile, zlib and tarfile raise many types for damaged members
-        reason = str(error).split(" for file ")[0] or type(error).__name__
+        reason = first_line(error).split(" for file ")[0]
         raise PhotoError(f"damaged in the archive: {reason}") from None
 
 

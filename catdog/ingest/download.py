@@ -15,7 +15,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from catdog.errors import CatdogError
+from catdog.errors import CatdogError, first_line
 
 MICROSOFT_URL = (
     "https://download.microsoft.com/download/3/E/1/"
@@ -98,8 +98,7 @@ def _reason(error: Exception) -> str:
     """
     if isinstance(error, requests.Timeout):
         return f"no response for {TIMEOUT:.0f} seconds"
-    cause = str(getattr(error.args[0], "reason", error) if error.args else error)
-    cause = (cause.splitlines() or [type(error).__name__])[0]
+    cause = first_line(getattr(error.args[0], "reason", error) if error.args else error)
     return re.sub(r"\[Errno -?\d+\] | ?\(_ssl\.c:\d+\)", "", cause.rpartition(": ")[2])
 
 

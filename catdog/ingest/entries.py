@@ -33,10 +33,10 @@ def classify(
 ) -> tuple[list[Entry], dict[str, str]]:
     """Return an entry for each member, in order, and the empty class folders.
 
-    The latter are the classes of `empty_folders` without any member, each with one such folder.
-    `read_layout` states the classes. File names are in Unicode form NFC; those of one class that
-    are equal, or differ only in case, are numbered, and too long ones are shortened. Raises
-    CatdogError for a layout that can be read in two ways.
+    The empty class folders are one of `empty_folders` for each class without any member.
+    `read_layout` determines the classes. File names are in Unicode form NFC; names in one class
+    that are equal, or differ only in case, are numbered, and names that are too long are shortened.
+    Raises CatdogError for a layout that can be read in two ways.
     """
     paths = [_parts(member.name) for member in members]
     reasons = [
@@ -126,5 +126,5 @@ class _UniqueNames:
 
 
 def _shortened(text: str, size: int) -> str:
-    """Return the longest beginning of a text that has at most `size` bytes in UTF-8."""
+    """Return the longest prefix of a text with at most `size` bytes in UTF-8."""
     return text.encode()[:size].decode(errors="ignore")

@@ -59,7 +59,7 @@ def fetch(
     Console().print(report_table(report))
     if report.empty_classes:
         names = ", ".join(report.empty_classes)
-        line = f"Warning: no photo was imported from the class folders {names}: they are no classes"
+        line = f"Warning: class folders without valid photos are not imported: {names}"
         console.print(line, markup=False, highlight=False)
     if in_project:
         _track(console)

@@ -7,12 +7,12 @@ from stat import S_ISDIR
 from typing import IO
 
 from catdog.ingest import name_encoding
-from catdog.ingest.members import TOO_LARGE, Member, file_type, without_members
-from catdog.preparation.photo_limits import MAX_BYTES
+from catdog.ingest.members import Member, file_type, without_members
+from catdog.preparation.photo_limits import MAX_BYTES, TOO_LARGE
 
 
 class FolderSource:
-    """The files below a folder. Symbolic links are followed, wherever they lead.
+    """The files below a folder. Symbolic links are followed, also out of the folder.
 
     Each folder is read once, even if several links lead to it, so links cannot form loops.
     """
@@ -20,7 +20,7 @@ class FolderSource:
     def __init__(self, path: Path, encoding: str | None) -> None:
         self._path = path
         self._folders: list[str] = []
-        # A link to a folder above this one is a loop, too.
+        # A link to a parent folder of this one forms a loop, too.
         above = [folder.stat() for folder in path.resolve().parents]
         self._visited = {(status.st_dev, status.st_ino) for status in above}
         found = sorted(self._walk())
@@ -45,8 +45,8 @@ class FolderSource:
     def _walk(self) -> Iterator[tuple[str, str]]:
         """Yield the relative path of each file and why it is refused, "" if it is not.
 
-        Links to folders come last, so that a folder has the name that it has without links. Raises
-        OSError for an unreadable folder: its photos would be skipped silently.
+        Links to folders come last, so that the files of a folder are listed under its own name, not
+        that of a link. Raises OSError for an unreadable folder, whose photos would be missing.
         """
         pending, links = [""], list[str]()
         while pending or links:

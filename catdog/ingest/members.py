@@ -6,32 +6,30 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from catdog.errors import CatdogError
-from catdog.preparation.photo_limits import MAX_BYTES
 
 MAX_MEMBERS = 500_000
-"""of an archive: an import needs about 1.5 kB of memory per member"""
+"""per archive; an import needs about 1.5 kB of memory per member"""
 MAX_DIRECTORY_BYTES = 100_000_000
-"""of all names and attributes of an archive, which are in memory"""
-TOO_LARGE = f"more than {MAX_BYTES:,} bytes"
+"""of the names and attributes in an archive, which are kept in memory"""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file of a folder, or an entry of an archive that is no folder."""
+    """A file of a folder, or an entry of an archive that is not a folder."""
 
     name: str
     """its path in the source, with / as separator; several members may have the same name"""
     reason: str
-    """why it is refused without reading it; empty if it can be read"""
+    """why it is refused without being read; empty if it can be read"""
     handle: Any
-    """what its source opens"""
+    """what its source needs to open it"""
 
 
 def too_many(path: Path) -> CatdogError:
-    """Return the error for an archive with more than MAX_MEMBERS or MAX_DIRECTORY_BYTES."""
+    """Return the error for an archive over MAX_MEMBERS or MAX_DIRECTORY_BYTES."""
     return CatdogError(
-        f"{path}: more than {MAX_MEMBERS:,} files, or {MAX_DIRECTORY_BYTES // 1_000_000} MB of "
-        "file names; unpack it and pass the folder"
+        f"{path}: more than {MAX_MEMBERS:,} files, or more than "
+        f"{MAX_DIRECTORY_BYTES // 1_000_000} MB of file names; unpack it and pass the folder"
     )
 
 
@@ -47,7 +45,7 @@ class Source(Protocol):
         """The names of the folders without any member below them."""
 
     def open(self, member: Member) -> IO[bytes]:
-        """Open a member without a reason for reading.
+        """Open a member whose `reason` is empty, for reading.
 
         Opening and reading a damaged member raises exceptions of any type.
         """
@@ -57,7 +55,7 @@ class Source(Protocol):
 
 
 def without_members(folders: list[str], members: list[Member]) -> list[str]:
-    """Return the folders, given with / or \\ at the end or without, that have no member below."""
+    """Return the folders below which there is no member; their names may end with / or \\."""
     filled = {""}
     for member in members:
         folder = member.name.replace("\\", "/").rpartition("/")[0]

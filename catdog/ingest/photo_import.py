@@ -99,7 +99,7 @@ def check_archive_is_outside(archive: Path, raw: Path) -> None:
 
 
 def _import(archive: Path, raw: Path, quarantine: Path, options: _Options) -> ImportReport:
-    # A random name, so that leftover workers of a killed import cannot write into this folder.
+    # A random name, so that remaining workers of a killed import cannot write into this folder.
     incoming = hidden(raw, f"incoming-{secrets.token_hex(4)}")
     incoming.mkdir()
     failed = quarantine.with_name(f"{quarantine.stem}-failed{quarantine.suffix}")
@@ -111,7 +111,7 @@ def _import(archive: Path, raw: Path, quarantine: Path, options: _Options) -> Im
                 (entry, Checked(entry.reason) if entry.reason else next(results))
                 for entry in entries
             ]
-            next(results, None)  # to its end, which closes the pool of workers
+            next(results, None)  # ends the generator, which closes the pool of workers
         report = _report(checked, empty, quarantine)
         # The list in `quarantine` belongs to the photos in `raw` until they are replaced.
         write_rows(failed, ["file", "reason"], report.refused)

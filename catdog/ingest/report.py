@@ -1,4 +1,4 @@
-"""What an import did: its numbers, the quarantine list, and a table."""
+"""The numbers of an import, as a table."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ SHOWN_REASONS = 12
 
 @dataclass(frozen=True)
 class ImportReport:
-    """Which files were imported and which were refused: together all files of the source."""
+    """The imported and the refused files: together all files of the source."""
 
     imported: dict[str, int]
     """number of photos by class, sorted by class"""

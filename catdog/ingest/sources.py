@@ -4,7 +4,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-from catdog.errors import CatdogError
+from catdog.errors import CatdogError, first_line
 from catdog.ingest.folder_source import FolderSource
 from catdog.ingest.members import Source
 from catdog.ingest.tar_source import TarSource
@@ -39,11 +39,11 @@ def archive_kind(head: bytes) -> str:
 
 
 def open_source(path: Path, encoding: str | None = None) -> Source:
-    """Open an archive or a folder; its members are known then.
+    """Open an archive or a folder, and list its members.
 
     `encoding` is that of file names for which an archive does not state it (default: detected).
-    Raises CatdogError if the path is missing or of another kind, if the archive is damaged such
-    that it cannot be read to its end, and if the encoding cannot be detected.
+    Raises CatdogError if the path is missing or of another kind, if the archive cannot be read to
+    its end, and if the encoding cannot be detected.
     """
     if path.is_dir():
         return FolderSource(path, encoding)
@@ -63,8 +63,9 @@ def open_source(path: Path, encoding: str | None = None) -> Source:
     except CatdogError:
         raise
     except Exception as error:  # zipfile, tarfile and the decompressors raise many types
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CatdogError(f"{path}: damaged archive ({reason}); download it again") from None
+        raise CatdogError(
+            f"{path}: damaged archive ({first_line(error)}); download it again"
+        ) from None
     raise CatdogError(
         f"{path}: neither a zip nor a tar archive; pass another file, or download it again if it "
         "is incomplete"

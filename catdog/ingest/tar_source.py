@@ -12,12 +12,11 @@ from catdog.ingest import name_encoding
 from catdog.ingest.members import (
     MAX_DIRECTORY_BYTES,
     MAX_MEMBERS,
-    TOO_LARGE,
     Member,
     too_many,
     without_members,
 )
-from catdog.preparation.photo_limits import MAX_BYTES
+from catdog.preparation.photo_limits import MAX_BYTES, TOO_LARGE
 
 COMPRESSION: dict[str, Callable[..., Any]] = {
     "tar": open,
@@ -47,9 +46,9 @@ MAX_GLOBAL_ATTRIBUTES = 100
 class TarSource:
     """A plain or compressed tar archive, which stays open.
 
-    The constructor reads all of it, which verifies the checksums of headers and compression. It
-    raises CatdogError for an archive with too many members, and exceptions of other types for a
-    damaged one.
+    The constructor reads the whole archive, which verifies the checksums of the headers and of the
+    compression. It raises CatdogError for an archive with too many members, and exceptions of other
+    types for a damaged one.
     """
 
     def __init__(self, path: Path, kind: str, encoding: str | None) -> None:
@@ -85,14 +84,14 @@ class TarSource:
         size = 0
         found: list[tuple[bool, str, tuple[int, int]]] = []
         while header := self._tar.next():
-            self._tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all, 1 kB each
+            self._tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps 1 kB for each
             raw_names.append(header.name.encode("utf-8", "surrogateescape"))
             found.append((header.isdir(), _reason(header), (header.offset_data, header.size)))
             size += len(raw_names[-1])
             if len(found) > MAX_MEMBERS or size > MAX_DIRECTORY_BYTES:
                 raise too_many(path)
             if len(self._tar.pax_headers) > MAX_GLOBAL_ATTRIBUTES:
-                raise tarfile.ReadError("too many attributes of all members")
+                raise tarfile.ReadError("too many global attributes")
         while piece := self._stream.read(1 << 20):
             if piece.count(0) < len(piece):
                 raise tarfile.ReadError("data after the end, such as a second archive")
@@ -107,7 +106,7 @@ class TarSource:
 
 
 class _StrictHeader(tarfile.TarInfo):
-    """A header of a member. Errors end the reading: after the first one, tarfile ignores them.
+    """The header of a member; ReadError if it is invalid, where tarfile ends silently.
 
     https://github.com/python/cpython/issues/120740
     """
@@ -116,9 +115,9 @@ class _StrictHeader(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_StrictHeader":
         """Return the header in a block of 512 bytes; ReadError if it is invalid."""
         if len(buf) == tarfile.BLOCKSIZE and not any(buf):
-            return super().frombuf(buf, encoding, errors)  # the error that marks the end
+            return super().frombuf(buf, encoding, errors)  # raises EOFHeaderError
         if not buf:
-            raise tarfile.ReadError("the end is missing")
+            raise tarfile.ReadError("the end of the archive is missing")
         try:
             header = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:

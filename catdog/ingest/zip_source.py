@@ -12,13 +12,12 @@ from catdog.ingest import name_encoding
 from catdog.ingest.members import (
     MAX_DIRECTORY_BYTES,
     MAX_MEMBERS,
-    TOO_LARGE,
     Member,
     file_type,
     too_many,
     without_members,
 )
-from catdog.preparation.photo_limits import MAX_BYTES
+from catdog.preparation.photo_limits import MAX_BYTES, TOO_LARGE
 
 # Numbers and names of APPNOTE 4.4.5, https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
 METHODS = {
@@ -55,9 +54,12 @@ class ZipSource:
     """
 
     def __init__(self, path: Path, encoding: str | None) -> None:
-        _check_directory(path)
+        stated_members = _check_directory(path)
         self._zip = zipfile.ZipFile(path)
         infos = self._zip.infolist()
+        # 0xFFFF: the number is in another record, since there may be more
+        if stated_members not in (0xFFFF, len(infos) & 0xFFFF):
+            raise zipfile.BadZipFile("the number of files differs from that in the directory")
         _check_methods(path, infos)
         overlapping = _find_overlaps(path, self._zip)
         named = list(zip(_names(infos, encoding, str(path)), infos, strict=True))
@@ -78,11 +80,12 @@ class ZipSource:
         self._zip.close()
 
 
-def _check_directory(path: Path) -> None:
-    """Check the end of the archive and the size of its directory, before it is in memory.
+def _check_directory(path: Path) -> int:
+    """Check the end of the archive and the size of its directory, before zipfile reads it.
 
-    Raises BadZipFile if it is damaged, and CatdogError for too many members, for one part of
-    several, and for data at the end that is in no directory.
+    Returns the number of members that the end states, modulo 65,536. Raises BadZipFile if the end
+    is damaged or followed by files, and CatdogError for too many members and for one part of
+    several.
     """
     with path.open("rb") as stream:
         size = stream.seek(0, os.SEEK_END)
@@ -90,15 +93,15 @@ def _check_directory(path: Path) -> None:
         tail = stream.read()
         end = tail.rfind(END_OF_DIRECTORY)
         if end < 0 or len(tail) - end < END_BYTES:
-            raise zipfile.BadZipFile("the directory at its end is missing")
-        disk, _, _, _, length, _ = struct.unpack("<HHHHLL", tail[end + 4 : end + 20])
+            raise zipfile.BadZipFile("the directory at the end is missing")
+        disk, _, _, members, length, _ = struct.unpack("<HHHHLL", tail[end + 4 : end + 20])
         if disk not in (0, 0xFFFF):
             raise CatdogError(
                 f"{path}: one of several parts of a zip archive; unpack all parts together and "
                 "pass the folder"
             )
         if LOCAL_HEADER in tail[end:]:
-            raise zipfile.BadZipFile("files after the directory")
+            raise zipfile.BadZipFile("there are files after the directory")
         if length == 0xFFFFFFFF and end >= ZIP64_BYTES:
             (length,) = struct.unpack("<Q", tail[end - ZIP64_BYTES + 40 :][:8])
         if length > MAX_DIRECTORY_BYTES:
@@ -107,25 +110,15 @@ def _check_directory(path: Path) -> None:
             stream.seek(max(0, size - len(tail) + end - length - ZIP64_BYTES))
             if stream.read(length + ZIP64_BYTES).count(DIRECTORY_ENTRY) > MAX_MEMBERS:
                 raise too_many(path)
-
-
-def _stated_members(path: Path) -> int:
-    """Return the number of members at the end of the archive, modulo 65,536."""
-    with path.open("rb") as stream:
-        stream.seek(max(0, stream.seek(0, os.SEEK_END) - END_BYTES - 0xFFFF))
-        tail = stream.read()
-    return int.from_bytes(tail[tail.rfind(END_OF_DIRECTORY) + 10 :][:2], "little")
+    return int(members)
 
 
 def _find_overlaps(path: Path, archive: zipfile.ZipFile) -> set[int]:
     """Return the ids of the members that overlap with the next one, as in zip bombs.
 
-    Raises BadZipFile if there are files between the members that the directory does not list, or if
-    it lists another number than it states: photos would be missing.
+    Raises BadZipFile if there are files between the members that the directory does not list.
     """
     members = sorted(archive.infolist(), key=lambda info: info.header_offset)
-    if _stated_members(path) not in (0xFFFF, len(members) & 0xFFFF):
-        raise zipfile.BadZipFile("the number of files differs from that in its directory")
     overlapping: set[int] = set()
     with path.open("rb", buffering=0) as stream:
         starts = [info.header_offset for info in members] + [archive.start_dir]
@@ -150,7 +143,7 @@ def _check_gap(stream: IO[bytes], start: int, end: int) -> None:
     before = b""
     while start < end and (piece := stream.read(min(end - start, 1 << 20))):
         if LOCAL_HEADER in before + piece:
-            raise zipfile.BadZipFile("its directory does not list all files")
+            raise zipfile.BadZipFile("the directory does not list all files")
         before = piece[-3:]
         start += len(piece)
 
@@ -173,7 +166,7 @@ def _check_methods(path: Path, infos: list[zipfile.ZipInfo]) -> None:
 
 
 def _names(infos: list[zipfile.ZipInfo], encoding: str | None, where: str) -> list[str]:
-    """Return the names of all members; those without an encoding have the same, see `detect`."""
+    """Return the names of all members; all names without a stated encoding have the same one."""
     names = {id(info): _stated_name(info) for info in infos}
     unknown = {id(info): _raw_name(info) for info in infos if names[id(info)] is None}
     decoded = name_encoding.decode_all(list(unknown.values()), encoding, where)
@@ -195,7 +188,7 @@ def _stated_name(info: zipfile.ZipInfo) -> str | None:
 
 
 def _raw_name(info: zipfile.ZipInfo) -> bytes:
-    return info.orig_filename.encode("cp437")  # zipfile decodes with it, whatever the encoding is
+    return info.orig_filename.encode("cp437")  # how zipfile has decoded it
 
 
 def _is_folder(name: str, info: zipfile.ZipInfo) -> bool:

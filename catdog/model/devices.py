@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from catdog.errors import CatdogError
+from catdog.errors import CatdogError, first_line
 from catdog.model import portable
 from catdog.params import Precision
 
@@ -59,10 +59,9 @@ def pick_device(
         device = torch.device(wanted)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, ImportError) as error:
-        cause = str(error).splitlines()[0]
         raise CatdogError(
-            f"device {wanted}: not available on this machine ({cause}); set CATDOG_DEVICE to cpu, "
-            "cuda or mps"
+            f"device {wanted}: not available on this machine ({first_line(error)}); set "
+            "CATDOG_DEVICE to cpu, cuda or mps"
         ) from None
     if device.type == "cpu":
         keep_freed_memory()
@@ -82,13 +81,13 @@ def pick_device(
 
 @contextmanager
 def allocation_errors(where: str, advice: str) -> Iterator[None]:
-    """Turn the error of a failed memory allocation into a CatdogError: `where`, and `advice`."""
+    """Raise CatdogError(`where`: reason; `advice`) if allocating memory fails in the block."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        words = ("can't allocate memory", "not enough memory", "out of memory")
-        if not isinstance(error, MemoryError) and not any(word in reason for word in words):
+        reason = first_line(error)
+        messages = ("can't allocate memory", "not enough memory", "out of memory")
+        if not isinstance(error, MemoryError) and not any(text in reason for text in messages):
             raise
         raise CatdogError(f"{where}: not enough memory ({reason}); {advice}") from None
 

@@ -31,8 +31,8 @@ class TrainedModel:
         """Return float32 logits (N, classes) of uint8 photos (N, H, W, 3).
 
         H and W are the card's stored_image_size. If the card has `flip`, the logits are the mean
-        over a photo and its horizontal flip. Raises CatdogError if a logit is not
-        finite, or if there is not enough memory.
+        over a photo and its horizontal flip. Raises CatdogError if a logit is not finite, or if
+        there is not enough memory.
         """
         card = self.card
         advice = "use a smaller network, or a machine with more memory"
@@ -49,7 +49,7 @@ class TrainedModel:
         if not np.isfinite(logits).all():
             raise CatdogError(
                 f"{self.folder / 'model.safetensors'}: the outputs of the network are not finite, "
-                "because of too large weights; run `dvc repro` to train the model again"
+                "because its weights are too large; run `dvc repro` to train the model again"
             )
         return logits
 

@@ -20,6 +20,6 @@ def pick_normalization(params: Params, prepared: Path) -> ChannelStats:
         return ChannelStats(settings.mean, settings.std)
     if settings.source == "data":
         stats = read_stats(prepared)
-        # A channel that has the same value everywhere, as in scikit-learn's StandardScaler
+        # For a channel with the same value everywhere; scikit-learn's StandardScaler does the same.
         return ChannelStats(stats.mean, [std or 1.0 for std in stats.std])
     return IMAGENET if settings.source == "imagenet" else HALF

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from catdog.errors import CatdogError
-from catdog.model.weights_files import download, first_line, read_state
+from catdog.errors import CatdogError, first_line
+from catdog.model.weights_files import download, read_state
 from catdog.params import Params, parse
 from catdog.params.networks import OWN_NETWORKS
 from catdog.params.schema import SIZE_KEYS
@@ -144,7 +144,7 @@ def initialize(network: nn.Module, name: str, weights: str) -> None:
 def check_image_sizes(params: Params) -> None:
     """Raise CatdogError if a torchvision network does not support one of the image sizes.
 
-    On the meta device, so without computation. The params must have been resolved.
+    The network runs on the meta device, so nothing is computed. The params must have been resolved.
     """
     if not params.model.from_torchvision:
         return

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-from catdog.errors import CatdogError
+from catdog.errors import CatdogError, first_line
 from catdog.model import networks
 from catdog.model.card import ModelCard
 from catdog.model.devices import pick_device
@@ -60,7 +60,7 @@ def _read_card(file: Path) -> ModelCard:
 def _expected_state(card: ModelCard, file: Path) -> dict[str, Tensor]:
     """Return the state dict of the network of a card, on the meta device: without memory.
 
-    So a card of a huge network is compared with the weights before it takes any memory. Raises
+    A card that describes a huge network is thus refused before memory is allocated. Raises
     CatdogError if the network cannot be built, or does not accept photos of the card's size.
     """
     side = card.image_size
@@ -74,7 +74,7 @@ def _expected_state(card: ModelCard, file: Path) -> dict[str, Tensor]:
 
 
 def _read_weights(file: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of a file; CatdogError unless they are finite and those of `expected`."""
+    """Return the tensors of a file; CatdogError unless they match `expected` and are finite."""
     try:
         with safetensors.safe_open(file, framework="pt") as tensors:
             _compare(file, "missing", expected.keys() - tensors.keys())
@@ -82,8 +82,8 @@ def _read_weights(file: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
             for name, wanted in expected.items():
                 found = tuple(tensors.get_slice(name).get_shape())
                 if found != wanted.shape:
-                    reason = f"tensor {name} has shape {found}, not {tuple(wanted.shape)}"
-                    raise _invalid(file, f"{reason} as the network of model.json")
+                    reason = f"tensor {name} has shape {found}; the network in model.json requires"
+                    raise _invalid(file, f"{reason} {tuple(wanted.shape)}")
             state = {name: tensors.get_tensor(name) for name in expected}
     except (safetensors.SafetensorError, ValueError, RuntimeError) as error:
         raise _invalid(file, error) from None
@@ -102,8 +102,7 @@ def _compare(file: Path, problem: str, names: set[str]) -> None:
 
 
 def _invalid(file: Path, reason: object) -> CatdogError:
-    first_line = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
     return CatdogError(
-        f"{file}: cannot be loaded by this version of catdog ({first_line}); run `dvc repro` to "
-        "train the model again"
+        f"{file}: cannot be loaded by this version of catdog ({first_line(reason)}); run `dvc "
+        "repro` to train the model again"
     )

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from catdog.errors import CatdogError
+from catdog.errors import CatdogError, first_line
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
@@ -67,8 +67,3 @@ def fingerprint(weights: str) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise CatdogError(f"{weights}: cannot be read ({error.strerror})") from None
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type if it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

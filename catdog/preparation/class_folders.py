@@ -25,8 +25,8 @@ class RawPhoto:
 def list_photos(root: Path) -> list[RawPhoto]:
     """Return the files of all classes, sorted by class and path.
 
-    `read_layout` states the class and the split of each file, whatever its name, except hidden and
-    system files; a class is usually a folder in `root`. Raises CatdogError if `root` is missing,
+    `read_layout` determines the class and the split of each file; hidden and system files are
+    ignored, and a class is usually a folder in `root`. Raises CatdogError if `root` is missing,
     has fewer than two classes, or an empty one, if its folders can be read in two ways, and for
     files that DVC cannot store or that have no class.
     """
@@ -72,7 +72,7 @@ def _scan(root: Path) -> tuple[list[Parts], list[Parts]]:
     """
     files: list[Parts] = []
     empty: list[Parts] = []
-    for folder, folders, names in os.walk(root, onerror=_raise):
+    for folder, folders, names in os.walk(root, onerror=raise_error):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         shown = sorted(name for name in names if not is_hidden(name))
         parts = Path(folder).relative_to(root).parts
@@ -98,7 +98,8 @@ def _problem(path: str) -> str:
     return "" if Path(path).is_file() else "broken symbolic link; remove it"
 
 
-def _raise(error: OSError) -> None:
+def raise_error(error: OSError) -> None:
+    """Raise an error of os.walk, which ignores errors otherwise."""
     raise error
 
 
@@ -119,7 +120,7 @@ def _check_classes(root: Path, classes: set[str], empty: dict[str, Parts]) -> No
 
 
 def _and_more(paths: list[str]) -> str:
-    """Return a list of further paths in parentheses, of which some are shown; "" for none."""
+    """Return " (also PATH, … and N more)" for the paths after the first; "" if there are none."""
     more = ", ".join(paths[1:SHOWN_PATHS])
     rest = len(paths) - SHOWN_PATHS
     return (f" (also {more}" + (f" and {rest} more)" if rest > 0 else ")")) if more else ""

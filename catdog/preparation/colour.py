@@ -26,7 +26,7 @@ class Grey16:
 
     @classmethod
     def of(cls, image: Image.Image) -> "Grey16":
-        """Return it for an opened file."""
+        """Return the properties of an opened file."""
         if not isinstance(image, TiffImagePlugin.TiffImageFile):
             return cls(16, False)
         # Pillow inverts 1 to 8 bits, but not 16, where 0 is white.
@@ -65,14 +65,14 @@ def to_srgb(image: Image.Image, grey16: Grey16, profile: bytes | None) -> Image.
         if transparency is not None:
             image.info["transparency"] = transparency
     if image.mode == "LAB":
-        return _applied(_from_lab(), image)
+        return _apply(_from_lab(), image)
     base = _base_mode(image)
     transform = transform_to_srgb(profile, base) if profile else None
     if not image.has_transparency_data:
-        return _applied(transform, image.convert(base)) if transform else image.convert("RGB")
+        return _apply(transform, image.convert(base)) if transform else image.convert("RGB")
     layer = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
     if transform:
-        colours = _applied(transform, layer.convert("RGB").convert(base))
+        colours = _apply(transform, layer.convert("RGB").convert(base))
         colours.putalpha(layer.getchannel("A"))
         layer = colours
     white = Image.new("RGBA", layer.size, "white")
@@ -91,7 +91,7 @@ def _base_mode(image: Image.Image) -> str:
     return "CMYK" if image.mode == "CMYK" else "RGB"
 
 
-def _applied(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.Image:
+def _apply(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.Image:
     converted = ImageCms.applyTransform(image, transform)
     assert converted is not None  # it is None only for inPlace=True
     return converted
@@ -101,8 +101,8 @@ def _applied(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image
 def transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """Return the transform of pixels of a mode (RGB, L or CMYK) to sRGB; None if it has no effect.
 
-    It has none if the profile is sRGB, which is decided by the colours, since there are many
-    versions of it: no colour changes by more than 2 of 255. Invalid profiles, and those of another
+    It has none if the profile is sRGB. As there are many versions of that profile, it is recognized
+    by its colours: none changes by more than 2 of 255. Invalid profiles, and those of another
     colour space than the pixels, are ignored.
     """
     if len(profile) > MAX_PROFILE:
@@ -130,7 +130,7 @@ def _build(source: Any, mode: str) -> ImageCms.ImageCmsTransform:
         mode,
         "RGB",
         ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        # Without a cache of the last colour, several threads can use the transform.
+        # Without the cache of the last colour, a transform can be used in several threads.
         ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.NOCACHE,
     )
 
@@ -139,5 +139,5 @@ def _largest_change(transform: ImageCms.ImageCmsTransform, mode: str) -> int:
     levels = np.arange(0, 256, 15, dtype=np.uint8)
     colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(len(levels), -1, 3)
     before = Image.fromarray(colours if mode == "RGB" else colours[..., 0])
-    after = np.asarray(_applied(transform, before)).astype(int)
+    after = np.asarray(_apply(transform, before)).astype(int)
     return int(np.abs(after - np.asarray(before.convert("RGB"))).max())

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from catdog.dataset.prepared import PhotoRow
 
-KEPT_FIRST = ("test", "val", "train", "")  # of copies in several given splits
+PRECEDENCE = ("test", "val", "train", "")  # of copies in several given splits, the first is used
 
 
 def refuse_duplicates(rows: list[PhotoRow], given: Mapping[str, str]) -> list[PhotoRow]:
@@ -27,7 +27,7 @@ def refuse_duplicates(rows: list[PhotoRow], given: Mapping[str, str]) -> list[Ph
         for other in duplicates:
             if other.class_name != row.class_name:
                 return replace(row, reason=f"duplicate of {other.path} in another class")
-        used = min(duplicates, key=lambda copy: KEPT_FIRST.index(given.get(copy.path, "")))
+        used = min(duplicates, key=lambda copy: PRECEDENCE.index(given.get(copy.path, "")))
         if row is used:
             return row
         split = given.get(used.path, "")

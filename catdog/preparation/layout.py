@@ -24,8 +24,8 @@ KAGGLE_NAME = re.compile(r"^(?P<class_name>[^.]+)\.\d+\.[A-Za-z0-9]+$")  # cat.1
 MICROSOFT_FOLDER = "PetImages"  # its class folders Cat and Dog become cat and dog
 NO_CLASS = "not in a class folder"
 
-# Files with these endings do not decide how the folders are read: annotations and documents lie
-# beside the photos, in folders that are no classes.
+# Files with these endings do not decide how the folders are read: annotations and documents may be
+# in folders that are not classes.
 # fmt: off
 OTHER_SUFFIXES = (
     ".7z", ".csv", ".db", ".doc", ".docx", ".gz", ".htm", ".html", ".ini", ".ipynb", ".json",
@@ -65,11 +65,11 @@ def read_layout(
 ) -> Layout:
     """Return the class and the given split of each file; a function of the paths only.
 
-    Folders that contain all others are ignored. Then the class is the first folder, whatever is
-    between it and the file, with the split of a split folder directly above the file; or, if all
-    folders are split folders, the folder below them. Without a folder, the class is the part before
-    the first dot in names as Kaggle's cat.1.jpg. With `class_level`, the class is the folder of
-    that level instead: 1 is the outermost folder of a path, -1 the folder that contains the file.
+    Folders that contain all others are ignored. The class is the outermost remaining folder, and
+    the split is that of a split folder directly above the file; or, if all outermost folders are
+    split folders, the class is the folder in them. Without a folder, the class is the part before
+    the first dot in names such as Kaggle's cat.1.jpg. With `class_level`, the class is the folder
+    of that level: 1 is the outermost folder of a path, -1 the folder that contains the file.
     Class names are in Unicode form NFC, without spaces at the ends. Raises CatdogError for a layout
     that can be read in two ways, with the values of the command-line option `option`, if any, that
     decide, and for class names that differ only in case or Unicode form, or that are names of
@@ -96,7 +96,7 @@ def may_be_photo(path: Parts) -> bool:
 
 
 class _Rule:
-    """How the folders of one root are read."""
+    """The classes and splits of paths, by the layout of the deciding files."""
 
     def __init__(
         self, files: list[Parts], empty: list[Parts], class_level: int | None, option: str
@@ -113,15 +113,15 @@ class _Rule:
             self._refuse_mixture(next(iter(splits.values())), other, level)
 
     def place_of_other(self, path: Parts, classes: Container[str], splits: Container[str]) -> Place:
-        """Return the place of a file that does not decide the layout: a class and split of it."""
-        nowhere = Place("", "", NO_CLASS)
+        """Return the place of a file that does not decide the layout: in its classes and splits."""
+        unclassified = Place("", "", NO_CLASS)
         try:
             place = self.place(path)
         except CatdogError:
-            return nowhere
+            return unclassified
         if place.given_split not in splits:
-            place = replace(place, given_split="") if "" in splits else nowhere
-        return place if place.reason or place.class_name in classes else nowhere
+            place = replace(place, given_split="") if "" in splits else unclassified
+        return place if place.reason or place.class_name in classes else unclassified
 
     def class_of_empty(self, folder: Parts) -> str:
         """Return the class that files in an empty folder would have; "" for none."""
@@ -182,12 +182,12 @@ class _Rule:
             f"{self._choice(level + 1, below + 1)}"
         )
 
-    def _choice(self, former: int, latter: int) -> str:
-        """Return how to decide between two class levels."""
+    def _choice(self, first: int, second: int) -> str:
+        """Return the advice to select one of two class levels."""
         if not self._option:
             return "rename or move the folders"
         option = self._option
-        return f"pass {option} {former} for the former, or {option} {latter} for the latter"
+        return f"pass {option} {first} for the first reading, or {option} {second} for the second"
 
 
 def _root(files: list[Parts], empty: list[Parts]) -> Parts:

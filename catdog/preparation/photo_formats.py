@@ -19,7 +19,7 @@ https://pillow.readthedocs.io/en/stable/handbook/security.html.
 """
 
 HEAD = 1024
-"""number of bytes at the start of a file that `sniff` looks at"""
+"""number of bytes at the start of a file that `sniff` needs"""
 
 # Each worker decodes one photo at a time. Previews and depth maps of the container are not used.
 pi_heif.options.DECODE_THREADS = 1
@@ -67,7 +67,7 @@ TEXT = re.compile(rb"[\t\n\r\f\x1b -~\x80-\xff]*")
 
 
 def sniff(head: bytes) -> str | None:
-    """Return the name of a supported format that the first HEAD bytes of a file start like."""
+    """Return the supported format that the first HEAD bytes of a file indicate, or None."""
     return _matching(PHOTOS, head)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from catdog.errors import CatdogError, PhotoError
-from catdog.preparation.class_folders import is_hidden
+from catdog.preparation.class_folders import is_hidden, raise_error
 from catdog.preparation.photo_formats import HEAD, sniff
 from catdog.preparation.photos import open_photo
 
@@ -22,12 +22,12 @@ SUFFIXES = frozenset(
 
 
 def find_photos(paths: Iterable[str | Path]) -> tuple[list[Path], int]:
-    """Return the given files and the photos below the given folders, and how many were skipped.
+    """Return the given files and the photos below the given folders, and the number of other files.
 
     The photos are sorted, without duplicates; "-" is standard input. In folders, links are
-    followed, each folder is read once, hidden and system files are ignored, and files are skipped
-    that are no photos by their content, unless their name has the extension of a photo. Raises
-    CatdogError for a missing path, and OSError for a folder that cannot be read.
+    followed, each folder is read once, and hidden and system files are ignored. A file in a folder
+    is a photo if its content or its extension is that of a photo. Raises CatdogError for a missing
+    path, and OSError for a folder that cannot be read.
     """
     found: set[Path] = set()
     skipped: set[Path] = set()
@@ -64,22 +64,18 @@ def read_photo(path: Path, max_side: int) -> Image.Image:
 def _files(folder: Path) -> Iterator[Path]:
     """Yield the files below a folder, through links to folders, each folder once."""
     read: set[tuple[int, int]] = set()
-    for root, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
+    for root, folders, files in os.walk(folder, onerror=raise_error, followlinks=True):
         status = Path(root).stat()
         if (status.st_dev, status.st_ino) in read:
             folders.clear()
             continue
         read.add((status.st_dev, status.st_ino))
-        # Links last, so that a folder that is reached in both ways has its own name.
+        # Links last, so that files are listed under the name of their folder, not that of a link.
         folders[:] = sorted(
             (name for name in folders if not is_hidden(name)),
             key=lambda name: (Path(root, name).is_symlink(), name),
         )
         yield from (Path(root, name) for name in sorted(files) if not is_hidden(name))
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def _is_photo(file: Path) -> bool:

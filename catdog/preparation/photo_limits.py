@@ -1,8 +1,8 @@
-"""Limits for photo files, decided by their structure before decoding, in the same way everywhere.
+"""Limits for photo files, checked from their structure before decoding: the same on every machine.
 
-They keep a worker below 1 GB of memory and a few seconds per photo; benchmarks/README.md has the
-measurements. What the structure does not show is limited by the worker process, see
-`catdog.support.process_pool`.
+They keep the memory of a worker below 1 GB and the time per photo at a few seconds;
+benchmarks/README.md has the measurements. The worker processes have limits for everything that the
+structure does not show, see `catdog.support.process_pool`.
 """
 
 import re
@@ -14,6 +14,7 @@ from PIL import Image
 from catdog.errors import PhotoError
 
 MAX_BYTES = 310_000_000  # an uncompressed photo with 100 million pixels of 3 bytes
+TOO_LARGE = f"more than {MAX_BYTES:,} bytes"
 MAX_PIXELS = 200_000_000  # the largest phone cameras
 MAX_SCANS = 100  # of a JPEG; encoders write about 10, a decoder needs time for each
 
@@ -41,19 +42,19 @@ def check_bytes(size: int) -> None:
     if size == 0:
         raise PhotoError("empty file")
     if size > MAX_BYTES:
-        raise PhotoError(f"more than {MAX_BYTES:,} bytes")
+        raise PhotoError(TOO_LARGE)
 
 
 def check_structure(content: bytes) -> str:
     """Check a file before it is opened; return its decoder, a key of MAX_PIXELS_OF or "".
 
     Raises PhotoError for a JPEG with more than MAX_SCANS scans, a WebP with too many pixels, of
-    which Pillow allocates two frames when it opens the file, and a TIFF with too large tables.
+    which Pillow allocates two frames when it opens the file, and a TIFF whose tables are too large.
     """
     if content.startswith(b"\xff\xd8"):
         scans = count_scans(content)
         if scans > MAX_SCANS:
-            raise PhotoError(f"more than {MAX_SCANS} scans of a progressive JPEG")
+            raise PhotoError(f"progressive JPEG with more than {MAX_SCANS} scans")
         return "progressive JPEG" if scans > 1 else "JPEG"
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         width, height = webp_size(content)
@@ -64,7 +65,7 @@ def check_structure(content: bytes) -> str:
 
 
 def check_pixels(width: int, height: int, decoder: str) -> None:
-    """Raise PhotoError for more pixels than the decoder may need memory for."""
+    """Raise PhotoError if there are more pixels than the limit of the decoder."""
     limit = MAX_PIXELS_OF.get(decoder, MAX_PIXELS_OTHERS)
     if width * height > limit:
         raise PhotoError(f"more than {limit:,} pixels")
@@ -120,7 +121,7 @@ TILE_WIDTH, TILE_LENGTH = 322, 323
 
 
 def _check_tiff(content: bytes) -> None:
-    """Raise PhotoError if Pillow would need much memory for the tables of the first page.
+    """Raise PhotoError if Pillow would need too much memory for the tables of the first page.
 
     Source of the format: TIFF 6.0, section 2, and BigTIFF.
     """

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from catdog.errors import PhotoError
+from catdog.errors import PhotoError, first_line
 from catdog.preparation import colour, photo_formats, photo_limits, png_chunks
 
 # Pillow warns about invalid metadata even if the pixels are valid. The filter is global because
@@ -152,7 +152,7 @@ def _describe(error: Exception) -> str:
 
     Details such as "(17 bytes not processed)" are left out.
     """
-    words = str(error).splitlines()[0] if str(error) else type(error).__name__
+    words = first_line(error)
     if TRUNCATED.search(words.lower()):
         return "damaged: truncated"
     if "data stream" in words or "decoder error" in words or words.startswith("unrecognized data"):

@@ -26,7 +26,7 @@ from catdog.preparation.split import assign_splits, check_that_no_split_is_empty
 from catdog.support.atomic_files import replacing_folder, write_rows
 from catdog.support.process_pool import map_chunks, usable_cores
 
-VERY_UNEQUAL = 10  # times as many photos in the largest class as in the smallest
+VERY_UNEQUAL = 10  # ratio of the largest class to the smallest, above which there is a warning
 CHUNK = 64  # photos per task of a worker: 3 MB of pixels at 128 px
 
 
@@ -41,7 +41,7 @@ def prepare(
 
     The counts are by split ("train", "val", "test", "refused") and class. `workers` processes
     decode (default: one per usable core); their number does not change the result. `warn` is called
-    with a line if given splits are ignored, and if the sizes of the classes are very unequal.
+    with a line if given splits are ignored, and if the classes have very different sizes.
     Raises CatdogError, without changing `prepared`, if there are fewer than two classes, if a class
     has too few photos to be in every split, or if the splits are to be given and are not.
     """
@@ -52,8 +52,8 @@ def prepare(
         counts = _write(settings, raw, folder, rows, given, workers or usable_cores())
     if not given and any(photo.given_split for photo in photos):
         warn(
-            f"{raw}: prepare.split: content ignores the train, val and test folders; "
-            "prepare.split: given in params.yaml keeps them"
+            f"{raw}: the train, val and test folders are ignored; set prepare.split: given in "
+            "params.yaml to keep them"
         )
     if imbalance := describe_imbalance(counts):
         warn(f"{raw}: {imbalance}")

@@ -106,8 +106,8 @@ def _folder_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         raise CatdogError(
-            f"{folder}: cannot be used for the locks of devices ({what}); set CATDOG_LOCKS to "
-            "another folder, or to nothing to train without locks"
+            f"{folder}: cannot be used for device locks ({what}); set CATDOG_LOCKS to another "
+            "folder, or to an empty string to train without locks"
         ) from None
 
 

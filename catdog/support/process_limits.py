@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def limit_cpu_time(seconds: int) -> None:
-    """End this process by SIGXCPU when it has used `seconds` more of CPU time, to the second."""
+    """End this process by SIGXCPU after `seconds` more of CPU time, with a resolution of 1 s."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     soft = math.ceil(used.ru_utime + used.ru_stime) + seconds
@@ -22,7 +22,7 @@ def limit_cpu_time(seconds: int) -> None:
 
 
 def limit_memory(size: int) -> None:
-    """Let allocations fail after `size` more bytes; on Linux only.
+    """Make allocations fail after `size` more bytes, on Linux only.
 
     RLIMIT_DATA counts what is allocated (since Linux 4.7 also anonymous mappings), RLIMIT_AS also
     address space that glibc and CUDA only reserve. On macOS the kernel ignores both.

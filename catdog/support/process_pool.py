@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CPU_SECONDS = 20
-"""per item; the slowest photos within the limits of `catdog.preparation.limits` need about 5"""
+"""per item; the slowest photos that `catdog.preparation.photo_limits` accepts need about 5"""
 MEMORY = 1 << 30
 """bytes that a worker may allocate in addition to those at its start"""
 
@@ -74,23 +74,23 @@ def map_chunks(
 
     At most four chunks per worker are pending at a time, so memory does not grow with the number
     of chunks. A worker that dies is replaced, and the items of its chunk are computed again, one
-    per task; for an item that ends a worker again, `failed(item, reason)` is yielded. A worker ends
-    if an item takes more than `cpu_seconds` of CPU time (not of elapsed time, so that a busy
-    machine gives the same results), and `work` gets a MemoryError, or an error of the library that
-    it calls, for more than MEMORY bytes. Raises BrokenProcessPool if other processes keep killing
-    the workers.
+    per task; for an item that ends its worker again, `failed(item, reason)` is yielded. A worker
+    ends if an item takes more than `cpu_seconds` of CPU time (not of elapsed time, so that a busy
+    machine gives the same results). Allocating more than MEMORY bytes fails in `work` with a
+    MemoryError, or with an error of the library that it calls. Raises BrokenProcessPool if other
+    processes keep killing the workers.
     """
     task = _Task(work, cpu_seconds)
     pending: deque[tuple[Sequence[Item], ProcessFuture[list[Result]]]] = deque()
 
-    def oldest() -> list[Result]:
+    def oldest_results() -> list[Result]:
         chunk, future = pending.popleft()
         try:
             return future.result()
         except LOST:
-            return [alone(item) for item in chunk]
+            return [retry(item) for item in chunk]
 
-    def alone(item: Item) -> Result:
+    def retry(item: Item) -> Result:
         for _ in range(3):
             try:
                 return pool.submit(task, [item]).result()[0]
@@ -104,9 +104,9 @@ def map_chunks(
         for chunk in chunks:
             pending.append((chunk, pool.submit(task, chunk)))
             if len(pending) >= 4 * workers:
-                yield from oldest()
+                yield from oldest_results()
         while pending:
-            yield from oldest()
+            yield from oldest_results()
 
 
 LOST = (ProcessExpired, BrokenProcessPool, CancelledError)
@@ -139,7 +139,7 @@ class _Workers:
 
 
 def _describe_exit(code: int, cpu_seconds: int) -> str:
-    """Return why a worker ended; `code` is its exit code, or the negative number of a signal."""
+    """Return why a worker ended; `code` is its exit code, or minus the number of a signal."""
     if code == -signal.SIGXCPU:
         return f"needs more than {cpu_seconds} s of CPU time"
     if code == -signal.SIGKILL:

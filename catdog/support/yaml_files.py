@@ -62,8 +62,8 @@ class _ProblemError(Exception):
 
 
 def _check_size(events: Iterator[Any]) -> Iterator[Any]:
-    """Yield the events of a text while its nesting and its expanded aliases have a normal size."""
-    sizes: dict[str, int] = {}  # of what an anchor names, expanded
+    """Yield the events of a text; _ProblemError for deep nesting or too large aliases."""
+    sizes: dict[str, int] = {}  # number of values of each anchor, expanded
     open_nodes: list[tuple[str | None, int]] = []  # anchor, and the values before the node
     values = 0
     for event in events:
@@ -73,7 +73,7 @@ def _check_size(events: Iterator[Any]) -> Iterator[Any]:
                 raise _ProblemError(line, f"alias *{event.anchor} refers to itself")
             values += sizes.get(event.anchor, 0)
             if values > MAX_EXPANDED:
-                raise _ProblemError(line, f"aliases stand for more than {MAX_EXPANDED:,} values")
+                raise _ProblemError(line, f"aliases expand to more than {MAX_EXPANDED:,} values")
         elif isinstance(event, NodeEvent):
             open_nodes.append((event.anchor, values))
             values += 1
@@ -97,7 +97,7 @@ def _check_spelling(events: list[Any]) -> None:
             continue
         if OCTAL.fullmatch(event.value):
             raise _ProblemError(
-                line, f"{event.value} is not the same number in YAML 1.1 and 1.2; write it decimal"
+                line, f"octal form {event.value} differs in YAML 1.1 and 1.2; write it in decimal"
             )
         if DATE.fullmatch(event.value):
             raise _ProblemError(line, f"{event.value} is a date; no key has a date as its value")

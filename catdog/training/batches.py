@@ -100,9 +100,9 @@ def _prefetch(made: Iterator[Batch]) -> Iterator[Batch]:
 def steps_per_epoch(photos: int, batch_size: int) -> int:
     """Return the number of batches of an epoch, of at most `batch_size` photos each.
 
-    With a `batch_size` of 2 and an odd number of photos, one batch has 3: batch norm has no
-    statistics of a single photo whose features are one pixel large. A `batch_size` of 1 is for
-    networks without batch norm.
+    With a `batch_size` of 2 and an odd number of photos, one batch has 3 photos: batch norm cannot
+    compute statistics of a single photo whose feature maps have one pixel. A `batch_size` of 1 is
+    for networks without batch norm.
     """
     steps = math.ceil(photos / batch_size)
     return steps if batch_size == 1 else min(steps, max(1, photos // 2))

@@ -25,8 +25,8 @@ def cross_entropy(
     """
     if weights is None:
         return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum")
-    # Not F.cross_entropy(weight=…), which weights the smoothed target of every class instead of the
-    # photo: with 1 : 20 photos and smoothing 0.1, the target of a photo of the large class would be
-    # the small class, with 51 % (pytorch/pytorch#104776).
+    # F.cross_entropy(weight=…) weights each class of the smoothed target instead of the photo: with
+    # 1 : 20 photos and smoothing 0.1, the optimum for a photo of the large class would be 51 % for
+    # the small class (pytorch/pytorch#104776).
     losses = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
     return (losses * weights[labels]).sum()

@@ -1,6 +1,6 @@
-"""The memory that training needs at least, compared with what is free before it is allocated.
+"""The minimum memory of a training run, compared with the free memory before it is allocated.
 
-A system that promises more memory than it has (Linux by default) kills the process that uses it.
+Linux overcommits memory by default, and kills the process that uses more than there is.
 """
 
 from pathlib import Path
@@ -30,11 +30,11 @@ class Required(NamedTuple):
     weights: int
     """weights, gradients, state of the optimizer, moving average, selected weights"""
     batch: int
-    """intermediate results of a training step, or the largest one of a validation batch"""
+    """activations saved for backward in a training step, or the largest output in validation"""
 
 
 def required(params: Params, classes: int, photos: int, validation_photos: int) -> Required:
-    """Return the memory of a training run with batches of `photos`, in float32.
+    """Return the minimum memory of a training run with batches of `photos`, in float32.
 
     The network is run on the meta device, where tensors have shapes but no memory.
     """
@@ -42,7 +42,7 @@ def required(params: Params, classes: int, photos: int, validation_photos: int) 
     with torch.device("meta"):
         network = networks.build(params.model, classes, train.eval_image_size)
     weights = sum(map(_bytes, network.state_dict().values()))
-    copies = 2  # with the selected ones
+    copies = 2  # the current and the selected weights
     model = params.model
     if not (model.from_torchvision and model.torchvision.freeze_epochs >= train.epochs):
         has_state = optimizer.momentum > 0 or optimizer.name in ("adam", "adamw")
@@ -97,7 +97,7 @@ def free() -> int:
 def check(params: Params, needed: Required, available: int, half: bool = False) -> None:
     """Raise CatdogError if training needs more than the `available` bytes.
 
-    `half`: whether intermediate results have 16 bits instead of 32.
+    `half`: whether activations have 16 bits instead of 32.
     """
     batch = needed.batch // (2 if half else 1)
     if needed.weights + batch <= available:

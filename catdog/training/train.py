@@ -108,11 +108,11 @@ def _train_epoch(
     progress.log(history.epoch_line(state.history[-1], state.timings[-1], epochs))
 
 
-def _check_numbers(prepared: Path, training: int, validation: int) -> None:
+def _check_photo_counts(prepared: Path, training: int, validation: int) -> None:
     if training < 2 or validation < 1:  # batch norm needs two photos
         raise CatdogError(
             f"{prepared}: {training} training photos and {validation} validation photos; training "
-            "requires at least 2 and 1: add photos"
+            "requires at least 2 and at least 1; add photos"
         )
 
 
@@ -127,7 +127,7 @@ class Trainer:
         self.classes = split.classes
         self.normalization = pick_normalization(params, prepared)
         validation = read_split(prepared, "val")
-        _check_numbers(prepared, len(split.rows), len(validation.rows))
+        _check_photo_counts(prepared, len(split.rows), len(validation.rows))
         self.photos = PhotoStore(split.photos, split.labels, device.torch_device)
         self.class_weights: Tensor | None = None
         if params.train.class_weights == "balanced":
@@ -200,7 +200,7 @@ class Trainer:
             state.evaluated_network, image_size, self.final_image_size
         )
         weights = state.evaluated_network.state_dict().values()
-        # Behind norm statistics that are infinite the loss can be finite.
+        # The loss can be finite although norm statistics are infinite.
         finite = all(tensor.isfinite().all() for tensor in weights)
         self._check_divergence(val_loss if finite else math.nan)
         best = self._is_best(image_size, val_loss)
@@ -290,7 +290,7 @@ class Trainer:
     def _check_memory(self, photos: int) -> None:
         """Raise CatdogError if training on shards of `photos` does not fit into free memory."""
         if self.device.torch_device.type == "cuda":
-            return  # fails with an error, and torch.compile saves less than memory.required counts
+            return  # allocations fail with an error, and torch.compile needs less than the estimate
         shard = -(-len(self.validation) // self.group.size)
         needed = memory.required(self.params, len(self.classes), photos, shard)
         available = memory.free() // self.group.local_size

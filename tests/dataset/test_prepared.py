@@ -14,7 +14,7 @@ from catdog.model.normalization import pick_normalization
 from tests.helpers.prepared_data import settings, write_prepared
 
 
-class Evil:
+class WritesFile:
     """An object whose unpickling writes a file."""
 
     def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
@@ -30,11 +30,11 @@ def cut_in_the_header(file: Path) -> None:
 
 
 def pickled(file: Path) -> None:
-    file.write_bytes(pickle.dumps(Evil()))
+    file.write_bytes(pickle.dumps(WritesFile()))
 
 
 def objects(file: Path) -> None:
-    np.save(file, np.array([Evil()], dtype=object), allow_pickle=True)
+    np.save(file, np.array([WritesFile()], dtype=object), allow_pickle=True)
 
 
 def zipped(file: Path) -> None:

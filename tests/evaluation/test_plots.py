@@ -53,13 +53,13 @@ def test_the_confusion_matrix_shows_counts_and_percentages() -> None:
 
 
 def test_the_confusion_matrix_of_many_classes_has_no_numbers_that_would_overlap() -> None:
-    names = [f"breed {index}" for index in range(plots.MOST_NUMBERS + 1)]
+    names = [f"breed {index}" for index in range(plots.MAX_NUMBERED + 1)]
     figure = plots.draw_confusion({name: dict.fromkeys(names, 1) for name in names})
     assert texts(figure) == []
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == names
 
 
-@pytest.mark.parametrize(("classes", "labelled"), [(3, True), (plots.MOST_COLOURS + 1, False)])
+@pytest.mark.parametrize(("classes", "labelled"), [(3, True), (plots.MAX_COLOURS + 1, False)])
 def test_roc_curves_are_labelled_if_there_are_colours_for_all(classes: int, labelled: bool) -> None:
     points = [metrics.RocPoint(f"c{index}", 0, 0, 1) for index in range(classes)]
     (axes,) = plots.draw_roc(points).axes

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from catdog.errors import CatdogError
-from tools.fuzz.runner import GIGABYTE, BrokenPromiseError
+from tools.fuzz.runner import GIGABYTE, InvariantError
 
 
 class Planted:
@@ -17,7 +17,7 @@ class Planted:
     def __init__(self, kind: str) -> None:
         self.kind = kind
 
-    def make(self, chance: random.Random, folder: Path) -> None:
+    def make(self, rng: random.Random, folder: Path) -> None:
         """Write nothing."""
 
     def check(self, folder: Path) -> None:
@@ -37,5 +37,5 @@ class Planted:
                 print(len(b"x" * 1_100_000_000))
             case "time":
                 time.sleep(600)
-            case "silent loss":
-                raise BrokenPromiseError("silent loss", "one photo")
+            case "data loss":
+                raise InvariantError("data loss", "one photo")

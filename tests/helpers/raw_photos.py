@@ -17,6 +17,14 @@ def write_photos(folder: Path, count: int, seed: int) -> Path:
     return folder
 
 
+def touch(root: Path, *names: str) -> Path:
+    """Write empty files, with their folders; return the root."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
 def read_rows(prepared: Path) -> list[dict[str, str]]:
     """Return the rows of photos.csv."""
     with (prepared / "photos.csv").open(encoding="utf-8", newline="") as stream:

@@ -1,35 +1,25 @@
 """Each file of a folder and each entry of an archive is imported, or listed with a reason."""
 
 import csv
-import io
 import os
 import tarfile
-import warnings
 import zipfile
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from catdog.errors import CatdogError
 from catdog.ingest.photo_import import import_photos
 from catdog.preparation.class_folders import list_photos
 from catdog.preparation.photo_limits import MAX_BYTES
+from tests.helpers.archives import jpeg, write_tar, write_zip
 
 Tree = list[tuple[str, bytes]]
 SOURCES = ["folder", "zip", "deflated zip", "tar", "tar.gz"]
-
-
-def jpeg(seed: int) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG")
-    return stream.getvalue()
 
 
 PHOTOS = [jpeg(seed) for seed in range(40)]
@@ -42,18 +32,11 @@ def build(kind: str, root: Path, tree: Tree) -> Path:
         for name, content in tree:
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_bytes(content)
-    elif kind.endswith("zip"):
+        return path
+    if kind.endswith("zip"):
         method = zipfile.ZIP_DEFLATED if kind == "deflated zip" else zipfile.ZIP_STORED
-        with zipfile.ZipFile(path, "w", method) as zipped, warnings.catch_warnings(action="ignore"):
-            for name, content in tree:
-                zipped.writestr(zipfile.ZipInfo(name), content, method)
-    else:
-        with tarfile.open(path, "w:gz" if kind == "tar.gz" else "w") as tarred:
-            for name, content in tree:
-                info = tarfile.TarInfo(name)
-                info.size = len(content)
-                tarred.addfile(info, io.BytesIO(content))
-    return path
+        return write_zip(path, tree, method)
+    return write_tar(path, tree, "w:gz" if kind == "tar.gz" else "w")
 
 
 def imported(root: Path) -> Counter[bytes]:

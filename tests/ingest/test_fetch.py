@@ -5,19 +5,17 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 from rich.console import Console
 
 from catdog.errors import CatdogError
 from catdog.ingest.fetch import fetch
+from tests.helpers.archives import jpeg
 
 
 def photo(path: Path, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path, "JPEG")
+    path.write_bytes(jpeg(seed))
 
 
 def run(archive: Path, **options: Any) -> str:
@@ -81,4 +79,4 @@ def test_class_folders_without_a_valid_photo_are_named() -> None:
     Path("in/lynx").mkdir()
     Path("in/puma").mkdir()
     Path("in/puma/1.jpg").touch()
-    assert "no photo was imported from the class folders lynx, puma" in run(Path("in"))
+    assert "class folders without valid photos are not imported: lynx, puma" in run(Path("in"))

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from catdog.ingest.folder_source import FolderSource
-from catdog.ingest.members import TOO_LARGE
-from catdog.preparation.photo_limits import MAX_BYTES
+from catdog.preparation.photo_limits import MAX_BYTES, TOO_LARGE
 
 
 def reasons(path: Path) -> dict[str, str]:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import tracemalloc
-import zipfile
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,10 +17,11 @@ from PIL import Image
 from catdog.errors import CatdogError
 from catdog.ingest import checking
 from catdog.ingest.entries import Entry
-from catdog.ingest.members import TOO_LARGE, Member
+from catdog.ingest.members import Member
 from catdog.ingest.photo_import import import_photos
 from catdog.ingest.replacement import recover
-from catdog.preparation.photo_limits import MAX_BYTES
+from catdog.preparation.photo_limits import MAX_BYTES, TOO_LARGE
+from tests.helpers.archives import jpeg, write_zip
 
 IMPORT = """
 import sys
@@ -30,20 +30,6 @@ from catdog.ingest.photo_import import import_photos
 raw = Path(sys.argv[2])
 import_photos(Path(sys.argv[1]), raw, replace=True, quarantine=raw.with_name("q.csv"), workers=2)
 """
-
-
-def jpeg(seed: int) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG")
-    return stream.getvalue()
-
-
-def zipped(path: Path, files: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
 
 
 def is_running(pid: int) -> bool:
@@ -58,7 +44,9 @@ def is_running(pid: int) -> bool:
 def test_the_workers_of_a_killed_import_end_and_cannot_write_into_the_next(tmp_path: Path) -> None:
     """Workers end with their parent, and every import uses another temporary folder."""
     photo = jpeg(0)
-    archive = zipped(tmp_path / "a.zip", {f"{c}/{n}.jpg": photo for n in range(4000) for c in "ab"})
+    archive = write_zip(
+        tmp_path / "a.zip", {f"{c}/{n}.jpg": photo for n in range(4000) for c in "ab"}
+    )
     staging = set()
     for _ in range(2):
         command = [sys.executable, "-c", IMPORT, str(archive), str(tmp_path / "raw")]
@@ -153,7 +141,7 @@ def test_a_large_photo_is_imported_and_a_large_file_that_is_none_leaves_nothing(
     Image.fromarray(pixels).save(stream, "BMP")
     assert len(stream.getvalue()) > checking.CHUNK_BYTES
     files = {"cat/1.bmp": stream.getvalue(), "dog/1.jpg": jpeg(1), "dog/2.jpg": bytes(5_000_000)}
-    archive = zipped(tmp_path / "a.zip", files)
+    archive = write_zip(tmp_path / "a.zip", files)
     report = import_photos(archive, tmp_path / "raw", replace=False, quarantine=tmp_path / "q.csv")
     assert report.refused == [("dog/2.jpg", "damaged: only zero bytes")]
     assert (tmp_path / "raw/cat/1.bmp").read_bytes() == stream.getvalue()
@@ -162,7 +150,7 @@ def test_a_large_photo_is_imported_and_a_large_file_that_is_none_leaves_nothing(
 
 def test_an_overlong_file_name_is_shortened(tmp_path: Path) -> None:
     files = {"cat/1.jpg": jpeg(0), f"dog/{'x' * 300}.jpg": jpeg(2)}
-    archive, quarantine = zipped(tmp_path / "a.zip", files), tmp_path / "q.csv"
+    archive, quarantine = write_zip(tmp_path / "a.zip", files), tmp_path / "q.csv"
     report = import_photos(archive, tmp_path / "raw", replace=False, quarantine=quarantine)
     assert report.imported == {"cat": 1, "dog": 1}
     assert [path.name for path in (tmp_path / "raw/dog").iterdir()] == [f"{'x' * 251}.jpg"]
@@ -172,7 +160,7 @@ def test_paths_that_lead_out_of_the_archive_write_nothing(tmp_path: Path) -> Non
     evil = ["../../e/evil.jpg", "/e/evil.jpg", "cat/../../../e/evil.jpg", "..\\..\\e\\evil.jpg"]
     files = {"cat/1.jpg": jpeg(0), "dog/1.jpg": jpeg(1)} | dict.fromkeys(evil, jpeg(2))
     home = tmp_path / "deep" / "down"
-    archive = zipped(tmp_path / "a.zip", files)
+    archive = write_zip(tmp_path / "a.zip", files)
     report = import_photos(archive, home / "raw", replace=False, quarantine=home / "q.csv")
     assert report.imported == {"cat": 1, "dog": 1}
     assert sorted(name for name, _ in report.refused) == sorted(evil)
@@ -180,7 +168,7 @@ def test_paths_that_lead_out_of_the_archive_write_nothing(tmp_path: Path) -> Non
 
 
 def test_a_failing_write_is_an_error_of_one_line_and_changes_nothing(tmp_path: Path) -> None:
-    archive = zipped(tmp_path / "a.zip", {"cat/1.jpg": jpeg(0), "dog/1.jpg": jpeg(1)})
+    archive = write_zip(tmp_path / "a.zip", {"cat/1.jpg": jpeg(0), "dog/1.jpg": jpeg(1)})
     (tmp_path / "file").touch()
     with pytest.raises(CatdogError, match=r"; no files were changed$"):
         import_photos(
@@ -194,11 +182,11 @@ def test_a_failing_write_of_a_photo_is_an_error_of_one_line_and_keeps_the_old_ph
     tmp_path: Path,
 ) -> None:
     """As on a full disk; here, the files of this process are limited in size."""
-    archive = zipped(tmp_path / "a.zip", {"cat/1.jpg": jpeg(0), "dog/1.jpg": jpeg(1)})
+    archive = write_zip(tmp_path / "a.zip", {"cat/1.jpg": jpeg(0), "dog/1.jpg": jpeg(1)})
     raw, quarantine = tmp_path / "raw", tmp_path / "q.csv"
     import_photos(archive, raw, replace=False, quarantine=quarantine)
     files = {f"{c}/{n}.bmp": bytes(2 * checking.CHUNK_BYTES) for n in range(2) for c in "ab"}
-    large = zipped(tmp_path / "b.zip", files)
+    large = write_zip(tmp_path / "b.zip", files)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (checking.CHUNK_BYTES, limit[1]))
     try:

@@ -10,8 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +23,7 @@ from catdog.ingest.photo_import import import_photos
 from catdog.ingest.replacement import recover
 from catdog.ingest.report import ImportReport
 from catdog.preparation.class_folders import list_classes
+from tests.helpers.archives import write_zip
 
 Photos = dict[str, bytes]
 MakePhotos = Callable[[Path, int], Path]
@@ -33,13 +33,6 @@ def content_of(folder: Path) -> Photos:
     """Return the content of all files below a folder, by path."""
     files = (file for file in folder.rglob("*") if file.is_file())
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
-
-
-def write_zip(path: Path, files: Mapping[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
 
 
 def run_import(archive: Path, root: Path, replace: bool = False) -> ImportReport:

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from catdog.errors import CatdogError
-from catdog.ingest.members import TOO_LARGE
 from catdog.ingest.sources import open_source
 from catdog.ingest.tar_source import TarSource
-from catdog.preparation.photo_limits import MAX_BYTES
+from catdog.preparation.photo_limits import MAX_BYTES, TOO_LARGE
 
 
 def header(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
@@ -144,7 +143,7 @@ def test_attributes_of_all_members_are_limited(tmp_path: Path) -> None:
         stated = {f"x.{number}": "y" for number in range(200)}
         archive.fileobj.write(tarfile.TarInfo.create_pax_global_header(stated))
         archive.addfile(header("cat/2.jpg"))
-    assert "too many attributes" in refusal(tmp_path / "a.tar")
+    assert "too many global attributes" in refusal(tmp_path / "a.tar")
 
 
 def test_attributes_before_attributes_without_end_are_refused(tmp_path: Path) -> None:
@@ -178,7 +177,7 @@ def test_an_archive_without_its_end_is_refused(tmp_path: Path) -> None:
     """It may have been cut between two members; GNU tar accepts it."""
     path = write_tar(tmp_path / "a.tar", 4)
     path.write_bytes(path.read_bytes()[: 2 * (512 + 1024)])
-    assert "damaged archive (the end is missing)" in refusal(path)
+    assert "damaged archive (the end of the archive is missing)" in refusal(path)
 
 
 def test_a_very_long_name_is_read(tmp_path: Path) -> None:

@@ -14,19 +14,17 @@ import pytest
 
 from catdog.errors import CatdogError
 from catdog.ingest import zip_source
-from catdog.ingest.members import TOO_LARGE, Member
+from catdog.ingest.members import Member
 from catdog.ingest.zip_source import ZipSource
-from catdog.preparation.photo_limits import MAX_BYTES
+from catdog.preparation.photo_limits import MAX_BYTES, TOO_LARGE
+from tests.helpers import archives
 
 FILES = {"cat/1.jpg": b"one", "dog/3.jpg": b"three" * 1000}
 DIRECTORY_ENTRY = b"PK\1\2"
 
 
 def write_zip(path: Path, files: dict[str, bytes] = FILES) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
+    return archives.write_zip(path, files)
 
 
 def members(path: Path) -> list[Member]:
@@ -91,7 +89,7 @@ def test_a_zip_whose_directory_omits_files_is_refused(tmp_path: Path) -> None:
     one, two = (write_zip(tmp_path / name) for name in ("1.zip", "2.zip"))
     both = tmp_path / "both.zip"
     both.write_bytes(one.read_bytes() + two.read_bytes())
-    with pytest.raises(zipfile.BadZipFile, match="its directory does not list all files"):
+    with pytest.raises(zipfile.BadZipFile, match="the directory does not list all files"):
         members(both)
     both.write_bytes(one.read_bytes() + two.read_bytes()[:-30])  # the second has no directory
     with pytest.raises(zipfile.BadZipFile, match="files after the directory"):
@@ -106,7 +104,7 @@ def test_a_zip_whose_directory_omits_files_is_refused(tmp_path: Path) -> None:
     struct.pack_into("<L", content, len(content) - 6, directory + len(hidden))
     one.write_bytes(content[:middle] + hidden + content[middle:])
     assert zipfile.ZipFile(one).testzip() is None
-    with pytest.raises(zipfile.BadZipFile, match="its directory does not list all files"):
+    with pytest.raises(zipfile.BadZipFile, match="the directory does not list all files"):
         members(one)
 
 

@@ -127,7 +127,7 @@ def test_a_number_with_a_leading_zero_is_refused_with_its_line(tmp_path: Path) -
     text = SEED.read_text().replace("epochs: ", "epochs: 0")
     (tmp_path / "params.yaml").write_text(text)
     line = next(n for n, row in enumerate(text.splitlines(), 1) if "epochs: 0" in row)
-    with pytest.raises(CatdogError, match=f"invalid YAML in line {line}: .* write it decimal"):
+    with pytest.raises(CatdogError, match=f"invalid YAML in line {line}: .* write it in decimal"):
         params.load(tmp_path / "params.yaml")
 
 

@@ -7,13 +7,7 @@ import pytest
 
 from catdog.errors import CatdogError
 from catdog.preparation.class_folders import list_photos
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
+from tests.helpers.raw_photos import touch
 
 
 def listed(root: Path) -> list[tuple[str, str, str]]:

@@ -103,8 +103,8 @@ def test_a_layout_that_can_be_read_in_two_ways_is_refused_with_both_readings_and
 ) -> None:
     message = refusal(*paths, option="--class-level")
     assert all(text in message for text in ["two ways", *shown])
-    former, latter = levels
-    assert f"--class-level {former} for the former, or --class-level {latter}" in message
+    first, second = levels
+    assert f"--class-level {first} for the first reading, or --class-level {second}" in message
     assert "--class-level" not in refusal(*paths)  # data/raw has no such option
 
 

@@ -15,9 +15,9 @@ from PIL import Image, PngImagePlugin
 from catdog.errors import PhotoError
 from catdog.preparation.photo_formats import HEAD, sniff
 from catdog.preparation.photos import open_photo
+from tests.helpers.oriented_photos import BLUE, GREEN, ORIENTED, RED, WHITE, corners, quarters
 from tools.photo_files import LONG, SHORT, png, png_chunk, tiff
 
-RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 LOSSLESS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "MPO": {"quality": 95, "subsampling": 0},
@@ -33,12 +33,6 @@ LOSSLESS: dict[str, dict[str, Any]] = {
 }
 
 
-def quarters(width: int = 96, height: int = 64) -> Image.Image:
-    """Return an image of four colours, different under every rotation and flip."""
-    colours = np.array([[RED, GREEN], [BLUE, WHITE]], np.uint8)
-    return Image.fromarray(colours.repeat(height // 2, axis=0).repeat(width // 2, axis=1))
-
-
 def written(image: Image.Image, format: str, **options: Any) -> bytes:
     stream = io.BytesIO()
     if format == "HEIC":
@@ -48,13 +42,6 @@ def written(image: Image.Image, format: str, **options: Any) -> bytes:
     else:
         image.save(stream, format, **LOSSLESS[format], **options)
     return stream.getvalue()
-
-
-def corners(photo: Image.Image) -> list[list[int]]:
-    """Return the colours of the quarters, left to right and top to bottom."""
-    pixels = np.asarray(photo)
-    down, across = pixels.shape[0] // 4, pixels.shape[1] // 4
-    return [pixels[y, x].tolist() for y in (down, 3 * down) for x in (across, 3 * across)]
 
 
 @pytest.mark.parametrize("format", LOSSLESS)
@@ -68,19 +55,6 @@ def test_a_photo_is_recognized_by_content_whatever_its_name(
     assert (photo.mode, photo.size) == ("RGB", (96, 64))
     np.testing.assert_allclose(corners(photo), [RED, GREEN, BLUE, WHITE], atol=10)
     assert sniff(content[:HEAD]) is not None
-
-
-# The corners for each value of Orientation (EXIF 2.32, section 4.6.4)
-ORIENTED = {
-    1: (RED, GREEN, BLUE, WHITE),
-    2: (GREEN, RED, WHITE, BLUE),
-    3: (WHITE, BLUE, GREEN, RED),
-    4: (BLUE, WHITE, RED, GREEN),
-    5: (RED, BLUE, GREEN, WHITE),
-    6: (BLUE, RED, WHITE, GREEN),
-    7: (WHITE, GREEN, BLUE, RED),
-    8: (GREEN, WHITE, RED, BLUE),
-}
 
 
 BOXES = {"AVIF", "HEIC"}  # these formats also have the orientation in boxes of their own

@@ -88,7 +88,7 @@ def test_the_scans_of_a_jpeg_are_limited() -> None:
     last = content.rindex(b"\xff\xda")
     assert photo_limits.count_scans(content) == 10
     scan, end = content[last:-2], content[-2:]
-    assert reason(content[:-2] + scan * 91 + end) == "more than 100 scans of a progressive JPEG"
+    assert reason(content[:-2] + scan * 91 + end) == "progressive JPEG with more than 100 scans"
     check_photo(content)
     # Neither an embedded preview nor what follows the end counts.
     preview = b"\xff\xe1" + struct.pack(">H", 2 + len(scan[:200]) * 100) + scan[:200] * 100

@@ -11,20 +11,10 @@ from PIL import Image, ImageOps
 from catdog.errors import CatdogError, PhotoError
 from catdog.preparation.class_folders import list_classes
 from catdog.preparation.photos import open_photo, resize_to_square
+from tests.helpers.oriented_photos import BLUE, GREEN, ORIENTED, RED, WHITE, corners, quarters
+from tests.helpers.raw_photos import touch
 
 ORIENTATION = 0x0112
-RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
-
-
-def quarters(width: int, height: int) -> Image.Image:
-    """Return an image of four colours, different under every rotation and flip."""
-    image = Image.new("RGB", (width, height))
-    half = (width // 2, height // 2)
-    for corner, colour in zip(
-        [(0, 0), (half[0], 0), (0, half[1]), half], [RED, GREEN, BLUE, WHITE], strict=True
-    ):
-        image.paste(colour, (*corner, corner[0] + half[0], corner[1] + half[1]))
-    return image
 
 
 def jpeg(image: Image.Image, orientation: int = 1) -> bytes:
@@ -86,28 +76,11 @@ def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
             open_photo(path)
 
 
-# The colours of the quarters, left to right and top to bottom, for each value of Orientation
-# (EXIF 2.32, section 4.6.4)
-ORIENTED = {
-    1: (RED, GREEN, BLUE, WHITE),
-    2: (GREEN, RED, WHITE, BLUE),
-    3: (WHITE, BLUE, GREEN, RED),
-    4: (BLUE, WHITE, RED, GREEN),
-    5: (RED, BLUE, GREEN, WHITE),
-    6: (BLUE, RED, WHITE, GREEN),
-    7: (WHITE, GREEN, BLUE, RED),
-    8: (GREEN, WHITE, RED, BLUE),
-}
-
-
 @pytest.mark.parametrize("orientation", ORIENTED)
 @pytest.mark.parametrize("max_side", [None, 32])
 def test_exif_orientation_is_applied(orientation: int, max_side: int | None) -> None:
     photo = open_photo(io.BytesIO(jpeg(quarters(192, 128), orientation)), max_side)
-    across, down = photo.width // 4, photo.height // 4
-    pixels = np.asarray(photo)
-    seen = [pixels[y, x] for y in (down, 3 * down) for x in (across, 3 * across)]
-    np.testing.assert_allclose(seen, ORIENTED[orientation], atol=6)
+    np.testing.assert_allclose(corners(photo), ORIENTED[orientation], atol=6)
     assert (photo.width < photo.height) == (orientation >= 5)
 
 
@@ -210,13 +183,6 @@ def test_resizing_to_a_square_does_not_alias() -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
     np.testing.assert_allclose(resize_to_square(Image.fromarray(stripes), 8), 127, atol=12)
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
 
 
 def relative(root: Path, files: list[Path]) -> list[str]:

@@ -222,7 +222,7 @@ def test_a_split_by_content_ignores_the_folders_and_says_how_to_keep_them(tmp_pa
     for row in read_rows(tmp_path / "prepared"):
         assert row["split"] == split_of(row["sha256"], 0.15, 0.25)
     (line,) = lines
-    assert "prepare.split: given in params.yaml keeps them" in line
+    assert line.endswith("ignored; set prepare.split: given in params.yaml to keep them")
 
 
 def test_all_classes_that_a_given_split_lacks_are_named_at_once(tmp_path: Path) -> None:

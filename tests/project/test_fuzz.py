@@ -33,11 +33,11 @@ def test_mutated_inputs_are_read_or_refused_in_one_line(name: str) -> None:
         ("overwritten", "escape"),
         ("memory", "memory"),
         ("time", "time"),
-        ("silent loss", "silent loss"),
+        ("data loss", "data loss"),
         ("nothing", ""),
     ],
 )
-def test_a_broken_promise_is_found(planted: str, kind: str) -> None:
+def test_a_violated_invariant_is_found(planted: str, kind: str) -> None:
     worker = Worker(Planted(planted))
     try:
         assert worker.run(1, limit=1.0 if kind == "time" else 60.0)[0] == kind

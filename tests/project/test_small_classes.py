@@ -1,4 +1,4 @@
-"""The stages on many small classes: the sets that people have, and the sample has not."""
+"""The stages on many small classes, which the sample does not have."""
 
 from pathlib import Path
 

@@ -69,7 +69,7 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i}\n  <<: *a{i - 1}\n" for i in
         ("a: 1\n---\nb: 2\n", 2),
     ],
 )
-def test_whatever_the_parser_trips_over_is_named_by_its_line(text: str, line: int) -> None:
+def test_each_error_of_the_parser_names_its_line(text: str, line: int) -> None:
     with pytest.raises(CatdogError) as error:
         parse_yaml(text, "a.yaml")
     assert str(error.value).startswith(f"a.yaml: invalid YAML in line {line}: ")

@@ -57,7 +57,7 @@ def test_the_advice_is_about_what_takes_most_memory(needed: Required, advice: st
     assert advice in str(e.value)
 
 
-def test_intermediate_results_in_bfloat16_take_half_the_memory() -> None:
+def test_activations_in_bfloat16_take_half_the_memory() -> None:
     memory.check(with_network("residual", {}), Required(100, 1000), 600, half=True)
 
 

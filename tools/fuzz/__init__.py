@@ -1,4 +1,4 @@
-"""Fuzz the readers of foreign files: `make fuzz` or `python -m tools.fuzz`.
+"""Fuzz the readers of untrusted files: `make fuzz` or `python -m tools.fuzz`.
 
 runner.py     worker processes with limits of time and memory; what counts as a failure
 mutations.py  mutate bytes, and values of JSON or YAML

@@ -1,8 +1,8 @@
-"""Fuzz the readers of foreign files, with fixed seeds, and print a table.
+"""Fuzz the readers of untrusted files, with fixed seeds, and print a table.
 
     python -m tools.fuzz --minutes 5 --seed 1 [--target images] [--replay NUMBER]
 
-Inputs that break a promise are saved below --save, with the command that repeats them.
+Inputs that violate an invariant are saved below --save, with the command that repeats them.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from tools.fuzz import runner
 from tools.fuzz.runner import KINDS, Result, Target
 
 SAVE = Path(".catdog/fuzz")
-PER_SEED = 1_000_000  # inputs: those of two seeds are different
+INPUTS_PER_SEED = 1_000_000  # so that two seeds have no input in common
 
 
 def targets() -> dict[str, Target]:
@@ -54,7 +54,9 @@ def main() -> None:
     results = []
     for name in chosen:
         deadline = time.monotonic() + 60 * arguments.minutes / len(chosen)
-        results.append(runner.fuzz(name, known[name], count(arguments.seed * PER_SEED), deadline))
+        results.append(
+            runner.fuzz(name, known[name], count(arguments.seed * INPUTS_PER_SEED), deadline)
+        )
         for number, kind, text in results[-1].failures:
             _save(name, known[name], number, kind, text, arguments.save)
     Console(width=200).print(table(results))
@@ -94,10 +96,10 @@ def _save(name: str, target: Target, number: int, kind: str, text: str, save: Pa
 
 
 def table(results: list[Result]) -> Table:
-    """Return the table of what happened, one row per target."""
-    made = Table("target", "inputs", "refused", *KINDS, "peak memory", "inputs/s", box=MARKDOWN)
+    """Return a table of the results, with one row per target."""
+    rows = Table("target", "inputs", "refused", *KINDS, "peak memory", "inputs/s", box=MARKDOWN)
     for result in results:
-        made.add_row(
+        rows.add_row(
             result.target,
             f"{result.inputs:,}",
             f"{result.refused:,}",
@@ -105,7 +107,7 @@ def table(results: list[Result]) -> Table:
             f"{result.peak / 1e6:,.0f} MB",
             f"{result.inputs / max(result.seconds, 1e-9):.1f}",
         )
-    return made
+    return rows
 
 
 if __name__ == "__main__":

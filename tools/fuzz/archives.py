@@ -13,7 +13,7 @@ from PIL import Image
 from catdog.errors import CatdogError
 from catdog.ingest.photo_import import import_photos
 from tools.fuzz.mutations import mutate_bytes
-from tools.fuzz.runner import GIGABYTE, BrokenPromiseError
+from tools.fuzz.runner import GIGABYTE, InvariantError
 
 NAMES = (
     *("../../outside", "/tmp/catdog-fuzz-escape", "..\\..\\outside", "C:\\outside", "cat/../../x"),
@@ -31,27 +31,27 @@ class Archives:
 
     max_bytes = GIGABYTE
 
-    def make(self, chance: random.Random, folder: Path) -> None:
+    def make(self, rng: random.Random, folder: Path) -> None:
         """Write an archive with strange entries, and mutate its bytes in half of the cases."""
         entries = [
             (f"{kind}/{index}.png", photos()[index])
             for kind in ("cat", "dog")
             for index in range(4)
         ]
-        for _ in range(chance.choice((0, 0, 1, 2))):
-            at = chance.randrange(len(entries))
-            name = chance.choice((*NAMES, chance.choice(entries)[0]))
-            content = chance.choice(
-                (entries[at][1], b"", b"no photo", mutate_bytes(chance, entries[at][1]))
+        for _ in range(rng.choice((0, 0, 1, 2))):
+            at = rng.randrange(len(entries))
+            name = rng.choice((*NAMES, rng.choice(entries)[0]))
+            content = rng.choice(
+                (entries[at][1], b"", b"no photo", mutate_bytes(rng, entries[at][1]))
             )
             entries[at] = name, content
-        kind = chance.choice(("zip", "zip", "tar", "tar.gz", "tar.xz", "folder"))
+        kind = rng.choice(("zip", "zip", "tar", "tar.gz", "tar.xz", "folder"))
         if kind == "folder":
-            number = _write_folder(chance, folder / "photos", entries)
+            number = _write_folder(rng, folder / "photos", entries)
         else:
-            data = _zip(chance, entries) if kind == "zip" else _tar(chance, entries, kind[4:])
-            if chance.random() < 0.5:
-                data = mutate_bytes(chance, data, data)
+            data = _zip(rng, entries) if kind == "zip" else _tar(rng, entries, kind[4:])
+            if rng.random() < 0.5:
+                data = mutate_bytes(rng, data, data)
             (folder / "photos").write_bytes(data)
             # An empty member of a zip archive with a slash at the end of its name is a folder.
             folders = [n for n, c in entries if kind == "zip" and n.endswith("/") and not c]
@@ -71,22 +71,18 @@ class Archives:
             )
         except CatdogError:
             if _files(raw) != before:
-                raise BrokenPromiseError(
-                    "changed on failure", "the old photos were changed"
-                ) from None
+                raise InvariantError("changed on failure", "the old photos were changed") from None
             raise
         finally:
             if ESCAPE.exists():
                 ESCAPE.unlink()
-                raise BrokenPromiseError("escape", f"{ESCAPE} was written")
+                raise InvariantError("escape", f"{ESCAPE} was written")
         written, imported = len(_files(raw)), sum(report.imported.values())
         if written != imported:
-            raise BrokenPromiseError("silent loss", f"{imported} imported, {written} files written")
+            raise InvariantError("data loss", f"{imported} imported, {written} files written")
         known, entries = imported + len(report.refused), int((folder / "entries").read_text())
         if known < entries:
-            raise BrokenPromiseError(
-                "silent loss", f"{known} of {entries} entries imported or refused"
-            )
+            raise InvariantError("data loss", f"{known} of {entries} entries imported or refused")
 
 
 @cache
@@ -105,35 +101,35 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
 
-def _zip(chance: random.Random, entries: list[tuple[str, bytes]]) -> bytes:
+def _zip(rng: random.Random, entries: list[tuple[str, bytes]]) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name, content in entries:
             info = zipfile.ZipInfo(name)
             info.filename = name  # ZipInfo cuts at a null character
-            info.compress_type = chance.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
-            if chance.random() < 0.05:
+            info.compress_type = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
+            if rng.random() < 0.05:
                 info.external_attr = 0o120777 << 16  # a symbolic link
             archive.writestr(info, content)
     return stream.getvalue()
 
 
-def _tar(chance: random.Random, entries: list[tuple[str, bytes]], compression: str) -> bytes:
+def _tar(rng: random.Random, entries: list[tuple[str, bytes]], compression: str) -> bytes:
     stream = io.BytesIO()
-    form = chance.choice((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT))
+    form = rng.choice((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT))
     with tarfile.open(fileobj=stream, mode=f"w:{compression}", format=form) as archive:  # type: ignore[call-overload]
         for name, content in entries:
             info = tarfile.TarInfo(name)
             info.size = len(content)
-            if chance.random() < 0.05:
-                info.type = chance.choice(TYPES)
-                info.linkname = chance.choice(("../../outside", "/etc/passwd", "cat/0.png", name))
+            if rng.random() < 0.05:
+                info.type = rng.choice(TYPES)
+                info.linkname = rng.choice(("../../outside", "/etc/passwd", "cat/0.png", name))
                 info.size = 0
             archive.addfile(info, io.BytesIO(content))
     return stream.getvalue()
 
 
-def _write_folder(chance: random.Random, root: Path, entries: list[tuple[str, bytes]]) -> int:
+def _write_folder(rng: random.Random, root: Path, entries: list[tuple[str, bytes]]) -> int:
     """Write a folder with some links and pipes; return the number of files, links and pipes."""
     root.mkdir()
     for name, content in entries:
@@ -142,7 +138,7 @@ def _write_folder(chance: random.Random, root: Path, entries: list[tuple[str, by
             if not file.resolve().is_relative_to(root.resolve()):
                 continue
             file.parent.mkdir(parents=True, exist_ok=True)
-            kind = chance.choice(("file",) * 12 + ("link", "loop", "pipe", "outside"))
+            kind = rng.choice(("file",) * 12 + ("link", "loop", "pipe", "outside"))
             if kind == "file":
                 file.write_bytes(content)
             elif kind == "pipe":

@@ -12,8 +12,8 @@ from typing import Any
 from PIL import Image
 
 from catdog.preparation.photos import open_photo, resize_to_square
-from tools.fuzz.mutations import INTERESTING, mutate_bytes
-from tools.fuzz.runner import GIGABYTE, BrokenPromiseError
+from tools.fuzz.mutations import BOUNDARY_INTEGERS, mutate_bytes
+from tools.fuzz.runner import GIGABYTE, InvariantError
 
 # Format of Pillow, mode, options of `save`; a number of frames is an option of its own.
 VARIANTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -56,13 +56,13 @@ class Images:
 
     max_bytes = GIGABYTE
 
-    def make(self, chance: random.Random, folder: Path) -> None:
+    def make(self, rng: random.Random, folder: Path) -> None:
         """Write a mutated photo."""
-        data, other = (chance.choice(photos()) for _ in range(2))
-        if data.startswith(b"\x89PNG") and chance.random() < 0.4:
-            changed = _change_chunk(chance, data)
+        data, other = (rng.choice(photos()) for _ in range(2))
+        if data.startswith(b"\x89PNG") and rng.random() < 0.4:
+            changed = _change_chunk(rng, data)
         else:
-            changed = mutate_bytes(chance, data, other)
+            changed = mutate_bytes(rng, data, other)
         (folder / "photo").write_bytes(changed)
 
     def check(self, folder: Path) -> None:
@@ -71,9 +71,9 @@ class Images:
         for source in (io.BytesIO(data), folder / "photo"):
             photo = open_photo(source, max_side=MAX_SIDE if isinstance(source, Path) else None)
             if photo.mode != "RGB" or min(photo.info["width"], photo.info["height"]) < 1:
-                raise BrokenPromiseError("traceback", f"{photo.mode} photo with {photo.info}")
+                raise InvariantError("traceback", f"{photo.mode} photo with {photo.info}")
             if resize_to_square(photo, MAX_SIDE).shape != (MAX_SIDE, MAX_SIDE, 3):
-                raise BrokenPromiseError("traceback", "array of another shape")
+                raise InvariantError("traceback", "array of another shape")
 
 
 @cache
@@ -107,28 +107,28 @@ def _photo(mode: str, number: int) -> Image.Image:
     return photo.convert(mode)
 
 
-def _change_chunk(chance: random.Random, data: bytes) -> bytes:
+def _change_chunk(rng: random.Random, data: bytes) -> bytes:
     """Return a PNG with one chunk changed, repeated, removed or added, and valid checksums."""
     chunks, at = [], 8
     while at < len(data):
         (length,) = struct.unpack(">I", data[at : at + 4])
         chunks.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
         at += 12 + length
-    index = chance.randrange(len(chunks))
+    index = rng.randrange(len(chunks))
     name, content = chunks[index]
-    match chance.randrange(5):
+    match rng.randrange(5):
         case 0:
-            chunks[index] = name, mutate_bytes(chance, content)
+            chunks[index] = name, mutate_bytes(rng, content)
         case 1:
             chunks.insert(index, chunks[index])
         case 2:
             del chunks[index]
         case 3:
-            kind = chance.choice((b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"acTL", b"fcTL"))
-            bomb = b"x\x00\x00" + zlib.compress(bytes(chance.choice((10, 10_000_000))))
-            chunks.insert(index, (kind, chance.choice((bomb, chance.randbytes(50)))))
+            kind = rng.choice((b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"acTL", b"fcTL"))
+            bomb = b"x\x00\x00" + zlib.compress(bytes(rng.choice((10, 10_000_000))))
+            chunks.insert(index, (kind, rng.choice((bomb, rng.randbytes(50)))))
         case 4:
-            sizes = struct.pack(">II", chance.choice(INTERESTING), chance.choice(INTERESTING))
+            sizes = struct.pack(">II", rng.choice(BOUNDARY_INTEGERS), rng.choice(BOUNDARY_INTEGERS))
             chunks[0] = b"IHDR", sizes + chunks[0][1][8:]
     parts = [
         struct.pack(">I", len(content))

@@ -15,7 +15,7 @@ from catdog import params
 from catdog.model import networks, saved
 from catdog.model.card import ModelCard, versions
 from tools.fuzz.mutations import mutate_bytes, mutate_value
-from tools.fuzz.runner import GIGABYTE, BrokenPromiseError
+from tools.fuzz.runner import GIGABYTE, InvariantError
 
 SAMPLE = Path(__file__).resolve().parents[2] / "recipes/sample.yaml"
 STORED = 24  # pixels
@@ -28,22 +28,22 @@ class Models:
 
     max_bytes = 2 * GIGABYTE  # torch alone takes half of one
 
-    def make(self, chance: random.Random, folder: Path) -> None:
+    def make(self, rng: random.Random, folder: Path) -> None:
         """Write a model of which one file is mutated."""
-        card, state = model(chance.choice(("residual", "seed")))
+        card, state = model(rng.choice(("residual", "seed")))
         values, weights = card.model_dump(mode="json"), save(state)
         text = json.dumps(values)
-        match chance.randrange(5):
+        match rng.randrange(5):
             case 0:
-                text = json.dumps(mutate_value(chance, values))
+                text = json.dumps(mutate_value(rng, values))
             case 1:
-                text = mutate_bytes(chance, text.encode()).decode("utf-8", "surrogateescape")
+                text = mutate_bytes(rng, text.encode()).decode("utf-8", "surrogateescape")
             case 2:
-                weights = mutate_bytes(chance, weights)
+                weights = mutate_bytes(rng, weights)
             case 3:
-                weights = _mutate_header(chance, weights)
+                weights = _mutate_header(rng, weights)
             case 4:
-                weights = save(_mutate_tensors(chance, state))
+                weights = save(_mutate_tensors(rng, state))
         (folder / "model.json").write_bytes(text.encode("utf-8", "surrogateescape"))
         (folder / "model.safetensors").write_bytes(weights)
 
@@ -54,7 +54,7 @@ class Models:
         photos = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
         probabilities = loaded.probabilities(photos)
         if not np.isfinite(probabilities).all() or abs(probabilities.sum(1) - 1).max() > 1e-4:
-            raise BrokenPromiseError("not finite", f"probabilities: {probabilities}")
+            raise InvariantError("not finite", f"probabilities: {probabilities}")
         json.loads(loaded.card.model_dump_json())
 
 
@@ -85,44 +85,44 @@ def model(name: str) -> tuple[ModelCard, dict[str, Tensor]]:
     return card, dict(network.state_dict())
 
 
-def _mutate_header(chance: random.Random, weights: bytes) -> bytes:
+def _mutate_header(rng: random.Random, weights: bytes) -> bytes:
     """Return a safetensors file with another header; its length is that of the new one."""
     length = int.from_bytes(weights[:8], "little")
     header: dict[str, Any] = json.loads(weights[8 : 8 + length])
-    name = chance.choice(list(header))
+    name = rng.choice(list(header))
     entry = header[name]
-    match chance.randrange(5):
+    match rng.randrange(5):
         case 0:
-            entry["shape"] = chance.choice(([2**40], [0], [-1], [1, 2, 3], [2**63, 2]))
+            entry["shape"] = rng.choice(([2**40], [0], [-1], [1, 2, 3], [2**63, 2]))
         case 1:
-            entry["dtype"] = chance.choice(("F64", "F16", "I8", "X", "BF16", "F8_E4M3"))
+            entry["dtype"] = rng.choice(("F64", "F16", "I8", "X", "BF16", "F8_E4M3"))
         case 2:
-            start = chance.choice((0, -1, 2**40, entry["data_offsets"][0] + 4))
+            start = rng.choice((0, -1, 2**40, entry["data_offsets"][0] + 4))
             entry["data_offsets"] = [start, entry["data_offsets"][1]]
         case 3:
-            header[chance.choice(("x", "", "é"))] = header.pop(name)
+            header[rng.choice(("x", "", "é"))] = header.pop(name)
         case 4:
-            header = mutate_value(chance, header)
+            header = mutate_value(rng, header)
     text = json.dumps(header).encode("utf-8", "surrogatepass")
-    said = chance.choice((len(text), len(text), len(text) - 1, 2**62))
+    said = rng.choice((len(text), len(text), len(text) - 1, 2**62))
     return said.to_bytes(8, "little") + text + weights[8 + length :]
 
 
-def _mutate_tensors(chance: random.Random, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _mutate_tensors(rng: random.Random, state: dict[str, Tensor]) -> dict[str, Tensor]:
     changed = {name: tensor.clone() for name, tensor in state.items()}
-    name = chance.choice(list(changed))
+    name = rng.choice(list(changed))
     tensor = changed[name]
-    match chance.randrange(6):
+    match rng.randrange(6):
         case 0:
             del changed[name]
         case 1:
             changed[f"{name}x"] = tensor.clone()
         case 2:
-            changed[name] = tensor.to(chance.choice(DTYPES))
+            changed[name] = tensor.to(rng.choice(DTYPES))
         case 3:
             changed[name] = tensor.flatten()[:-1].clone()
         case 4 if tensor.is_floating_point():
-            tensor.view(-1)[chance.randrange(tensor.numel())] = chance.choice(VALUES)
+            tensor.view(-1)[rng.randrange(tensor.numel())] = rng.choice(VALUES)
         case _ if tensor.is_floating_point():
-            tensor.fill_(chance.choice(VALUES))
+            tensor.fill_(rng.choice(VALUES))
     return changed

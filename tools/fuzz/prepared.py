@@ -10,7 +10,7 @@ import numpy as np
 
 from catdog.dataset.prepared import COLUMNS, SPLITS, read_split, read_stats
 from tools.fuzz.mutations import mutate_bytes, mutate_value
-from tools.fuzz.runner import GIGABYTE, BrokenPromiseError
+from tools.fuzz.runner import GIGABYTE, InvariantError
 
 SIDE = 16
 
@@ -20,33 +20,33 @@ class Prepared:
 
     max_bytes = GIGABYTE
 
-    def make(self, chance: random.Random, folder: Path) -> None:
+    def make(self, rng: random.Random, folder: Path) -> None:
         """Write a prepared folder of which one file is mutated."""
         write_prepared(folder, SIDE, (6, 3, 2))
         stats = folder / "stats.json"
-        if chance.random() < 0.2:
-            stats.write_text(json.dumps(mutate_value(chance, json.loads(stats.read_text()))))
+        if rng.random() < 0.2:
+            stats.write_text(json.dumps(mutate_value(rng, json.loads(stats.read_text()))))
             return
-        file = chance.choice(sorted(folder.iterdir()))
+        file = rng.choice(sorted(folder.iterdir()))
         data = file.read_bytes()
         if file.suffix == ".npy":  # mostly the header
-            cut = chance.choice((128, 128, len(data)))
-            file.write_bytes(mutate_bytes(chance, data[:cut]) + data[cut:])
+            cut = rng.choice((128, 128, len(data)))
+            file.write_bytes(mutate_bytes(rng, data[:cut]) + data[cut:])
         else:
-            file.write_bytes(mutate_bytes(chance, data))
+            file.write_bytes(mutate_bytes(rng, data))
 
     def check(self, folder: Path) -> None:
         """Read everything; what is accepted must be consistent."""
         for name in SPLITS:
             split = read_split(folder, name)
             if not len(split.photos) == len(split.labels) == len(split.rows):
-                raise BrokenPromiseError(
-                    "silent loss", f"{name}: photos, labels and rows differ in number"
+                raise InvariantError(
+                    "data loss", f"{name}: photos, labels and rows differ in number"
                 )
             int(np.asarray(split.photos).sum())  # every byte can be read
         stats = read_stats(folder)
         if not all(map(math.isfinite, stats.mean + stats.std)):
-            raise BrokenPromiseError("not finite", str(stats))
+            raise InvariantError("not finite", str(stats))
 
 
 def write_prepared(folder: Path, side: int, numbers: tuple[int, int, int]) -> None:

@@ -23,11 +23,11 @@ from catdog.errors import CatdogError
 
 MAX_SECONDS = 60.0  # per input
 GIGABYTE = 1_000_000_000
-KINDS = ("traceback", "escape", "silent loss", "not finite", "changed on failure", "memory", "time")
+KINDS = ("traceback", "escape", "data loss", "not finite", "changed on failure", "memory", "time")
 
 
-class BrokenPromiseError(Exception):
-    """A broken promise; `kind` is one of KINDS."""
+class InvariantError(Exception):
+    """A violated invariant; `kind` is one of KINDS."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -35,16 +35,16 @@ class BrokenPromiseError(Exception):
 
 
 class Target(Protocol):
-    """A reader of foreign files."""
+    """A reader of untrusted files."""
 
     max_bytes: int
     """resident memory that the worker may use"""
 
-    def make(self, chance: random.Random, folder: Path) -> None:
+    def make(self, rng: random.Random, folder: Path) -> None:
         """Write an input into an empty folder."""
 
     def check(self, folder: Path) -> None:
-        """Read the input; CatdogError if it is refused, BrokenPromiseError if a promise is broken.
+        """Read the input; CatdogError if it is refused, InvariantError if a promise is broken.
 
         The working folder is an empty one, `folder`/../work, the only place to write to.
         """
@@ -149,7 +149,7 @@ def read(target: Target, number: int, folder: Path) -> tuple[str, str]:
         with chdir(work):
             target.check(source)
         kind, text = "", ""
-    except BrokenPromiseError as failure:
+    except InvariantError as failure:
         kind, text = failure.kind, str(failure)
     except CatdogError as error:
         kind, text = "refused", str(error)

@@ -12,9 +12,9 @@ from catdog import params
 from catdog.dataset.prepared import read_split
 from catdog.model import pretrained, saved
 from catdog.training.train import train
-from tools.fuzz.mutations import NASTY, mutate_bytes
+from tools.fuzz.mutations import UNUSUAL_VALUES, mutate_bytes
 from tools.fuzz.prepared import write_prepared
-from tools.fuzz.runner import GIGABYTE, BrokenPromiseError
+from tools.fuzz.runner import GIGABYTE, InvariantError
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 SNIPPETS = (
@@ -86,15 +86,15 @@ class Settings:
 
     max_bytes = 3 * GIGABYTE  # torch alone takes half of one
 
-    def make(self, chance: random.Random, folder: Path) -> None:
+    def make(self, rng: random.Random, folder: Path) -> None:
         """Write a recipe with other text, or with other values."""
-        recipe = chance.choice(sorted(RECIPES.glob("*.yaml")))
-        if chance.random() < 0.5:
-            text = yaml.safe_dump(_other_values(chance, params.read_yaml(recipe)), sort_keys=False)
+        recipe = rng.choice(sorted(RECIPES.glob("*.yaml")))
+        if rng.random() < 0.5:
+            text = yaml.safe_dump(_other_values(rng, params.read_yaml(recipe)), sort_keys=False)
         else:
-            text = _other_text(chance, recipe.read_text(encoding="utf-8"))
+            text = _other_text(rng, recipe.read_text(encoding="utf-8"))
         (folder / "params.yaml").write_bytes(text.encode("utf-8", "surrogateescape"))
-        (folder / "photos").write_text(str(chance.choice((2, 3, 4, 5, 9))))
+        (folder / "photos").write_text(str(rng.choice((2, 3, 4, 5, 9))))
 
     def check(self, folder: Path) -> None:
         """Load the params; if they are accepted, train, load the model and predict."""
@@ -110,7 +110,7 @@ class Settings:
         model = saved.load(Path("models"), "cpu")
         probabilities = model.probabilities(read_split(prepared, "test").photos)
         if not np.isfinite(probabilities).all():
-            raise BrokenPromiseError("not finite", f"probabilities: {probabilities}")
+            raise InvariantError("not finite", f"probabilities: {probabilities}")
 
 
 def _is_small(chosen: params.Params) -> bool:
@@ -126,38 +126,38 @@ def _is_small(chosen: params.Params) -> bool:
     return sides and own.get(chosen.model.name, chosen.model.name in NETWORKS)
 
 
-def _other_values(chance: random.Random, values: dict[str, Any]) -> dict[str, Any]:
+def _other_values(rng: random.Random, values: dict[str, Any]) -> dict[str, Any]:
     for section, keys in CHOICES.items():
         place = values
         for part in section.split("."):
             place = place[part]
-        place.update({key: chance.choice(options) for key, options in keys.items()})
-    values["model"]["name"] = chance.choices(NETWORKS, WEIGHTS_OF_NETWORKS)[0]
+        place.update({key: rng.choice(options) for key, options in keys.items()})
+    values["model"]["name"] = rng.choices(NETWORKS, WEIGHTS_OF_NETWORKS)[0]
     values["model"]["torchvision"]["weights"] = "none"
-    stored = chance.choice(SIZES)
+    stored = rng.choice(SIZES)
     fitting = [size for size in SIZES if size <= stored]
-    start, end = sorted(chance.choice(fitting) for _ in range(2))
-    evaluated = chance.choice(fitting)
+    start, end = sorted(rng.choice(fitting) for _ in range(2))
+    evaluated = rng.choice(fitting)
     if values["model"]["name"] == "seed":
         start = evaluated = end
     values["prepare"]["image_size"] = stored
     sizes = {"start_image_size": start, "image_size": end, "eval_image_size": evaluated}
     values["train"].update(sizes)
-    source = chance.choice(("data", "half", "imagenet", "given"))
-    mean, std = chance.choice(GIVEN) if source == "given" else (None, None)
+    source = rng.choice(("data", "half", "imagenet", "given"))
+    mean, std = rng.choice(GIVEN) if source == "given" else (None, None)
     values["normalization"] = {"source": source, "mean": mean, "std": std}
-    if chance.random() < 0.1:
-        section = chance.choice(list(values))
-        values[section][chance.choice(list(values[section]))] = chance.choice(NASTY)
+    if rng.random() < 0.1:
+        section = rng.choice(list(values))
+        values[section][rng.choice(list(values[section]))] = rng.choice(UNUSUAL_VALUES)
     return values
 
 
-def _other_text(chance: random.Random, text: str) -> str:
-    if chance.random() < 0.3:
-        return mutate_bytes(chance, text.encode()).decode("utf-8", "surrogateescape")
+def _other_text(rng: random.Random, text: str) -> str:
+    if rng.random() < 0.3:
+        return mutate_bytes(rng, text.encode()).decode("utf-8", "surrogateescape")
     places = [index for index, letter in enumerate(text) if letter in ":\n"]
-    for _ in range(chance.randint(1, 2)):
-        at = chance.choice(places)
-        end = at + chance.choice((0, 1, 4))
-        text = text[:at] + chance.choice(SNIPPETS) + text[end:]
+    for _ in range(rng.randint(1, 2)):
+        at = rng.choice(places)
+        end = at + rng.choice((0, 1, 4))
+        text = text[:at] + rng.choice(SNIPPETS) + text[end:]
     return text
