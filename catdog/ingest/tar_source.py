@@ -91,6 +91,8 @@ class TarSource:
             size += len(raw_names[-1])
             if len(found) > MAX_MEMBERS or size > MAX_DIRECTORY_BYTES:
                 raise too_many(path)
+            if header.size < 0:  # in its attributes; see also _StrictHeader
+                raise tarfile.ReadError("invalid size of a member")
             if len(self._tar.pax_headers) > MAX_GLOBAL_ATTRIBUTES:
                 raise tarfile.ReadError("too many attributes of all members")
         while piece := self._stream.read(1 << 20):

@@ -162,6 +162,15 @@ def test_a_negative_size_is_refused(tmp_path: Path) -> None:
     assert "damaged archive (invalid size in a header)" in refusal(tmp_path / "a.tar")
 
 
+def test_a_negative_size_in_the_attributes_is_refused(tmp_path: Path) -> None:
+    member = header("cat/1.jpg", 512)
+    member.pax_headers = {"size": "-512"}
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(member, io.BytesIO(bytes(512)))
+        archive.addfile(header("cat/2.jpg", 512), io.BytesIO(b"2" * 512))
+    assert "damaged archive" in refusal(tmp_path / "a.tar")
+
+
 def test_a_sparse_member_is_refused(tmp_path: Path) -> None:
     """Its size is not that in the archive. GNU tar writes it as a type or as attributes."""
     sparse = header("cat/1.jpg", kind=tarfile.GNUTYPE_SPARSE)
