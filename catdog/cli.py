@@ -18,6 +18,7 @@ from rich.table import Table
 from catdog import __version__, imported_code, stages
 from catdog.errors import CatdogError
 from catdog.paths import METRICS, MODELS, REPORTS
+from catdog.support.printable import printable
 
 BROKEN_PIPE = 141  # the exit code of a process ended by SIGPIPE: 128 + 13
 
@@ -367,7 +368,7 @@ def main() -> None:
 
 def _fail(message: str, exit_code: int = 1) -> None:
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(f"catdog: {message}", markup=False)
+    console.print(f"catdog: {printable(message)}", markup=False)
     sys.exit(exit_code)
 
 

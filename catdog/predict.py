@@ -23,6 +23,7 @@ from catdog.model import saved
 from catdog.model.inference import BATCH_SIZE, TrainedModel
 from catdog.preparation.photo_inputs import find_photos, read_photo
 from catdog.preparation.photos import resize_to_square
+from catdog.support.printable import printable
 from catdog.support.process_pool import usable_cores
 
 Format = Literal["table", "csv", "json"]
@@ -168,12 +169,12 @@ def write_table(predictions: Iterable[Prediction], classes: list[str], stream: T
     table.add_column("probability", justify="right")
     for one in predictions:
         # Text, because a path such as [red]/1.jpg is not markup
-        path = Text(_printable(_text(one.path)))
+        path = Text(printable(_text(one.path)))
         if one.probabilities is None:
-            table.add_row(path, Text(_printable(f"error: {one.error}"), style="red"), "")
+            table.add_row(path, Text(printable(f"error: {one.error}"), style="red"), "")
         else:
             percent = f"{100 * max(one.probabilities.values()):.1f} %"
-            table.add_row(path, Text(_printable(str(one.prediction))), percent)
+            table.add_row(path, Text(printable(str(one.prediction))), percent)
     _Console(file=stream).print(table)
 
 
@@ -195,8 +196,3 @@ WRITERS: dict[str, Callable[[Iterable[Prediction], list[str], TextIO], None]] = 
 def _text(path: Path) -> str:
     """Return a path as text that can be encoded as UTF-8, whatever bytes its name contains."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _printable(text: str) -> str:
-    """Return a text with its control characters escaped, as in \\n."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

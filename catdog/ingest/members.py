@@ -1,6 +1,7 @@
 """The members of a source: the files of a folder, or the entries of an archive."""
 
 import stat
+from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -56,13 +57,14 @@ class Source(Protocol):
 
 def without_members(folders: list[str], members: list[Member]) -> list[str]:
     """Return the folders below which there is no member; their names may end with / or \\."""
-    filled = {""}
-    for member in members:
-        folder = member.name.replace("\\", "/").rpartition("/")[0]
-        while folder not in filled:
-            filled.add(folder)
-            folder = folder.rpartition("/")[0]
-    return sorted({folder.replace("\\", "/").rstrip("/") for folder in folders} - filled)
+    files = sorted(member.name.replace("\\", "/") for member in members)
+
+    def has_members(folder: str) -> bool:
+        following = bisect_left(files, f"{folder}/")
+        return following < len(files) and files[following].startswith(f"{folder}/")
+
+    different = {folder.replace("\\", "/").rstrip("/") for folder in folders} - {""}
+    return sorted(folder for folder in different if not has_members(folder))
 
 
 def file_type(mode: int) -> str:

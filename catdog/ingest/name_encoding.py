@@ -26,6 +26,7 @@ SCRIPTS = {
 }
 WITHIN_LATIN = re.compile(r"[A-Za-z][^\x00-\x7f]+[A-Za-z]")
 SHOWN_NAMES = 3
+UNCHANGED = b"/.aZ09"  # in all encodings that file names of archives have
 
 
 def detect(names: Iterable[bytes], where: str) -> str:
@@ -77,19 +78,22 @@ def decode(name: bytes, encoding: str) -> str | None:
     """Return a file name as text; None if it is invalid in this encoding."""
     try:
         return name.decode(encoding)
-    except UnicodeDecodeError:
+    except UnicodeError:  # UnicodeDecodeError, but punycode raises its base class
         return None
 
 
 def check(encoding: str) -> None:
-    """Raise CatdogError if Python does not know an encoding of text."""
+    """Raise CatdogError if Python does not know an encoding, or if it changes ASCII.
+
+    UTF-16 and EBCDIC do, so the byte that separates folders would be another character.
+    """
+    use = f"use one of Python's names, such as {', '.join(SCRIPTS)}"
     try:
-        b"a".decode(encoding)
+        changes_ascii = decode(UNCHANGED, encoding) != UNCHANGED.decode()
     except LookupError:
-        raise CatdogError(
-            f"--encoding: unknown encoding {encoding!r}; use one of Python's names, such as "
-            f"{', '.join(SCRIPTS)}"
-        ) from None
+        raise CatdogError(f"--encoding: unknown encoding {encoding!r}; {use}") from None
+    if changes_ascii:
+        raise CatdogError(f"--encoding: {encoding!r} is not based on ASCII; {use}")
 
 
 def _is_written_in(text: str, scripts: set[str]) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from catdog.errors import CatdogError
 from catdog.ingest import name_encoding
 from catdog.ingest.members import (
     MAX_DIRECTORY_BYTES,
@@ -41,6 +42,10 @@ ATTRIBUTES = (  # of the next member; tarfile reads them into memory
 )
 MAX_ATTRIBUTE_BYTES = 1 << 16  # per member
 MAX_GLOBAL_ATTRIBUTES = 100
+MAX_HEADER_BYTES = 1 << 20  # of a member, with its attributes and the map of a sparse file
+MAX_PADDING = 1 << 26  # zeros after the mark of the end
+MAX_RATIO = 100  # of unpacked to compressed size, beyond FREE_BYTES; photos hardly compress
+FREE_BYTES = 1 << 30
 
 
 class TarSource:
@@ -55,13 +60,14 @@ class TarSource:
         self._stream: IO[bytes] = COMPRESSION[kind](path, "rb")
         try:
             self._tar = tarfile.open(  # noqa: SIM115 - closed by close()
-                fileobj=self._stream,
+                fileobj=_HeaderStream(self._stream, path),
                 mode="r:",
                 tarinfo=_StrictHeader,
                 encoding="utf-8",
                 errors="surrogateescape",
             )
             self._read_headers(path, encoding)
+            self._tar.fileobj = self._stream  # the limits of headers are not those of photos
         except BaseException:
             self._stream.close()
             raise
@@ -70,7 +76,7 @@ class TarSource:
         """Open a member for reading."""
         header = tarfile.TarInfo(member.name)
         header.offset_data, header.size = member.handle
-        stream = self._tar.extractfile(header)
+        stream: IO[bytes] | None = self._tar.extractfile(header)
         assert stream is not None  # a regular file
         return stream
 
@@ -90,11 +96,11 @@ class TarSource:
             size += len(raw_names[-1])
             if len(found) > MAX_MEMBERS or size > MAX_DIRECTORY_BYTES:
                 raise too_many(path)
+            if header.size < 0:  # stated in the attributes, which _StrictHeader does not check
+                raise tarfile.ReadError("invalid size of a member")
             if len(self._tar.pax_headers) > MAX_GLOBAL_ATTRIBUTES:
                 raise tarfile.ReadError("too many global attributes")
-        while piece := self._stream.read(1 << 20):
-            if piece.count(0) < len(piece):
-                raise tarfile.ReadError("data after the end, such as a second archive")
+        self._check_padding()
         names = name_encoding.decode_all(raw_names, encoding, str(path))
         self.members = [
             Member(name, reason, handle)
@@ -103,6 +109,45 @@ class TarSource:
         ]
         folders = [name for name, (is_folder, _, _) in zip(names, found, strict=True) if is_folder]
         self.empty_folders = without_members(folders, self.members)
+
+    def _check_padding(self) -> None:
+        padding = 0
+        while piece := self._stream.read(1 << 20):
+            padding += len(piece)
+            if piece.count(0) < len(piece):
+                raise tarfile.ReadError("data after the end, such as a second archive")
+            if padding > MAX_PADDING:
+                raise tarfile.ReadError(f"more than {MAX_PADDING:,} bytes after the end")
+
+
+class _HeaderStream:
+    """The stream from which tarfile reads headers; it limits how much of an archive is unpacked."""
+
+    def __init__(self, stream: IO[bytes], path: Path) -> None:
+        self._stream, self._path = stream, path
+        self._end = FREE_BYTES + MAX_RATIO * path.stat().st_size
+        self._header_bytes = 0
+
+    def tell(self) -> int:
+        """Return the position in the unpacked archive."""
+        return self._stream.tell()
+
+    def seek(self, position: int) -> int:
+        """Move to the end of a member; CatdogError if the archive unpacks to too many bytes."""
+        if position > self._end:
+            raise CatdogError(
+                f"{self._path}: unpacks to over {MAX_RATIO} times its size, more than "
+                f"{self._end:,} bytes; unpack it and pass the folder"
+            )
+        self._header_bytes = 0
+        return self._stream.seek(position)
+
+    def read(self, size: int) -> bytes:
+        """Read a part of a header; ReadError for more than MAX_HEADER_BYTES since `seek`."""
+        self._header_bytes += size
+        if self._header_bytes > MAX_HEADER_BYTES:
+            raise tarfile.ReadError("a header is too large")
+        return self._stream.read(size)
 
 
 class _StrictHeader(tarfile.TarInfo):

@@ -13,7 +13,7 @@ from catdog.params.schema import Params
 from catdog.support.yaml_files import parse_yaml
 
 MAX_SHOWN = 4  # errors listed in one message
-MAX_VALUE = 80  # characters of a value
+MAX_VALUE = 80  # characters of a key or a value
 # Words that are booleans in YAML 1.1 only; DVC follows YAML 1.2
 YES_OR_NO = {
     **dict.fromkeys(("yes", "on", "y"), ": write true"),
@@ -60,7 +60,7 @@ def parse(values: Any, source: str = "params") -> Params:
 
 def _explain(problem: dict[str, Any]) -> str:
     """Return one of pydantic's errors as `key: what is wrong; what to do`."""
-    key = ".".join(str(part) for part in problem["loc"])
+    key = _shortened(".".join(str(part) for part in problem["loc"]))
     match problem["type"]:
         case "missing":
             return f"{key}: missing key; add it (see the files in recipes/)"
@@ -73,11 +73,21 @@ def _explain(problem: dict[str, Any]) -> str:
             return f"{key}: {message}" if key else message
         case _:
             allowed = str(problem["msg"]).replace("Input should be", "must be")
-            value = repr(problem["input"])
-            shown = value if len(value) <= MAX_VALUE else f"{value[:MAX_VALUE]}…"
+            shown = _shown(problem["input"])
             boolean = problem["type"] == "bool_type"
             hint = YES_OR_NO.get(str(problem["input"]).lower(), "") if boolean else ""
             return f"{key}: invalid value {shown}; {allowed[0].lower()}{allowed[1:]}{hint}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return _shortened(repr(value))
+    except ValueError:  # Python converts integers of over 4,300 digits to hexadecimal text only
+        return "with too many digits"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}…"
 
 
 def _nearest(key: str) -> list[str]:

@@ -73,7 +73,7 @@ def _scan(root: Path) -> tuple[list[Parts], list[Parts]]:
     files: list[Parts] = []
     empty: list[Parts] = []
     for folder, folders, names in os.walk(root, onerror=raise_error):
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         shown = sorted(name for name in names if not is_hidden(name))
         parts = Path(folder).relative_to(root).parts
         for name in (*folders, *shown):

@@ -72,7 +72,7 @@ def _files(folder: Path) -> Iterator[Path]:
         read.add((status.st_dev, status.st_ino))
         # Links last, so that files are listed under the name of their folder, not that of a link.
         folders[:] = sorted(
-            (name for name in folders if not is_hidden(name)),
+            (name for name in folders if not name.startswith(".")),
             key=lambda name: (Path(root, name).is_symlink(), name),
         )
         yield from (Path(root, name) for name in sorted(files) if not is_hidden(name))

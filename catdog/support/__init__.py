@@ -3,6 +3,7 @@
 atomic_files.py   write a file or a folder completely or not at all
 device_lock.py    one training run per GPU, and per core of the CPU
 git.py            run git, independently of the settings of the user
+printable.py      text without control characters
 process_pool.py   worker processes that exit with their parent; a crash affects one item only
 process_limits.py  limits of CPU time and memory for a worker process
 progress.py       a progress bar on a terminal, plain log lines elsewhere

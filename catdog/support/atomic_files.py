@@ -65,5 +65,8 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream,
     ):
         writer = csv.writer(stream, lineterminator="\n")
+        # Until Python 3.13, csv quotes a carriage return only if it is in the line terminator.
+        quoting_writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(header)
-        writer.writerows(rows)
+        for row in rows:
+            (quoting_writer if any("\r" in str(value) for value in row) else writer).writerow(row)

@@ -20,6 +20,7 @@ from ruamel.yaml.reader import ReaderError
 from catdog.errors import CatdogError
 
 MAX_DEPTH = 50  # nested lists and mappings; Python's recursion limit ends far above
+MAX_SHOWN = 80  # characters of a value
 MAX_EXPANDED = 100_000  # values, if each alias is replaced by what it refers to
 # 017 is 17 in YAML 1.2 and 15 in YAML 1.1; 0o17 is 15 and text
 OCTAL = re.compile(r"[-+]?0o?[0-9_]+")
@@ -95,12 +96,13 @@ def _check_spelling(events: list[Any]) -> None:
             raise _ProblemError(line, f"tag {event.tag} is not supported")
         if not isinstance(event, ScalarEvent) or not event.implicit[0]:
             continue
+        shown = event.value[:MAX_SHOWN]
         if OCTAL.fullmatch(event.value):
             raise _ProblemError(
-                line, f"octal form {event.value} differs in YAML 1.1 and 1.2; write it in decimal"
+                line, f"octal form {shown} differs in YAML 1.1 and 1.2; write it in decimal"
             )
         if DATE.fullmatch(event.value):
-            raise _ProblemError(line, f"{event.value} is a date; no key has a date as its value")
+            raise _ProblemError(line, f"{shown} is a date; no key has a date as its value")
 
 
 def _describe(error: BaseException | None, text: str) -> tuple[int, str]:

@@ -64,3 +64,9 @@ def test_a_name_that_is_invalid_in_the_given_encoding_is_refused() -> None:
 def test_an_unknown_encoding_is_refused(encoding: str) -> None:
     with pytest.raises(CatdogError, match=rf"^--encoding: unknown encoding '{encoding}'"):
         name_encoding.check(encoding)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32-le", "cp037", "punycode", "undefined"])
+def test_an_encoding_in_which_ascii_reads_otherwise_is_refused(encoding: str) -> None:
+    with pytest.raises(CatdogError, match=rf"^--encoding: '{encoding}' is not based on ASCII; "):
+        name_encoding.check(encoding)

@@ -4,6 +4,7 @@ import io
 import os
 import random
 import tarfile
+import tracemalloc
 import zipfile
 from contextlib import closing
 from pathlib import Path
@@ -159,3 +160,14 @@ def test_a_name_without_a_stated_encoding_is_decoded_with_the_given_one(tmp_path
     for source in ("in", "a.zip", "a.tar"):
         assert content_of(tmp_path / source, "gbk") == [(name, b"one")]
         assert "--encoding gbk (狗)" in refusal(tmp_path / source)
+
+
+def test_a_path_of_many_folders_takes_little_memory(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"cat/" + "a/" * 30_000 + "1.jpg": b"1", "dog/": b""})
+    tracemalloc.start()
+    try:
+        with closing(open_source(path)) as source:
+            assert source.empty_folders == ["dog"]
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import random
 import struct
 import tarfile
@@ -161,6 +162,15 @@ def test_a_negative_size_is_refused(tmp_path: Path) -> None:
     assert "damaged archive (invalid size in a header)" in refusal(tmp_path / "a.tar")
 
 
+def test_a_negative_size_in_the_attributes_is_refused(tmp_path: Path) -> None:
+    member = header("cat/1.jpg", 512)
+    member.pax_headers = {"size": "-512"}
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(member, io.BytesIO(bytes(512)))
+        archive.addfile(header("cat/2.jpg", 512), io.BytesIO(b"2" * 512))
+    assert "damaged archive" in refusal(tmp_path / "a.tar")
+
+
 def test_a_sparse_member_is_refused(tmp_path: Path) -> None:
     """Its size is not that in the archive. GNU tar writes it as a type or as attributes."""
     sparse = header("cat/1.jpg", kind=tarfile.GNUTYPE_SPARSE)
@@ -193,3 +203,25 @@ def test_a_refused_archive_is_closed(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2048])
     with pytest.raises(tarfile.ReadError):  # pytest fails for a ResourceWarning
         TarSource(path, "tar", None)
+
+
+def test_a_member_that_unpacks_to_much_more_than_the_archive_is_not_unpacked(
+    tmp_path: Path,
+) -> None:
+    with tarfile.open(tmp_path / "a.tar.bz2", "w:bz2") as archive:
+        archive.addfile(header("cat/1.jpg", 600), io.BytesIO(bytes(600)))
+        archive.fileobj.write(header("cat/2.jpg", 1 << 34).tobuf())
+    assert "unpacks to over 100 times its size" in refusal(tmp_path / "a.tar.bz2")
+
+
+def test_the_map_of_a_sparse_file_is_limited(tmp_path: Path) -> None:
+    block = bytearray(header("cat/1.jpg", kind=tarfile.GNUTYPE_SPARSE).tobuf())
+    block[482] = 1  # a block with more of the map follows
+    more = b"00000000001\0" * 42 + b"\1" + bytes(7)
+    (tmp_path / "a.tar").write_bytes(checked(block) + more * 4096 + bytes(2048))
+    assert "damaged archive (a header is too large)" in refusal(tmp_path / "a.tar")
+
+
+def test_zeros_without_end_after_the_end_are_not_read(tmp_path: Path) -> None:
+    os.truncate(write_tar(tmp_path / "a.tar", 2), 1 << 40)
+    assert "bytes after the end" in refusal(tmp_path / "a.tar")

@@ -121,6 +121,11 @@ def test_words_that_are_booleans_in_yaml_1_1_get_a_hint() -> None:
 
 def test_a_long_value_is_shortened() -> None:
     assert len(refusal(train__epochs=["x" * 10_000] * 100)) < 300
+    assert "train.seed: invalid value with too many digits" in refusal(train__seed=16**5000)
+
+
+def test_a_long_key_is_shortened() -> None:
+    assert len(refusal(**{"k" * 10_000: 1})) < 300
 
 
 def test_a_number_with_a_leading_zero_is_refused_with_its_line(tmp_path: Path) -> None:

@@ -34,6 +34,11 @@ def test_photos_are_sorted_by_class_and_path_whatever_the_split(tmp_path: Path) 
     ]
 
 
+def test_a_folder_with_the_name_of_a_system_file_is_a_class(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.jpg", "cat/Thumbs.db", "thumbs.db/1.jpg")
+    assert listed(tmp_path) == [("cat/1.jpg", "cat", ""), ("thumbs.db/1.jpg", "thumbs.db", "")]
+
+
 def test_links_to_files_are_listed(tmp_path: Path) -> None:
     """DVC stores the content of the file that they lead to."""
     touch(tmp_path, "blob", "raw/cat/1.jpg", "raw/dog/1.jpg")

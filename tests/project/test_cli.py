@@ -92,6 +92,12 @@ def test_an_invalid_value_is_reported_with_key_value_and_range(tmp_path: Path) -
     assert "must be less than or equal to 1" in line
 
 
+def test_control_characters_in_an_error_are_escaped(tmp_path: Path) -> None:
+    text = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text + r'"\e[31m\nseed": 1')
+    assert r"params.yaml: \x1b[31m\nseed: unknown key" in refusal("params", folder=tmp_path)
+
+
 def test_prepare_without_photos_names_the_commands_that_get_them(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     assert "dvc pull data/raw.dvc" in refusal("prepare", folder=tmp_path)

@@ -1,5 +1,6 @@
 """Files and folders are written completely or not at all."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from catdog.support.atomic_files import replacing, replacing_folder, write_text
+from catdog.support.atomic_files import replacing, replacing_folder, write_rows, write_text
 
 
 def test_the_new_content_replaces_the_old(tmp_path: Path) -> None:
@@ -63,6 +64,13 @@ def test_a_kill_leaves_the_old_file(tmp_path: Path) -> None:
 def test_text_is_utf8_with_unix_line_endings(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "кошка\nпёс\n")
     assert (tmp_path / "a.txt").read_bytes() == "кошка\nпёс\n".encode()
+
+
+def test_rows_with_any_characters_are_read_back(tmp_path: Path) -> None:
+    rows = [["a\rb", "1"], ["a\nb", ""], ['a,"b', "\t"], ["é", " "]]
+    write_rows(tmp_path / "a.csv", ["name", "value"], rows)
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as stream:
+        assert list(csv.reader(stream)) == [["name", "value"], *rows]
 
 
 def test_a_file_has_the_permissions_of_the_umask(tmp_path: Path) -> None:
