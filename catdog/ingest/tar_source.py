@@ -6,7 +6,7 @@ import lzma
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from catdog.errors import CatdogError
 from catdog.ingest import name_encoding
@@ -60,7 +60,7 @@ class TarSource:
         self._stream: IO[bytes] = COMPRESSION[kind](path, "rb")
         try:
             self._tar = tarfile.open(  # noqa: SIM115 - closed by close()
-                fileobj=_HeaderStream(self._stream, path),
+                fileobj=cast("IO[bytes]", _HeaderStream(self._stream, path)),
                 mode="r:",
                 tarinfo=_StrictHeader,
                 encoding="utf-8",
