@@ -9,6 +9,5 @@ photo_files.py       image files and ICC profiles, byte by byte
 photo_folder.py      a temporary folder of photos for benchmarks
 command_line.py      argument parser and one-line errors
 portability.py       check that precision portable gives the same bytes on other processors
-fuzz/                mutated archives, photos, models and params through their readers
 code_map.py          the list of modules in docs/code.md
 """

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from catdog.ingest.members import Member
 from catdog.preparation.class_folders import is_hidden
 from catdog.preparation.layout import Parts, Place, read_layout
+from catdog.support.printable import printable
 
 MAX_NAME_BYTES = 255  # of a file or folder, in most file systems
 MAX_SUFFIX_BYTES = 32
@@ -63,11 +64,6 @@ def classify(
         for member, path, reason in zip(members, paths, reasons, strict=True)
     ]
     return entries, {name: "/".join(path) for name, path in layout.empty_classes.items()}
-
-
-def printable(name: str) -> str:
-    """Return a name with its non-printable characters escaped: they may change a terminal."""
-    return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
 def _entry(member: Member, file_name: str, place: Place, names: "_UniqueNames") -> Entry:

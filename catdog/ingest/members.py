@@ -56,7 +56,7 @@ class Source(Protocol):
 
 
 def without_members(folders: list[str], members: list[Member]) -> list[str]:
-    """Return the folders, given with / or \\ at the end or without, that have no member below."""
+    """Return the folders below which there is no member; their names may end with / or \\."""
     files = sorted(member.name.replace("\\", "/") for member in members)
 
     def has_members(folder: str) -> bool:

@@ -96,7 +96,7 @@ class TarSource:
             size += len(raw_names[-1])
             if len(found) > MAX_MEMBERS or size > MAX_DIRECTORY_BYTES:
                 raise too_many(path)
-            if header.size < 0:  # in its attributes; see also _StrictHeader
+            if header.size < 0:  # stated in the attributes, which _StrictHeader does not check
                 raise tarfile.ReadError("invalid size of a member")
             if len(self._tar.pax_headers) > MAX_GLOBAL_ATTRIBUTES:
                 raise tarfile.ReadError("too many global attributes")
@@ -121,7 +121,7 @@ class TarSource:
 
 
 class _HeaderStream:
-    """The stream that headers are read from: it decides about bombs before it unpacks them."""
+    """The stream from which tarfile reads headers; it limits how much of an archive is unpacked."""
 
     def __init__(self, stream: IO[bytes], path: Path) -> None:
         self._stream, self._path = stream, path
@@ -133,7 +133,7 @@ class _HeaderStream:
         return self._stream.tell()
 
     def seek(self, position: int) -> int:
-        """Go to the end of a member; CatdogError if it is too far for the size of the archive."""
+        """Move to the end of a member; CatdogError if the archive unpacks to too many bytes."""
         if position > self._end:
             raise CatdogError(
                 f"{self._path}: unpacks to over {MAX_RATIO} times its size, more than "
@@ -146,7 +146,7 @@ class _HeaderStream:
         """Read a part of a header; ReadError for more than MAX_HEADER_BYTES since `seek`."""
         self._header_bytes += size
         if self._header_bytes > MAX_HEADER_BYTES:
-            raise tarfile.ReadError("too large header")
+            raise tarfile.ReadError("a header is too large")
         return self._stream.read(size)
 
 

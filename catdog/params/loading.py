@@ -82,8 +82,8 @@ def _explain(problem: dict[str, Any]) -> str:
 def _shown(value: Any) -> str:
     try:
         return _shortened(repr(value))
-    except ValueError:  # Python writes integers of over 4,300 digits, given as 0x…, only as 0x…
-        return "of too many digits"
+    except ValueError:  # Python converts integers of over 4,300 digits to hexadecimal text only
+        return "with too many digits"
 
 
 def _shortened(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Text that a terminal shows as it is."""
+"""Text without characters that control a terminal."""
 
 
 def printable(text: str) -> str:

@@ -219,7 +219,7 @@ def test_the_map_of_a_sparse_file_is_limited(tmp_path: Path) -> None:
     block[482] = 1  # a block with more of the map follows
     more = b"00000000001\0" * 42 + b"\1" + bytes(7)
     (tmp_path / "a.tar").write_bytes(checked(block) + more * 4096 + bytes(2048))
-    assert "damaged archive (too large header)" in refusal(tmp_path / "a.tar")
+    assert "damaged archive (a header is too large)" in refusal(tmp_path / "a.tar")
 
 
 def test_zeros_without_end_after_the_end_are_not_read(tmp_path: Path) -> None:

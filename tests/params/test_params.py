@@ -121,7 +121,7 @@ def test_words_that_are_booleans_in_yaml_1_1_get_a_hint() -> None:
 
 def test_a_long_value_is_shortened() -> None:
     assert len(refusal(train__epochs=["x" * 10_000] * 100)) < 300
-    assert "train.seed: invalid value of too many digits" in refusal(train__seed=16**5000)
+    assert "train.seed: invalid value with too many digits" in refusal(train__seed=16**5000)
 
 
 def test_a_long_key_is_shortened() -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from catdog.dataset.prepared import read_split
 from catdog.model.devices import pick_device
-from catdog.model.inference import TrainedModel
+from catdog.model.inference import predict_logits
 from catdog.training import train as stage
 from catdog.training.loss import balanced_weights, cross_entropy
 from tests.helpers.prepared_data import SIDE, settings, write_prepared
@@ -89,8 +89,16 @@ def test_the_validation_loss_with_balanced_weights_is_the_mean_of_those_of_the_c
     chosen = settings(train__class_weights="balanced")
     trainer = stage.Trainer(chosen, unequal, pick_device("float32"))
     network, split = trainer.state.network, read_split(unequal, "val")
-    model = TrainedModel(trainer.card().model_copy(update={"flip": False}), network, trainer.device)
-    logits, labels = torch.from_numpy(model.logits(split.photos)), torch.from_numpy(split.labels)
+    expected = predict_logits(
+        network,
+        split.photos,
+        image_size=SIDE,
+        normalization=trainer.normalization,
+        flip=False,
+        classes=2,
+        device=trainer.device,
+    )
+    logits, labels = torch.from_numpy(expected), torch.from_numpy(split.labels)
     of_classes = [
         F.cross_entropy(logits[labels == label], labels[labels == label]) for label in (0, 1)
     ]
