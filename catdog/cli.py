@@ -4,7 +4,6 @@ import gc
 import json
 import os
 import sys
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from pathlib import Path
@@ -356,10 +355,6 @@ def main() -> None:
         reconfigure(errors="backslashreplace")
     try:
         app()
-    except BrokenProcessPool:
-        _fail(
-            "prepare: a worker process was killed, possibly out of memory; retry with --workers 1"
-        )
     except (CatdogError, OSError) as error:  # OSError: a full disk or a read-only folder
         _fail(str(error), error.exit_code if isinstance(error, CatdogError) else 1)
     finally:

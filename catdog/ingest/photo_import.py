@@ -5,7 +5,6 @@ import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,11 +66,6 @@ def import_photos(
             return _import(archive, raw, quarantine, options)
     except Timeout:
         raise CatdogError(f"{raw}: another import is in progress; wait for it to finish") from None
-    except BrokenProcessPool:
-        raise CatdogError(
-            f"{raw}: a worker process was killed, possibly out of memory; no files were changed; "
-            "retry with --workers 1"
-        ) from None
     except OSError as error:
         raise CatdogError(f"{raw}: {error}; no files were changed") from None
 

@@ -52,6 +52,8 @@ def read_photo(path: Path, max_side: int) -> Image.Image:
     """Return the photo of a path from `find_photos`, as `open_photo` does."""
     try:
         if path == STANDARD_INPUT:
+            if sys.stdin is None:
+                raise PhotoError("standard input is closed")
             return open_photo(sys.stdin.buffer, max_side)
         if path.is_file() or not path.exists():
             return open_photo(path, max_side)

@@ -4,15 +4,15 @@ import multiprocessing
 import os
 import signal
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Generic, TypeVar
-
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar, cast
 
 from catdog.errors import CatdogError
 from catdog.support import process_limits
@@ -22,6 +22,8 @@ Result = TypeVar("Result")
 
 CPU_SECONDS = 20
 """per item; the slowest photos that `catdog.preparation.photo_limits` accepts need about 5"""
+KILLS = 3
+"""of an item's worker before the item is refused: the kernel may kill it for others' memory"""
 MEMORY = 1 << 30
 """bytes that a worker may allocate in addition to those at its start"""
 
@@ -74,68 +76,154 @@ def map_chunks(
 
     At most four chunks per worker are pending at a time, so memory does not grow with the number
     of chunks. A worker that dies is replaced, and the items of its chunk are computed again, one
-    per task; for an item that ends its worker again, `failed(item, reason)` is yielded. A worker
-    ends if an item takes more than `cpu_seconds` of CPU time (not of elapsed time, so that a busy
-    machine gives the same results). Allocating more than MEMORY bytes fails in `work` with a
-    MemoryError, or with an error of the library that it calls. Raises BrokenProcessPool if other
-    processes keep killing the workers.
+    per task; for an item that ends its worker again (by SIGKILL, KILLS times),
+    `failed(item, reason)` is yielded. A worker ends if an item takes more than `cpu_seconds` of CPU
+    time (not of elapsed time, so that a busy machine gives the same results). Allocating more than
+    MEMORY bytes fails in `work` with a MemoryError, or with an error of the library that it calls.
     """
-    task = _Task(work, cpu_seconds)
-    pending: deque[tuple[Sequence[Item], ProcessFuture[list[Result]]]] = deque()
+    pending: deque[tuple[Sequence[Item], Future[list[Result]]]] = deque()
 
     def oldest_results() -> list[Result]:
         chunk, future = pending.popleft()
         try:
             return future.result()
-        except LOST:
+        except _WorkerEndedError:
             return [retry(item) for item in chunk]
 
     def retry(item: Item) -> Result:
-        for _ in range(3):
+        for _ in range(KILLS):
             try:
-                return pool.submit(task, [item]).result()[0]
-            except ProcessExpired as expired:
-                return failed(item, _describe_exit(expired.exitcode, cpu_seconds))
-            except LOST:
-                pass
-        raise BrokenProcessPool("worker processes were killed repeatedly")
+                return pool.submit([item]).result()[0]
+            except _WorkerEndedError as ended:
+                exit_code = ended.exit_code
+                if exit_code != -signal.SIGKILL:
+                    break
+        return failed(item, _describe_exit(exit_code, cpu_seconds))
 
-    with closing(_Workers(workers)) as pool:
+    with closing(_Workers(_Task(work, cpu_seconds), workers)) as pool:
         for chunk in chunks:
-            pending.append((chunk, pool.submit(task, chunk)))
+            pending.append((chunk, pool.submit(chunk)))
             if len(pending) >= 4 * workers:
                 yield from oldest_results()
         while pending:
             yield from oldest_results()
 
 
-LOST = (ProcessExpired, BrokenProcessPool, CancelledError)
-"""the errors of a task that was lost because a worker ended"""
+class _WorkerEndedError(Exception):
+    """A worker process ended before it returned the results of its task."""
+
+    def __init__(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+        """as in multiprocessing: the negative number of a signal"""
 
 
-class _Workers:
-    """A pool of pebble, replaced when it breaks because a worker was killed while it was idle."""
+class _Worker(Generic[Item, Result]):
+    """A worker process with a pipe of its own."""
 
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
-        self._pool = self._start()
+    starting = threading.Lock()  # else two forked workers may inherit each other's pipes
 
-    def _start(self) -> ProcessPool:
-        return ProcessPool(self._workers, initializer=_start_worker)
+    def __init__(self, task: _Task[Item, Result]) -> None:
+        with self.starting:
+            self._pipe, other_end = multiprocessing.Pipe()
+            self._process = multiprocessing.Process(
+                target=_serve, args=(task, other_end), daemon=True
+            )
+            self._process.start()
+            other_end.close()  # so that the end of the process closes the pipe
 
-    def submit(
-        self, task: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]
-    ) -> ProcessFuture[list[Result]]:
+    def send(self, items: Sequence[Item]) -> bool:
+        """Start a task; return False if the process has ended."""
         try:
-            return self._pool.schedule(task, args=(items,))
-        except RuntimeError:  # what pebble raises for a broken pool
-            self.close()
-            self._pool = self._start()
-            return self._pool.schedule(task, args=(items,))
+            self._pipe.send(items)
+        except OSError:
+            return False
+        return True
+
+    def receive(self) -> list[Result]:
+        """Return the results of the task, or raise its exception or _WorkerEndedError."""
+        try:
+            results, error = self._pipe.recv()
+        except (EOFError, OSError):
+            raise _WorkerEndedError(self.end()) from None
+        if error:
+            raise error
+        return cast("list[Result]", results)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def end(self) -> int:
+        """Wait for the end of the process; return its exit code."""
+        self._process.join()
+        self._pipe.close()
+        return self._process.exitcode or 0
+
+
+class _Workers(Generic[Item, Result]):
+    """Worker processes that are replaced when they end, with a thread for each.
+
+    The pools of pebble and concurrent.futures do not survive a kill at any moment: their workers
+    share pipes, and locks that a killed worker does not release.
+    """
+
+    def __init__(self, task: _Task[Item, Result], workers: int) -> None:
+        self._task = task
+        self._jobs: SimpleQueue[tuple[Sequence[Item], Future[list[Result]]] | None] = SimpleQueue()
+        self._closed = threading.Event()
+        self._workers = [_Worker(task) for _ in range(workers)]
+        self._threads = [
+            threading.Thread(target=self._pass_tasks, args=(number,), daemon=True)
+            for number in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, items: Sequence[Item]) -> Future[list[Result]]:
+        future: Future[list[Result]] = Future()
+        self._jobs.put((items, future))
+        return future
 
     def close(self) -> None:
-        self._pool.stop()  # type: ignore[no-untyped-call]
-        self._pool.join()
+        """End all workers, also busy ones."""
+        self._closed.set()
+        for _ in self._threads:
+            self._jobs.put(None)
+        for number, thread in enumerate(self._threads):
+            while thread.is_alive():  # the thread may have replaced its worker meanwhile
+                self._workers[number].kill()
+                thread.join(0.1)
+            self._workers[number].kill()
+            self._workers[number].end()
+
+    def _pass_tasks(self, number: int) -> None:
+        """Pass tasks to a worker, and their results to the futures, until `close`."""
+        while (job := self._jobs.get()) and not self._closed.is_set():
+            items, future = job
+            try:
+                while not self._workers[number].send(items):
+                    self._replace(number)
+                future.set_result(self._workers[number].receive())
+            except Exception as error:  # of the task
+                future.set_exception(error)
+
+    def _replace(self, number: int) -> None:
+        self._workers[number].end()
+        self._workers[number] = _Worker(self._task)
+
+
+def _serve(task: _Task[Item, Result], pipe: "Connection[Any, Any]") -> None:
+    """Compute the tasks that come through a pipe; the main function of a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of Ctrl-C, which also ends the parent
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the handler of the parent
+    _exit_with_parent()
+    process_limits.limit_memory(MEMORY)
+    while True:
+        items = pipe.recv()
+        try:
+            pipe.send((task(items), None))
+        except Exception as error:
+            error.add_note(traceback.format_exc())
+            pipe.send((None, error))
 
 
 def _describe_exit(code: int, cpu_seconds: int) -> str:
@@ -146,11 +234,6 @@ def _describe_exit(code: int, cpu_seconds: int) -> str:
         return "ended the worker process (SIGKILL), possibly out of memory"
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     return f"ended the worker process ({how})"
-
-
-def _start_worker() -> None:
-    _exit_with_parent()
-    process_limits.limit_memory(MEMORY)
 
 
 def _exit_with_parent() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -107,3 +108,9 @@ def test_a_dash_is_standard_input_and_a_file_of_that_name_has_its_folder(
 def test_a_missing_path_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CatdogError, match=r"gone: no such file or folder; pass photos"):
         find_photos([tmp_path / "gone"])
+
+
+def test_a_closed_standard_input_has_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as Python sets it for `catdog predict - <&-`
+    with pytest.raises(PhotoError, match="standard input is closed"):
+        read_photo(Path("-"), 64)

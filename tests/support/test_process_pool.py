@@ -1,6 +1,7 @@
 """Workers exit with their parent; results are ordered; a worker that dies costs one item."""
 
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -132,6 +133,32 @@ def test_workers_that_are_killed_while_idle_are_replaced() -> None:
             yield [number]
 
     assert list(map_chunks(square, chunks(), 2, failed)) == [n * n for n in range(20)]
+
+
+class KillsReceiver:
+    """An item that kills the worker while it receives its task."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return exec, (KILL,)
+
+
+class KillsSender:
+    """A result that kills the worker while it sends it."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return (KillsSender,)
+
+
+def make_result(item: object) -> object:
+    return KillsSender() if item == "sender" else item
+
+
+def test_a_worker_that_is_killed_while_it_receives_or_sends_blocks_no_other() -> None:
+    items: list[object] = [1, KillsReceiver(), 2, "sender", 3, 4, 5, 6]
+    results = map_chunks(make_result, [[item] for item in items], 2, lambda _, reason: reason)
+    killed = REASONS[KILL]
+    assert list(results) == [1, killed, 2, killed, 3, 4, 5, 6]
 
 
 def test_the_cpu_time_of_earlier_items_does_not_count() -> None:
