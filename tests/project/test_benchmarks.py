@@ -186,6 +186,7 @@ def test_an_import_returns_the_number_of_photos(drawn: Path) -> None:
     assert photo_import.import_once(drawn, workers=1) == 24
 
 
+@pytest.mark.slow
 def test_the_imbalance_benchmark_keeps_finished_runs(drawn: Path, tmp_path: Path) -> None:
     recipe = params.read_yaml(ROOT / "recipes" / "quick.yaml")
     recipe["prepare"]["image_size"] = 32

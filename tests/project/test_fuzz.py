@@ -11,7 +11,7 @@ from tools.fuzz.__main__ import targets
 from tools.fuzz.mutations import mutate_bytes, mutate_value
 from tools.fuzz.runner import Target, Worker, fuzz
 
-INPUTS = {"archives": 20, "images": 200, "models": 100, "params": 25, "prepared": 100}
+INPUTS = {"archives": 20, "images": 150, "models": 50, "params": 12, "prepared": 60}
 
 
 @pytest.mark.parametrize("name", sorted(targets()))
