@@ -31,6 +31,7 @@ SETTINGS = {
     "training_step": "--widths 8 --sizes 32 --batch-size 2 --matmuls 64 --trials 1",
     "notebook": "--timed 4 --number 4 --image-size 16 --hidden-width 8 --epochs 1 --trials 1",
 }
+SLOW = {"freed_memory", "prefetch", "training_overhead"}  # 6 to 16 s each
 TABLES = {
     "freed_memory": ("2 photos at 32 px", "returned", "kept", "×"),
     "prefetch": ("2 steps at 32 px", "not prefetched", "│ prefetched", "waiting"),
@@ -61,7 +62,10 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SETTINGS],
+)
 def test_each_benchmark_prints_the_hardware_and_its_table(name: str) -> None:
     done = run(name, SETTINGS[name])
     assert done.returncode == 0, done.stderr

@@ -124,7 +124,7 @@ def repro(project: Project) -> "subprocess.Popen[str]":
 
 @needs_git
 @needs_signals
-@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
+@pytest.mark.parametrize("shell", ["/bin/sh", pytest.param("/bin/bash", marks=pytest.mark.slow)])
 def test_the_training_of_a_killed_dvc_saves_a_checkpoint_and_stops(
     clone: Project, shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
