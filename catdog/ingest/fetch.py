@@ -8,6 +8,7 @@ from catdog.errors import CatdogError
 from catdog.ingest import download, dvc_add, name_encoding, photo_import, replaced
 from catdog.ingest.report import report_table
 from catdog.paths import DOWNLOADS, QUARANTINE, RAW
+from catdog.preparation.class_folders import check_is_no_link
 
 
 def fetch(
@@ -24,7 +25,8 @@ def fetch(
 
     The source is `archive`, a zip archive, a tar archive or a folder, or else the archive at `url`
     (default: Microsoft's 25,000 cats and dogs), whose checksum must be `sha256`. Raises CatdogError
-    if the source or an option is invalid, or if data/raw exists and `replace` is not set.
+    if the source or an option is invalid, or if data/raw is a symbolic link, or
+    exists and `replace` is not set.
     """
     if class_level == 0:
         raise CatdogError(
@@ -37,6 +39,7 @@ def fetch(
         raise CatdogError(
             "--archive: cannot be combined with --url or --sha256; pass only one source"
         )
+    check_is_no_link(RAW)
     photo_import.check_replaceable(RAW, replace)
     if archive is None:
         if url is None:

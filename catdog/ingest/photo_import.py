@@ -18,6 +18,7 @@ from catdog.ingest.members import Source
 from catdog.ingest.replacement import hidden, recover, replace_folder
 from catdog.ingest.report import ImportReport
 from catdog.ingest.sources import open_source
+from catdog.preparation.class_folders import check_is_no_link
 from catdog.support.atomic_files import write_rows
 from catdog.support.process_pool import usable_cores
 
@@ -51,11 +52,11 @@ def import_photos(
     remain; if it is killed between the two renames of `replace_folder`, `raw` is missing until the
     next import, which restores the old photos. Raises CatdogError for a missing or damaged archive,
     for an archive that would be deleted with the old photos, for a layout that can be read in two
-    ways, for fewer than two classes, if `raw` exists and `replace` is false, while another import
-    is in progress, and for errors of the file system such as a full disk.
+    ways, for fewer than two classes, if `raw` is a symbolic link, if it exists and `replace` is
+    false, while another import is in progress, and for errors of the file system such as a full
+    disk.
     """
-    if raw.is_symlink():
-        raw = raw.resolve()  # replace the target of the link, and keep the link
+    check_is_no_link(raw)
     check_archive_is_outside(archive, raw)
     try:
         raw.parent.mkdir(parents=True, exist_ok=True)
