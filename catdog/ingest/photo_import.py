@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from catdog.errors import CatdogError
+from catdog.ingest import stores
 from catdog.ingest.checking import Checked, check
 from catdog.ingest.entries import Entry, classify
 from catdog.ingest.members import Source
@@ -125,6 +126,7 @@ def _import(archive: Path, raw: Path, quarantine: Path, options: _Options) -> Im
 def _classify(
     archive: Path, source: Source, class_level: int | None
 ) -> tuple[list[Entry], dict[str, str]]:
+    stores.check(archive, source.members)
     try:
         return classify(source.members, source.empty_folders, class_level)
     except CatdogError as error:
