@@ -66,6 +66,12 @@ def classify(
     return entries, {name: "/".join(path) for name, path in layout.empty_classes.items()}
 
 
+def is_renamed(entry: Entry) -> bool:
+    """Return whether a file has another name in data/raw than in its source."""
+    wanted = unicodedata.normalize("NFC", _parts(entry.member.name)[-1])
+    return entry.path.rpartition("/")[2] != wanted
+
+
 def _entry(member: Member, file_name: str, place: Place, names: "_UniqueNames") -> Entry:
     reason = place.reason
     if len(place.class_name.encode()) > MAX_NAME_BYTES:

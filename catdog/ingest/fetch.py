@@ -1,5 +1,6 @@
 """`catdog fetch`: download or read photos, import them into data/raw, track them with DVC."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -39,6 +40,7 @@ def fetch(
         raise CatdogError(
             "--archive: cannot be combined with --url or --sha256; pass only one source"
         )
+    archive = archive and _expanded(archive)
     check_is_no_link(RAW)
     photo_import.check_replaceable(RAW, replace)
     if archive is None:
@@ -64,10 +66,22 @@ def fetch(
         names = ", ".join(report.empty_classes)
         line = f"Warning: class folders without valid photos are not imported: {names}"
         console.print(line, markup=False, highlight=False)
+    if report.splits:
+        console.print(
+            f"Splits: {', '.join(report.splits)}. To use them, set `prepare.split: given` in "
+            "params.yaml; with `content`, they are ignored."
+        )
     if in_project:
         _track(console)
     else:
         console.print(f"{RAW}: not tracked with DVC, since this folder is not a DVC project.")
+
+
+def _expanded(path: Path) -> Path:
+    """Return a path with the home folder for ~, which the shell leaves in ARCHIVE='~/photos'."""
+    with suppress(RuntimeError):  # there is no user of this name
+        return path if path.exists() else path.expanduser()
+    return path
 
 
 def _track(console: Console) -> None:

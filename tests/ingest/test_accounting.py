@@ -148,6 +148,20 @@ def test_a_damaged_member_of_a_zip_is_listed(tmp_path: Path) -> None:
     ] * 2
 
 
+def test_renamed_photos_are_listed_with_the_file_they_come_from(tmp_path: Path) -> None:
+    names = ["cat/2023/1.jpg", "cat/2024/1.jpg", "cat/2025/1.JPG", "dog/e\u0301.jpg", "dog/2.jpg"]
+    source = build("zip", tmp_path, [*zip(names, PHOTOS, strict=False), ("dog/1.jpg", b"refused")])
+    run(source, tmp_path)
+    with (tmp_path / "renamed.csv").open(encoding="utf-8", newline="") as stream:
+        header, *rows = csv.reader(stream)
+    assert header == ["file", "photo"]
+    assert rows == [["cat/2024/1.jpg", "cat/1_2.jpg"], ["cat/2025/1.JPG", "cat/1_3.JPG"]]
+    for name, path in rows:
+        assert (tmp_path / "raw" / path).read_bytes() == PHOTOS[names.index(name)]
+    run(build("tar", tmp_path, VALID[:1] + VALID[-1:]), tmp_path)
+    assert (tmp_path / "renamed.csv").read_text() == "file,photo\n"
+
+
 NAMES = st.sampled_from(["cat", "dog", "2023", "train", "test", "Cat", ".git", " x", "1.jpg"])
 TREES = st.lists(
     st.tuples(
