@@ -96,7 +96,7 @@ def _scan(root: Path) -> tuple[list[Parts], list[Parts]]:
         parts = Path(folder).relative_to(root).parts
         for name in (*folders, *shown):
             path = f"{folder}/{name}"
-            if problem := _problem(path):
+            if problem := storage_problem(path):
                 raise CatdogError(f"{ascii(path)[1:-1]}: {problem}")
         files += [(*parts, name) for name in shown]
         if not folders and not shown and parts:
@@ -104,16 +104,17 @@ def _scan(root: Path) -> tuple[list[Parts], list[Parts]]:
     return files, empty
 
 
-def _problem(path: str) -> str:
+def storage_problem(path: str) -> str:
     """Return why DVC cannot store a file or folder, and what to do; "" if it can."""
     mode = os.lstat(path).st_mode
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-        return ""
-    if not stat.S_ISLNK(mode):
+    if stat.S_ISLNK(mode):
+        if Path(path).is_dir():
+            return "DVC ignores links to folders; replace the link with a copy of the folder"
+        if not Path(path).is_file():
+            return "broken symbolic link; remove it"
+    elif not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         return "not a regular file; remove it"
-    if Path(path).is_dir():
-        return "DVC ignores links to folders; replace the link with a copy of the folder"
-    return "" if Path(path).is_file() else "broken symbolic link; remove it"
+    return "" if os.access(path, os.R_OK) else "permission denied; make it readable or remove it"
 
 
 def raise_error(error: OSError) -> None:

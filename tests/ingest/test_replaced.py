@@ -1,5 +1,6 @@
 """The photos that an import replaces can be restored, whether or not they were committed."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -87,4 +88,16 @@ def test_an_error_of_dvc_says_that_no_photos_have_been_replaced(
     else:
         shutil.rmtree(".dvc")
     with pytest.raises(CatdogError, match=r"^dvc (add|status) failed: \S.*; no photos have been"):
+        replaced.keep(RAW)
+
+
+def test_files_that_dvc_cannot_read_are_named(project: Path) -> None:
+    """DVC would wait for the pipe, and end with an unexpected error at the link."""
+    path = RAW / "cat" / ".hidden"
+    os.mkfifo(path)
+    with pytest.raises(CatdogError, match=r"^data/raw/cat/.hidden: not a regular file; remove it"):
+        replaced.keep(RAW)
+    path.unlink()
+    path.symlink_to("gone")
+    with pytest.raises(CatdogError, match=r"cat/.hidden: broken symbolic link; .*have been repl"):
         replaced.keep(RAW)

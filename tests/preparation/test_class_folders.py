@@ -85,6 +85,13 @@ def test_a_pipe_is_refused_and_not_opened(tmp_path: Path) -> None:
     assert "dog/2.jpg: not a regular file; remove it" in refusal(tmp_path)
 
 
+def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "cat/1.jpg", "dog/1.jpg")
+    # patched, because root can read every file
+    monkeypatch.setattr(os, "access", lambda path, _: not str(path).endswith("dog/1.jpg"))
+    assert "dog/1.jpg: permission denied; make it readable or remove it" in refusal(tmp_path)
+
+
 def test_all_empty_classes_are_named_at_once(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.jpg", "dog/1.jpg", "lynx/notes.txt", "ocelot/.hidden")
     (tmp_path / "puma").mkdir()
