@@ -61,7 +61,10 @@ class FolderSource:
                 entries = sorted(scan, key=lambda entry: entry.name, reverse=True)
             for entry in entries:
                 name = f"{folder}/{entry.name}".lstrip("/")
-                if (reason := _reason(entry)) is None:
+                if "\\" in entry.name and os.sep != "\\":
+                    # In an archive of a Windows program it separates folders, as in entries.py.
+                    yield name, "backslash in the name"
+                elif (reason := _reason(entry)) is None:
                     (links if entry.is_symlink() else pending).append(name)
                 else:
                     yield name, reason

@@ -7,12 +7,14 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catdog.errors import CatdogError
+from catdog.ingest import entries, photo_import
 from catdog.ingest.photo_import import import_photos
 from catdog.preparation.class_folders import list_photos
 from catdog.preparation.photo_limits import MAX_BYTES
@@ -119,6 +121,20 @@ def test_the_faults_of_a_folder_lose_no_file(tmp_path: Path) -> None:
     with (cat / "large.jpg").open("wb") as stream:
         stream.truncate(MAX_BYTES + 1)
     assert run(folder, tmp_path) == (len(VALID) + 2, 4)
+
+
+def test_a_file_that_vanishes_while_a_folder_is_read_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = build("folder", tmp_path, VALID)
+
+    def remove_one(*arguments: Any) -> Any:
+        (folder / "in/cat/1.jpg").unlink()
+        return entries.classify(*arguments)
+
+    monkeypatch.setattr(photo_import, "classify", remove_one)
+    assert run(folder, tmp_path) == (len(VALID) - 1, 1)
+    assert listed(tmp_path) == [["in/cat/1.jpg", "unreadable: No such file or directory"]]
 
 
 def test_the_faults_of_a_tar_lose_no_file(tmp_path: Path) -> None:

@@ -91,3 +91,13 @@ def test_a_large_file_is_listed_without_reading_it(folder: Path) -> None:
 def test_hard_links_are_files(folder: Path) -> None:
     (folder / "cat/2.jpg").hardlink_to(folder / "cat/1.jpg")
     assert reasons(folder) == {"cat/1.jpg": "", "cat/2.jpg": ""}
+
+
+@pytest.mark.skipif(os.sep == "\\", reason="a backslash separates folders")
+def test_names_with_a_backslash_are_listed(folder: Path) -> None:
+    """Read as an archive of Windows, a\\1 and a\\2 would be one class, a."""
+    (folder / "a\\1").mkdir()
+    (folder / "a\\1/1.jpg").write_bytes(b"one")
+    (folder / "cat/1\\2.jpg").write_bytes(b"two")
+    reason = "backslash in the name"
+    assert reasons(folder) == {"cat/1.jpg": "", "a\\1": reason, "cat/1\\2.jpg": reason}
