@@ -1,12 +1,15 @@
 """Folders: links are followed, loops are not, and what is no file is never opened."""
 
+import errno
 import os
 import socket
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from catdog.errors import CatdogError
 from catdog.ingest.folder_source import FolderSource
 from catdog.preparation.photo_limits import MAX_BYTES, TOO_LARGE
 
@@ -101,3 +104,24 @@ def test_names_with_a_backslash_are_listed(folder: Path) -> None:
     (folder / "cat/1\\2.jpg").write_bytes(b"two")
     reason = "backslash in the name"
     assert reasons(folder) == {"cat/1.jpg": "", "a\\1": reason, "cat/1\\2.jpg": reason}
+
+
+def test_a_pipe_that_has_replaced_a_file_is_not_waited_for(folder: Path) -> None:
+    source = FolderSource(folder, None)
+    (folder / "cat/1.jpg").unlink()
+    os.mkfifo(folder / "cat/1.jpg")
+    with source.open(source.members[0]) as stream:
+        assert stream.read() == b""
+
+
+def test_an_unreadable_folder_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refuse(path: Path) -> Any:  # patched, because root can read every folder
+        if path.name == "cat":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(CatdogError, match=r"in/cat: unreadable folder \(Permission denied\), "):
+        FolderSource(folder, None)
