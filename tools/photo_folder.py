@@ -46,7 +46,7 @@ def _draw_photo(folder: Path, class_name: str, index: int) -> None:
 
 
 def _copy_photos(given: Path, folder: Path, number: int) -> None:
-    classes = list_classes(given)
+    classes = list_classes(given.resolve())  # a link would be refused
     wanted = number // len(classes)
     for name, files in classes.items():
         (folder / name).mkdir()

@@ -6,6 +6,7 @@ members.py        what a source consists of: its files or entries, and their lim
 zip_source.py     the members of a zip archive
 tar_source.py     the members of a tar archive
 folder_source.py  the members of a folder
+stores.py         refuse folders that store files by their hash, such as caches
 name_encoding.py  the encoding of file names in archives that do not state it
 entries.py        the class and the path in data/raw of each member, or why it is refused
 checking.py       validate the photos in worker processes, write the valid ones

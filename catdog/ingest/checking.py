@@ -114,6 +114,9 @@ def _pieces(source: Source, member: Member) -> Iterator[bytes]:
     except PermissionError:
         raise PhotoError("permission denied") from None
     except Exception as error:  # zipfile, zlib and tarfile raise many types for damaged members
+        # EINVAL: a position before the start of the archive; gzip raises OSError without errno
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise PhotoError(f"unreadable: {error.strerror}") from None
         reason = first_line(error).split(" for file ")[0]
         raise PhotoError(f"damaged in the archive: {reason}") from None
 

@@ -1,5 +1,6 @@
 """The place in data/raw of each member of an archive or folder, or why it is refused."""
 
+import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from catdog.support.printable import printable
 
 MAX_NAME_BYTES = 255  # of a file or folder, in most file systems
 MAX_SUFFIX_BYTES = 32
+MAX_PATH_LENGTH = 4096  # in most operating systems; the parts of longer ones would need much memory
+DRIVE = re.compile("[A-Za-z]:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,12 @@ def classify(
     return entries, {name: "/".join(path) for name, path in layout.empty_classes.items()}
 
 
+def is_renamed(entry: Entry) -> bool:
+    """Return whether a file has another name in data/raw than in its source."""
+    wanted = unicodedata.normalize("NFC", _parts(entry.member.name)[-1])
+    return entry.path.rpartition("/")[2] != wanted
+
+
 def _entry(member: Member, file_name: str, place: Place, names: "_UniqueNames") -> Entry:
     reason = place.reason
     if len(place.class_name.encode()) > MAX_NAME_BYTES:
@@ -78,16 +87,18 @@ def _entry(member: Member, file_name: str, place: Place, names: "_UniqueNames") 
 
 
 def _parts(name: str) -> Parts:
-    """Return the parts of a path; Windows separates them with backslashes."""
+    """Return the parts of a path, none if it is too long; Windows separates with backslashes."""
+    if len(name) > MAX_PATH_LENGTH:
+        return ()
     return tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
 
 
 def _reason_to_refuse(name: str, path: Parts) -> str:
     """Return why a file is refused because of its path alone; "" if it is not."""
     if not path:
-        return "no file name"
+        return "path too long" if len(name) > MAX_PATH_LENGTH else "no file name"
     stripped = [part.strip() for part in path]  # as the layout does
-    if name.startswith(("/", "\\")) or ".." in stripped or ":" in path[0]:
+    if name.startswith(("/", "\\")) or ".." in stripped or DRIVE.match(path[0]):
         return "path outside the archive"
     if not name.isprintable():
         return "non-printable characters in the path"

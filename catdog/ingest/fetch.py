@@ -1,5 +1,6 @@
 """`catdog fetch`: download or read photos, import them into data/raw, track them with DVC."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -8,6 +9,7 @@ from catdog.errors import CatdogError
 from catdog.ingest import download, dvc_add, name_encoding, photo_import, replaced
 from catdog.ingest.report import report_table
 from catdog.paths import DOWNLOADS, QUARANTINE, RAW
+from catdog.preparation.class_folders import check_is_no_link
 
 
 def fetch(
@@ -24,7 +26,8 @@ def fetch(
 
     The source is `archive`, a zip archive, a tar archive or a folder, or else the archive at `url`
     (default: Microsoft's 25,000 cats and dogs), whose checksum must be `sha256`. Raises CatdogError
-    if the source or an option is invalid, or if data/raw exists and `replace` is not set.
+    if the source or an option is invalid, or if data/raw is a symbolic link, or
+    exists and `replace` is not set.
     """
     if class_level == 0:
         raise CatdogError(
@@ -37,6 +40,8 @@ def fetch(
         raise CatdogError(
             "--archive: cannot be combined with --url or --sha256; pass only one source"
         )
+    archive = archive and _expanded(archive)
+    check_is_no_link(RAW)
     photo_import.check_replaceable(RAW, replace)
     if archive is None:
         if url is None:
@@ -61,10 +66,22 @@ def fetch(
         names = ", ".join(report.empty_classes)
         line = f"Warning: class folders without valid photos are not imported: {names}"
         console.print(line, markup=False, highlight=False)
+    if report.splits:
+        console.print(
+            f"Splits: {', '.join(report.splits)}. To use them, set `prepare.split: given` in "
+            "params.yaml; with `content`, they are ignored."
+        )
     if in_project:
         _track(console)
     else:
         console.print(f"{RAW}: not tracked with DVC, since this folder is not a DVC project.")
+
+
+def _expanded(path: Path) -> Path:
+    """Return a path with the home folder for ~, which the shell leaves in ARCHIVE='~/photos'."""
+    with suppress(RuntimeError):  # there is no user of this name
+        return path if path.exists() else path.expanduser()
+    return path
 
 
 def _track(console: Console) -> None:

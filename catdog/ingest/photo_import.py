@@ -12,12 +12,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from catdog.errors import CatdogError
+from catdog.ingest import stores
 from catdog.ingest.checking import Checked, check
-from catdog.ingest.entries import Entry, classify
+from catdog.ingest.entries import Entry, classify, is_renamed
 from catdog.ingest.members import Source
 from catdog.ingest.replacement import hidden, recover, replace_folder
-from catdog.ingest.report import ImportReport
+from catdog.ingest.report import ImportReport, renamed_list
 from catdog.ingest.sources import open_source
+from catdog.preparation.class_folders import check_is_no_link
 from catdog.support.atomic_files import write_rows
 from catdog.support.process_pool import usable_cores
 
@@ -46,16 +48,18 @@ def import_photos(
     If the source has split folders, the photos are in raw/<split>/<class>. `class_level` is that of
     `read_layout`, and `encoding` that of `open_source`. Every photo is decoded completely first;
     all other files are listed in the CSV file `quarantine` (file, reason), or, if nothing is
-    imported, in `<quarantine>-failed.csv`. With `replace`, existing photos in `raw` are replaced
-    once the new ones are complete. If the process is killed, either the old or the new photos
-    remain; if it is killed between the two renames of `replace_folder`, `raw` is missing until the
-    next import, which restores the old photos. Raises CatdogError for a missing or damaged archive,
+    imported, in `<quarantine>-failed.csv`. Photos that get another name, because it
+    is too long or another file of the class has it, are listed in `renamed.csv` next to it (file,
+    photo). With `replace`, existing photos in `raw` are replaced once the new ones are complete. If
+    the process is killed, either the old or the new photos remain; if it is killed between the two
+    renames of `replace_folder`, `raw` is missing until the next import, which restores the old
+    photos. Raises CatdogError for a missing or damaged archive,
     for an archive that would be deleted with the old photos, for a layout that can be read in two
-    ways, for fewer than two classes, if `raw` exists and `replace` is false, while another import
-    is in progress, and for errors of the file system such as a full disk.
+    ways, for fewer than two classes, if `raw` is a symbolic link, if it exists and `replace` is
+    false, while another import is in progress, and for errors of the file system such as a full
+    disk.
     """
-    if raw.is_symlink():
-        raw = raw.resolve()  # replace the target of the link, and keep the link
+    check_is_no_link(raw)
     check_archive_is_outside(archive, raw)
     try:
         raw.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +100,7 @@ def _import(archive: Path, raw: Path, quarantine: Path, options: _Options) -> Im
     # A random name, so that remaining workers of a killed import cannot write into this folder.
     incoming = hidden(raw, f"incoming-{secrets.token_hex(4)}")
     incoming.mkdir()
+    renamed = hidden(raw, "renamed")
     failed = quarantine.with_name(f"{quarantine.stem}-failed{quarantine.suffix}")
     try:
         with closing(open_source(archive, options.encoding)) as source:
@@ -114,9 +119,12 @@ def _import(archive: Path, raw: Path, quarantine: Path, options: _Options) -> Im
         for entry in {(e.given_split, e.class_name): e for e in entries if e.path}.values():
             with suppress(OSError):  # raised if there are photos in it
                 os.removedirs((incoming / entry.path).parent)
+        write_rows(renamed, ["file", "photo"], report.renamed)
         replace_folder(raw, incoming)
         failed.replace(quarantine)
+        renamed.replace(renamed_list(quarantine))
     finally:
+        renamed.unlink(missing_ok=True)
         shutil.rmtree(incoming, ignore_errors=True)
     return report
 
@@ -124,6 +132,7 @@ def _import(archive: Path, raw: Path, quarantine: Path, options: _Options) -> Im
 def _classify(
     archive: Path, source: Source, class_level: int | None
 ) -> tuple[list[Entry], dict[str, str]]:
+    stores.check(archive, source.members)
     try:
         return classify(source.members, source.empty_folders, class_level)
     except CatdogError as error:
@@ -144,6 +153,7 @@ def _report(
         splits=dict(sorted(splits.items())),
         empty_classes=sorted((named | set(empty_classes)) - set(imported)),
         animated=sum(result.animated for _, result in checked),
+        renamed=[(entry.name, entry.path) for entry in photos if is_renamed(entry)],
     )
 
 

@@ -1,5 +1,6 @@
 """Keep the photos that an import replaces: in DVC's cache, with a command that restores them."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from catdog.errors import CatdogError
 from catdog.ingest import dvc_add
 from catdog.paths import REPLACED
+from catdog.preparation.class_folders import raise_error, storage_problem
 from catdog.support import git
 from catdog.support.yaml_files import parse_mapping
 
@@ -18,12 +20,13 @@ def keep(raw: Path) -> str | None:
     Returns the command that restores them; None if there are no photos, or if the last commit has
     this version, so that git restores it. Without this, photos that were added by hand would be
     deleted, and nothing would name a version that was imported but not committed. Raises
-    CatdogError if DVC or git fails.
+    CatdogError for a file that DVC cannot read, and if DVC or git fails.
     """
     pointer = raw.with_name(f"{raw.name}.dvc")
     if not raw.is_dir():
         return None
     try:
+        _check_readable(raw)
         if not pointer.is_file() or _is_changed(pointer):
             dvc_add.track(raw)
         if _is_committed(pointer):
@@ -36,6 +39,17 @@ def keep(raw: Path) -> str | None:
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(pointer, copy)
     return f"cp {copy} {pointer} && dvc checkout {pointer}"
+
+
+def _check_readable(raw: Path) -> None:
+    """Raise CatdogError for a file that DVC cannot read, also a hidden one.
+
+    DVC reports a broken link as an unexpected error, and waits forever for a named pipe.
+    """
+    for folder, _, names in os.walk(raw, onerror=raise_error):
+        for name in names:
+            if problem := storage_problem(f"{folder}/{name}"):
+                raise CatdogError(f"{folder}/{name}: {problem}")
 
 
 def _is_changed(pointer: Path) -> bool:

@@ -33,6 +33,7 @@ def recover(raw: Path) -> None:
     if old.exists() and not raw.exists():
         old.rename(raw)
     incoming = f"{glob.escape(hidden(raw, 'incoming').name)}*"
+    hidden(raw, "renamed").unlink(missing_ok=True)
     for leftover in (old, *raw.parent.glob(incoming)):
         _remove(leftover)
 

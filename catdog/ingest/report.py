@@ -1,7 +1,7 @@
 """The numbers of an import, as a table."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.table import Table
@@ -26,6 +26,13 @@ class ImportReport:
     """class folders without any imported photo, sorted"""
     animated: int = 0
     """number of imported photos with several frames or pages, of which the first is used"""
+    renamed: list[tuple[str, str]] = field(default_factory=list)
+    """file name in the source and path in data/raw of the photos with another name there"""
+
+
+def renamed_list(quarantine: Path) -> Path:
+    """Return the CSV file (file, photo) that lists the renamed photos."""
+    return quarantine.with_name("renamed.csv")
 
 
 def report_table(report: ImportReport) -> Table:
@@ -42,6 +49,9 @@ def report_table(report: ImportReport) -> Table:
     if report.animated:
         table.add_section()
         table.add_row(f"{report.animated:,}", "with several frames or pages: the first is used")
+    if report.renamed:
+        table.add_section()
+        table.add_row(f"{len(report.renamed):,}", f"renamed: {renamed_list(report.quarantine)}")
     table.add_section()
     reasons = Counter(reason for _, reason in report.refused)
     for reason, files in reasons.most_common(SHOWN_REASONS):

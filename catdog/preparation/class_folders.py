@@ -1,6 +1,7 @@
 """The photos in data/raw."""
 
 import os
+import shlex
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,11 @@ def list_photos(root: Path) -> list[RawPhoto]:
     """Return the files of all classes, sorted by class and path.
 
     `read_layout` determines the class and the split of each file; hidden and system files are
-    ignored, and a class is usually a folder in `root`. Raises CatdogError if `root` is missing,
-    has fewer than two classes, or an empty one, if its folders can be read in two ways, and for
-    files that DVC cannot store or that have no class.
+    ignored, and a class is usually a folder in `root`. Raises CatdogError if `root` is missing or
+    a symbolic link, has fewer than two classes, or an empty one, if its folders can be read in two
+    ways, and for files that DVC cannot store or that have no class.
     """
+    check_is_no_link(root)
     if not root.is_dir():
         raise CatdogError(f"{root}: no such folder; {_how_to_get_photos(root)}")
     files, empty_folders = _scan(root)
@@ -56,6 +58,22 @@ def list_photos(root: Path) -> list[RawPhoto]:
     return sorted(photos, key=lambda photo: (photo.class_name, photo.path))
 
 
+def check_is_no_link(root: Path) -> None:
+    """Raise CatdogError if `root` is a symbolic link.
+
+    `dvc add` refuses such a folder, but `dvc repro` tracks the photos that the link leads to. A
+    later `dvc checkout` of another version would then delete or overwrite them.
+    """
+    if not root.is_symlink():
+        return
+    target = shlex.quote(str(root.resolve()))
+    raise CatdogError(
+        f"{root}: is a symbolic link to {target}, where DVC would overwrite and delete photos; run "
+        f"`rm {root}`, which removes only the link, then `make photos ARCHIVE={target}`, which "
+        "copies the photos"
+    )
+
+
 def list_classes(root: Path) -> dict[str, list[Path]]:
     """Return the files of each class, sorted; see `list_photos`."""
     classes: dict[str, list[Path]] = {}
@@ -78,7 +96,7 @@ def _scan(root: Path) -> tuple[list[Parts], list[Parts]]:
         parts = Path(folder).relative_to(root).parts
         for name in (*folders, *shown):
             path = f"{folder}/{name}"
-            if problem := _problem(path):
+            if problem := storage_problem(path):
                 raise CatdogError(f"{ascii(path)[1:-1]}: {problem}")
         files += [(*parts, name) for name in shown]
         if not folders and not shown and parts:
@@ -86,16 +104,17 @@ def _scan(root: Path) -> tuple[list[Parts], list[Parts]]:
     return files, empty
 
 
-def _problem(path: str) -> str:
+def storage_problem(path: str) -> str:
     """Return why DVC cannot store a file or folder, and what to do; "" if it can."""
     mode = os.lstat(path).st_mode
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-        return ""
-    if not stat.S_ISLNK(mode):
+    if stat.S_ISLNK(mode):
+        if Path(path).is_dir():
+            return "DVC ignores links to folders; replace the link with a copy of the folder"
+        if not Path(path).is_file():
+            return "broken symbolic link; remove it"
+    elif not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         return "not a regular file; remove it"
-    if Path(path).is_dir():
-        return "DVC ignores links to folders; replace the link with a copy of the folder"
-    return "" if Path(path).is_file() else "broken symbolic link; remove it"
+    return "" if os.access(path, os.R_OK) else "permission denied; make it readable or remove it"
 
 
 def raise_error(error: OSError) -> None:
@@ -132,12 +151,15 @@ def replaced_photos(root: Path) -> Path:
 
 
 def _how_to_get_photos(root: Path) -> str:
-    if replaced_photos(root.resolve()).is_dir():  # `root` may be a link to another disk
+    if replaced_photos(root).is_dir():
         return (
-            "an import was killed while it replaced the photos; run `catdog fetch` again, which "
-            "first restores the old ones"
+            "an import was killed while it replaced the photos; run `make photos ARCHIVE=PATH` "
+            "again, which first restores the old ones"
         )
-    return "run `dvc pull data/raw.dvc` for the sample, or `catdog fetch` for your own photos"
+    return (
+        "run `dvc pull data/raw.dvc` for the sample, or `make photos ARCHIVE=PATH` for your own "
+        "photos"
+    )
 
 
 def is_hidden(name: str) -> bool:

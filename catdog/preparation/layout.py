@@ -72,11 +72,13 @@ def read_layout(
     of that level: 1 is the outermost folder of a path, -1 the folder that contains the file.
     Class names are in Unicode form NFC, without spaces at the ends. Raises CatdogError for a layout
     that can be read in two ways, with the values of the command-line option `option`, if any, that
-    decide, and for class names that differ only in case or Unicode form, or that are names of
-    split folders.
+    decide, for a `class_level` that no path has, and for class names that differ only in case or
+    Unicode form, or that are names of split folders.
     """
     deciding = [path for path in files if may_be_photo(path)] or list(files)
     empty = list(empty_folders)
+    if class_level and deciding:
+        _check_level(class_level, max(len(path) - 1 for path in deciding), option)
     rule = _Rule(deciding, empty, class_level, option)
     decided = {path: rule.place(path) for path in deciding}
     decided = _with_splits(decided, class_level, option)
@@ -88,6 +90,17 @@ def read_layout(
     without_photo = [*empty, *{path[:-1] for path in files if len(path) > 1} - decided_folders]
     empty_classes = {rule.class_of_empty(folder): folder for folder in without_photo}
     return Layout(places, {k: v for k, v in empty_classes.items() if k and k not in classes})
+
+
+def _check_level(class_level: int, levels: int, option: str) -> None:
+    """Raise CatdogError if a class level is deeper than the folders of all files."""
+    if abs(class_level) <= levels:
+        return
+    allowed = f"1 to {levels} or -{levels} to -1 are allowed" if levels > 1 else "1 is allowed"
+    raise CatdogError(
+        f"{option or 'class level'} {class_level}: too deep; the number of folders above a file is "
+        f"at most {levels:,}" + (f", so {allowed}" if levels else "")
+    )
 
 
 def may_be_photo(path: Parts) -> bool:

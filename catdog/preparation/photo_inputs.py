@@ -1,5 +1,6 @@
 """The photos to predict: files, folders with links, pipes and standard input."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ from catdog.preparation.class_folders import is_hidden, raise_error
 from catdog.preparation.photo_formats import HEAD, sniff
 from catdog.preparation.photos import open_photo
 
+EXPECTED = "pass photos, or folders that contain photos"
 STANDARD_INPUT = Path("-")
 SUFFIXES = frozenset(
     {
@@ -26,26 +28,37 @@ def find_photos(paths: Iterable[str | Path]) -> tuple[list[Path], int]:
 
     The photos are sorted, without duplicates; "-" is standard input. In folders, links are
     followed, each folder is read once, and hidden and system files are ignored. A file in a folder
-    is a photo if its content or its extension is that of a photo. Raises CatdogError for a missing
-    path, and OSError for a folder that cannot be read.
+    is a photo if its content or its extension is that of a photo. Raises CatdogError for an empty
+    or missing path, and OSError for a folder that cannot be read.
     """
     found: set[Path] = set()
     skipped: set[Path] = set()
     for given in paths:
+        if not os.fspath(given):  # Path("") is the current folder
+            raise CatdogError(f"empty path; {EXPECTED}")
         path = Path(given)
-        if path.is_dir():
+        exists = _exists(path)
+        if exists and path.is_dir():
             for file in _files(path):
                 (found if _is_photo(file) else skipped).add(file)
         elif os.fspath(given) == "-":
             found.add(STANDARD_INPUT)
-        elif path.exists():
+        elif exists:
             # "./-" is a file; pathlib shortens it to "-"
             found.add(path.absolute() if path == STANDARD_INPUT else path)
         else:
-            raise CatdogError(
-                f"{path}: no such file or folder; pass photos, or folders that contain photos"
-            )
+            raise CatdogError(f"{path}: no such file or folder; {EXPECTED}")
     return sorted(found), len(skipped - found)
+
+
+def _exists(path: Path) -> bool:
+    """Return whether there is a file; False for a path that is too long for one."""
+    try:
+        return path.exists()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
 
 
 def read_photo(path: Path, max_side: int) -> Image.Image:

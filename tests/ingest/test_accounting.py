@@ -7,12 +7,14 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catdog.errors import CatdogError
+from catdog.ingest import entries, photo_import
 from catdog.ingest.photo_import import import_photos
 from catdog.preparation.class_folders import list_photos
 from catdog.preparation.photo_limits import MAX_BYTES
@@ -121,6 +123,20 @@ def test_the_faults_of_a_folder_lose_no_file(tmp_path: Path) -> None:
     assert run(folder, tmp_path) == (len(VALID) + 2, 4)
 
 
+def test_a_file_that_vanishes_while_a_folder_is_read_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = build("folder", tmp_path, VALID)
+
+    def remove_one(*arguments: Any) -> Any:
+        (folder / "in/cat/1.jpg").unlink()
+        return entries.classify(*arguments)
+
+    monkeypatch.setattr(photo_import, "classify", remove_one)
+    assert run(folder, tmp_path) == (len(VALID) - 1, 1)
+    assert listed(tmp_path) == [["in/cat/1.jpg", "unreadable: No such file or directory"]]
+
+
 def test_the_faults_of_a_tar_lose_no_file(tmp_path: Path) -> None:
     source = build("tar", tmp_path, VALID)
     kinds = [
@@ -146,6 +162,20 @@ def test_a_damaged_member_of_a_zip_is_listed(tmp_path: Path) -> None:
     assert [reason.split(":")[0] for _, reason in listed(tmp_path)] == [
         "damaged in the archive"
     ] * 2
+
+
+def test_renamed_photos_are_listed_with_the_file_they_come_from(tmp_path: Path) -> None:
+    names = ["cat/2023/1.jpg", "cat/2024/1.jpg", "cat/2025/1.JPG", "dog/e\u0301.jpg", "dog/2.jpg"]
+    source = build("zip", tmp_path, [*zip(names, PHOTOS, strict=False), ("dog/1.jpg", b"refused")])
+    run(source, tmp_path)
+    with (tmp_path / "renamed.csv").open(encoding="utf-8", newline="") as stream:
+        header, *rows = csv.reader(stream)
+    assert header == ["file", "photo"]
+    assert rows == [["cat/2024/1.jpg", "cat/1_2.jpg"], ["cat/2025/1.JPG", "cat/1_3.JPG"]]
+    for name, path in rows:
+        assert (tmp_path / "raw" / path).read_bytes() == PHOTOS[names.index(name)]
+    run(build("tar", tmp_path, VALID[:1] + VALID[-1:]), tmp_path)
+    assert (tmp_path / "renamed.csv").read_text() == "file,photo\n"
 
 
 NAMES = st.sampled_from(["cat", "dog", "2023", "train", "test", "Cat", ".git", " x", "1.jpg"])

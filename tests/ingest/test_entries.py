@@ -54,6 +54,19 @@ def test_a_path_outside_the_archive_is_refused(name: str) -> None:
     assert reason(name) == "path outside the archive"
 
 
+def test_a_colon_is_allowed_in_a_name() -> None:
+    """Except after one letter, which is a drive of Windows."""
+    assert placed("breed: collie/1.jpg", "cat/10:30.jpg") == [
+        "breed: collie/1.jpg",
+        "cat/10:30.jpg",
+    ]
+
+
+def test_a_path_longer_than_any_file_has_is_refused() -> None:
+    assert reason("cat/" + "x/" * 2046 + "1.jpg") == "path too long"
+    assert reason("cat/" + "x/" * 2043 + "1.jpg") == "cat/1.jpg"
+
+
 def test_backslashes_separate_folders() -> None:
     names = ["PetImages\\Cat\\1.jpg", "PetImages\\Dog\\1.jpg"]
     assert placed(*names) == ["cat/1.jpg", "dog/1.jpg"]

@@ -80,3 +80,24 @@ def test_class_folders_without_a_valid_photo_are_named() -> None:
     Path("in/puma").mkdir()
     Path("in/puma/1.jpg").touch()
     assert "class folders without valid photos are not imported: lynx, puma" in run(Path("in"))
+
+
+def test_the_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell leaves ~ in `make photos ARCHIVE='~/in'`."""
+    monkeypatch.setenv("HOME", str(Path("home").absolute()))
+    for seed, name in enumerate(["cat", "dog"]):
+        photo(Path("home/in") / name / "1.jpg", seed)
+    run(Path("~/in"))
+    assert classes() == ["cat", "dog"]
+    with pytest.raises(CatdogError, match=r"^~nobody-has-this-name/in: no such file"):
+        run(Path("~nobody-has-this-name/in"))
+    with pytest.raises(CatdogError, match=r"~: neither a zip nor"):  # a file of this name
+        Path("~").write_text("text")
+        run(Path("~"))
+
+
+def test_the_param_that_keeps_the_splits_is_named() -> None:
+    for seed, name in enumerate(["train/cat", "train/dog", "test/cat", "test/dog"]):
+        photo(Path("in") / name / "1.jpg", seed)
+    assert "Splits: test, train. To use them, set `prepare.split: given`" in run(Path("in"))
+    assert "prepare.split" not in run(Path("in/train"))

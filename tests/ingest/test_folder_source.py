@@ -1,12 +1,15 @@
 """Folders: links are followed, loops are not, and what is no file is never opened."""
 
+import errno
 import os
 import socket
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from catdog.errors import CatdogError
 from catdog.ingest.folder_source import FolderSource
 from catdog.preparation.photo_limits import MAX_BYTES, TOO_LARGE
 
@@ -91,3 +94,34 @@ def test_a_large_file_is_listed_without_reading_it(folder: Path) -> None:
 def test_hard_links_are_files(folder: Path) -> None:
     (folder / "cat/2.jpg").hardlink_to(folder / "cat/1.jpg")
     assert reasons(folder) == {"cat/1.jpg": "", "cat/2.jpg": ""}
+
+
+@pytest.mark.skipif(os.sep == "\\", reason="a backslash separates folders")
+def test_names_with_a_backslash_are_listed(folder: Path) -> None:
+    """Read as an archive of Windows, a\\1 and a\\2 would be one class, a."""
+    (folder / "a\\1").mkdir()
+    (folder / "a\\1/1.jpg").write_bytes(b"one")
+    (folder / "cat/1\\2.jpg").write_bytes(b"two")
+    reason = "backslash in the name"
+    assert reasons(folder) == {"cat/1.jpg": "", "a\\1": reason, "cat/1\\2.jpg": reason}
+
+
+def test_a_pipe_that_has_replaced_a_file_is_not_waited_for(folder: Path) -> None:
+    source = FolderSource(folder, None)
+    (folder / "cat/1.jpg").unlink()
+    os.mkfifo(folder / "cat/1.jpg")
+    with source.open(source.members[0]) as stream:
+        assert stream.read() == b""
+
+
+def test_an_unreadable_folder_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refuse(path: Path) -> Any:  # patched, because root can read every folder
+        if path.name == "cat":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(CatdogError, match=r"in/cat: unreadable folder \(Permission denied\), "):
+        FolderSource(folder, None)

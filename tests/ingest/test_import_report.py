@@ -18,13 +18,16 @@ def printed(report: ImportReport) -> str:
 def test_the_table_counts_photos_by_class_and_refused_files_by_reason(tmp_path: Path) -> None:
     refused = [("a.jpg", "not a photo"), ("b.jpg", "not a photo"), ("c.jpg", "empty file")]
     imported, splits = {"cat": 12_345, "dog": 2}, {"train": 12_000, "val": 347}
-    text = printed(ImportReport(imported, refused, tmp_path / "why.csv", splits, ["lynx"], 7))
+    text = printed(
+        ImportReport(imported, refused, tmp_path / "why.csv", splits, ["lynx"], 7, [("a", "b")])
+    )
     for row in [
         "12,345 │ cat",
         "2 │ dog",
         "0 │ lynx (no valid photo: not a class)",
         "12,000 │ in the split folder train",
         "7 │ with several frames or pages: the first is used",
+        "1 │ renamed:",
         "2 │ refused: not a photo",
         "1 │ refused: empty file",
         "12,350 │ in total: 12,347 imported, 3 refused",

@@ -166,16 +166,16 @@ def test_existing_photos_are_replaced_only_on_request(
     assert hidden(tmp_path / "to") == []
 
 
-def test_a_symbolic_link_to_the_photos_is_kept(tmp_path: Path, make_photos: MakePhotos) -> None:
-    few(make_photos, tmp_path / "old")
-    new = few(make_photos, tmp_path / "new")
-    run_import(tmp_path / "old", tmp_path / "disk")
+def test_a_symbolic_link_is_refused_before_any_photo_is_decoded(
+    tmp_path: Path, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = few(make_photos, tmp_path / "pictures")
     (tmp_path / "to").mkdir()
-    (tmp_path / "to/raw").symlink_to(tmp_path / "disk/raw")
-    run_import(tmp_path / "new", tmp_path / "to", replace=True)
-    assert (tmp_path / "to/raw").is_symlink()
-    assert content_of(tmp_path / "disk/raw") == new
-    assert hidden(tmp_path / "disk") == []
+    (tmp_path / "to/raw").symlink_to(tmp_path / "pictures")
+    monkeypatch.delattr("catdog.ingest.photo_import.check")
+    with pytest.raises(CatdogError, match=r"raw: is a symbolic link to .*pictures, where DVC"):
+        run_import(tmp_path / "pictures", tmp_path / "to", replace=True)
+    assert content_of(tmp_path / "pictures") == photos
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The photos that an import replaces can be restored, whether or not they were committed."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import pytest
 
 from catdog.errors import CatdogError
 from catdog.ingest import replaced
+from catdog.ingest.photo_import import import_photos
 from tools import tiny_project
 from tools.tiny_project import git
 
@@ -88,3 +90,37 @@ def test_an_error_of_dvc_says_that_no_photos_have_been_replaced(
         shutil.rmtree(".dvc")
     with pytest.raises(CatdogError, match=r"^dvc (add|status) failed: \S.*; no photos have been"):
         replaced.keep(RAW)
+
+
+def test_files_that_dvc_cannot_read_are_named(project: Path) -> None:
+    """DVC would wait for the pipe, and end with an unexpected error at the link."""
+    path = RAW / "cat" / ".hidden"
+    os.mkfifo(path)
+    with pytest.raises(CatdogError, match=r"^data/raw/cat/.hidden: not a regular file; remove it"):
+        replaced.keep(RAW)
+    path.unlink()
+    path.symlink_to("gone")
+    with pytest.raises(CatdogError, match=r"cat/.hidden: broken symbolic link; .*have been repl"):
+        replaced.keep(RAW)
+
+
+def test_photos_may_be_links_to_a_cache_on_another_disk(project: Path, tmp_path: Path) -> None:
+    """With the commands of docs/photos.md; an import replaces the links, not the cached files."""
+    page = (Path(__file__).parents[2] / "docs/photos.md").read_text(encoding="utf-8")
+    start = page.index("$ dvc config --local cache.dir")
+    commands = page[start : page.index("```", start)].replace("$ ", "").split("\n")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    for command in filter(None, commands):
+        subprocess.run(command.replace("/disk", str(disk)), shell=True, check=True)
+    assert all(path.is_symlink() for path in RAW.rglob("*.jpg"))
+    cached = {path: path.read_bytes() for path in disk.rglob("*") if path.is_file()}
+    source = tmp_path / "source"
+    for name in ("ant", "bee"):
+        shutil.copytree(RAW / "cat", source / name)
+    assert replaced.keep(RAW) is None
+    import_photos(source, RAW, replace=True, quarantine=Path("data/quarantine.csv"), workers=1)
+    assert len(list(RAW.rglob("*.jpg"))) == 4
+    assert tiny_project.dvc(Path(), "checkout", "--force", "-q", "data/raw.dvc") == 0
+    assert sorted(path.name for path in RAW.rglob("*.jpg")) == ["photo_0.jpg", "photo_1.jpg"]
+    assert {path: path.read_bytes() for path in cached} == cached

@@ -1,6 +1,8 @@
 """The photos in data/raw: all of them have a class, or the folder is refused with the reason."""
 
 import os
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -52,10 +54,23 @@ def test_a_link_to_a_folder_is_refused_because_dvc_ignores_it(tmp_path: Path) ->
     assert "raw/dog: DVC ignores links to folders; replace" in refusal(tmp_path / "raw")
 
 
-def test_data_raw_itself_may_be_a_link(tmp_path: Path) -> None:
-    touch(tmp_path, "disk/cat/1.jpg", "disk/dog/1.jpg")
-    (tmp_path / "raw").symlink_to("disk")
-    assert len(listed(tmp_path / "raw")) == 2
+def test_data_raw_itself_may_not_be_a_link(tmp_path: Path) -> None:
+    """The advice removes the link, not the photos, and names the folder to copy."""
+    touch(tmp_path, "my disk/cat/1.jpg", "my disk/dog/1.jpg")
+    (tmp_path / "raw").symlink_to("my disk")
+    message = refusal(tmp_path / "raw")
+    assert f"`make photos ARCHIVE='{tmp_path}/my disk'`" in message
+    (remove,) = re.findall(r"`(rm .*?)`", message)
+    subprocess.run(remove, shell=True, check=True)
+    assert not (tmp_path / "raw").exists()
+    assert len(listed(tmp_path / "my disk")) == 2
+
+
+def test_a_folder_that_contains_data_raw_may_be_a_link(tmp_path: Path) -> None:
+    """Such as the repository itself."""
+    touch(tmp_path, "disk/raw/cat/1.jpg", "disk/raw/dog/1.jpg")
+    (tmp_path / "repository").symlink_to("disk")
+    assert len(listed(tmp_path / "repository/raw")) == 2
 
 
 def test_a_broken_link_is_refused(tmp_path: Path) -> None:
@@ -68,6 +83,13 @@ def test_a_pipe_is_refused_and_not_opened(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.jpg", "dog/1.jpg")
     os.mkfifo(tmp_path / "dog/2.jpg")
     assert "dog/2.jpg: not a regular file; remove it" in refusal(tmp_path)
+
+
+def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "cat/1.jpg", "dog/1.jpg")
+    # patched, because root can read every file
+    monkeypatch.setattr(os, "access", lambda path, _: not str(path).endswith("dog/1.jpg"))
+    assert "dog/1.jpg: permission denied; make it readable or remove it" in refusal(tmp_path)
 
 
 def test_all_empty_classes_are_named_at_once(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """One rule gives each file its class and its split, from the paths of all files only."""
 
+import re
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -115,6 +117,20 @@ def test_photos_with_and_without_a_given_split_in_one_class_are_refused() -> Non
     assert classes(*paths, class_level=1) == ["cat", "cat", "dog"]
 
 
+@pytest.mark.parametrize(
+    ("level", "paths", "message"),
+    [
+        (3, ["a/cat/1.jpg", "a/2.jpg", "x/y/z/notes.txt"], "at most 2, so 1 to 2 or -2 to -1 are"),
+        (-2, ["cat/1.jpg"], "^--class-level -2: too deep; .* at most 1, so 1 is allowed"),
+        (1, ["1.jpg"], "at most 0$"),
+    ],
+)
+def test_a_class_level_deeper_than_all_folders_is_refused(
+    level: int, paths: list[str], message: str
+) -> None:
+    assert re.search(message, refusal(*paths, class_level=level, option="--class-level"))
+
+
 def test_the_class_level_decides() -> None:
     two = ["a/train/cat/1.jpg", "b/val/cat/2.jpg"]
     assert classes(*two, class_level=1) == ["train/a", "val/b"]
@@ -153,6 +169,15 @@ def test_empty_class_folders_are_named_and_decide_the_layout() -> None:
 def test_a_hidden_folder_and_the_folder_above_are_no_classes(folder: str) -> None:
     """Without the spaces at their ends."""
     assert classes("cat/1.jpg", "dog/1.jpg", f"{folder}/1.jpg")[2] == "not in a class folder"
+
+
+def test_the_page_about_photos_names_all_split_folders() -> None:
+    page = (Path(__file__).parents[2] / "docs/photos.md").read_text(encoding="utf-8")
+    row = next(
+        line for line in page.splitlines() if line.startswith("| split folders, in any case:")
+    )
+    named = re.findall(r"`(\w+)`", row.split("|")[1])
+    assert sorted(named) == sorted(SPLIT_FOLDERS)
 
 
 NAMES = st.sampled_from(

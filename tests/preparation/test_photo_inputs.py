@@ -110,6 +110,22 @@ def test_a_missing_path_is_reported(tmp_path: Path) -> None:
         find_photos([tmp_path / "gone"])
 
 
+@pytest.mark.parametrize("path", ["x" * 300 + ".jpg", "x/" * 3000 + "1.jpg"])
+def test_a_path_that_is_too_long_for_a_file_is_reported(path: str) -> None:
+    with pytest.raises(CatdogError, match=r"jpg: no such file or folder; pass photos"):
+        find_photos([path])
+
+
+def test_an_empty_path_is_not_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as that of an empty variable of a script."""
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "1.png")
+    with pytest.raises(CatdogError, match=r"^empty path; pass photos"):
+        find_photos(["", "1.png"])
+
+
 def test_a_closed_standard_input_has_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)  # as Python sets it for `catdog predict - <&-`
     with pytest.raises(PhotoError, match="standard input is closed"):
