@@ -99,7 +99,7 @@ def evaluate() -> dict[str, Any]:
         settings = load_params()
         from catdog.evaluation.evaluate import evaluate as run
 
-        metrics = run(settings, PREPARED, MODELS, METRICS, REPORTS, HISTORY)
+        metrics = run(settings, PREPARED, MODELS, METRICS, REPORTS, HISTORY, _warn)
         inputs.check()
     return metrics
 

@@ -3,8 +3,8 @@
 import csv
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from catdog.dataset.prepared import Split, read_split
 from catdog.errors import CatdogError
 from catdog.evaluation import metrics, plots, report
+from catdog.evaluation.fonts import Fonts, describe_unreadable, find_fonts
 from catdog.evaluation.metrics import CalibrationBin, Probabilities, RocPoint
 from catdog.evaluation.plots import PhotoResult
 from catdog.model import saved
@@ -43,16 +44,18 @@ class Evaluation:
         actual, predicted = self.split.labels[index], self.probabilities[index].argmax()
         return self.split.classes[actual], self.split.classes[predicted]
 
-    def photo_results(self, indices: Iterable[int]) -> list[PhotoResult]:
-        """Return the photos with these indices, with their predictions."""
-        return [
-            PhotoResult(
-                np.asarray(self.split.photos[index]),
-                *self.classes_of(index),
-                float(self.probabilities[index].max()),
+    def photo_results(self, indices: Iterable[int], labels: dict[str, str]) -> list[PhotoResult]:
+        """Return the photos with these indices, with their predictions; `labels` of the classes."""
+        results = []
+        for index in indices:
+            actual, predicted = self.classes_of(index)
+            pixels, probability = self.split.photos[index], self.probabilities[index].max()
+            results.append(
+                PhotoResult(
+                    np.asarray(pixels), labels[actual], labels[predicted], float(probability)
+                )
             )
-            for index in indices
-        ]
+        return results
 
     def worst_mistakes(self, most: int) -> list[int]:
         """Return the indices of at most `most` wrong predictions, most confident first."""
@@ -67,12 +70,14 @@ def evaluate(
     metrics_file: Path,
     reports: Path,
     history: Path,
+    warn: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Evaluate the model in `models` on the test photos in `prepared`; return its metrics.
 
     Replaces the content of `reports` with the tables, plots and report.html, and writes
     `metrics_file` last, so that it exists only if all other outputs do. `history` is train's
-    history.csv. The same inputs give the same bytes. Raises CatdogError if the test set is empty,
+    history.csv. The same inputs give the same bytes. `warn` is called with a line if no installed
+    font can draw the class names. Raises CatdogError if the test set is empty,
     or if the classes or the image size of the prepared photos are not those that the model was
     trained with.
     """
@@ -82,10 +87,13 @@ def evaluate(
     evaluation = evaluate_model(split, model, params.evaluate.calibration_bins)
     with replacing_folder(reports) as folder:
         _write_tables(folder, evaluation)
-        files = _write_plots(folder, evaluation, epochs, params.evaluate.worst_mistakes)
+        drawn = find_fonts(split.classes)
+        files = _write_plots(folder, evaluation, epochs, params.evaluate.worst_mistakes, drawn)
         report.write_page(folder / "report.html", evaluation.summary, params, files)
     text = json.dumps(evaluation.summary, indent=2, ensure_ascii=False)
     write_text(metrics_file, text + "\n")
+    if unreadable := describe_unreadable(drawn.labels):
+        warn(unreadable)
     return evaluation.summary
 
 
@@ -188,21 +196,30 @@ def _format_floats(numbers: Iterable[float]) -> list[str]:
 
 
 def _write_plots(
-    reports: Path, evaluation: Evaluation, epochs: list[dict[str, float]], mistakes: int
+    reports: Path,
+    evaluation: Evaluation,
+    epochs: list[dict[str, float]],
+    mistakes: int,
+    fonts: Fonts,
 ) -> dict[str, Path]:
     """Write the plots; return their files by name, in the order of the report."""
-    summary = evaluation.summary
+    summary, labels = evaluation.summary, fonts.labels
     # The first photos by content hash are a random sample, which changes little when photos are
     # added.
-    examples = evaluation.photo_results(evaluation.order[:EXAMPLES])
-    worst = evaluation.photo_results(evaluation.worst_mistakes(mistakes))
-    with plots.style():
+    examples = evaluation.photo_results(evaluation.order[:EXAMPLES], labels)
+    worst = evaluation.photo_results(evaluation.worst_mistakes(mistakes), labels)
+    confusion = {
+        labels[actual]: {labels[predicted]: photos for predicted, photos in row.items()}
+        for actual, row in summary["confusion"].items()
+    }
+    roc = [replace(point, positive=labels[point.positive]) for point in evaluation.roc]
+    with plots.style(fonts.families):
         figures = {
             "examples": plots.draw_photos(examples),
             "mistakes": plots.draw_photos(worst),
             "curves": plots.draw_curves(epochs, summary["epoch"]),
-            "confusion": plots.draw_confusion(summary["confusion"]),
-            "roc": plots.draw_roc(evaluation.roc),
+            "confusion": plots.draw_confusion(confusion),
+            "roc": plots.draw_roc(roc),
             "calibration": plots.draw_calibration(
                 evaluation.calibration, len(evaluation.split.classes)
             ),

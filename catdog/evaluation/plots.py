@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from catdog.evaluation.fonts import DEFAULT
 from catdog.evaluation.metrics import CalibrationBin, RocPoint
 from catdog.support.atomic_files import replacing
 
@@ -39,9 +40,13 @@ class PhotoResult:
     """of the predicted class"""
 
 
-def style() -> AbstractContextManager[None]:
-    """Return the context to draw in: matplotlib's default settings, with math text disabled."""
+def style(families: Sequence[str] = (DEFAULT,)) -> AbstractContextManager[None]:
+    """Return the context to draw in: matplotlib's default settings, with math text disabled.
+
+    `families` are the font families, in order of preference.
+    """
     settings: dict[Any, Any] = {
+        "font.family": list(families),
         "text.parse_math": False,
         "axes.spines.top": False,
         "axes.spines.right": False,
