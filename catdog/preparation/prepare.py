@@ -95,7 +95,7 @@ def _write(
         moves = ((old.split, new.split) for old, new in zip(decoded, written, strict=True))
         moments = move_photos(target, side, (move for move in moves if all(move)))
     counts = count(written)
-    check_that_no_split_is_empty(raw, counts, given)
+    check_that_no_split_is_empty(raw, written, counts, given)
     write_rows(target / "photos.csv", COLUMNS, map(astuple, written))
     stats = {"image_size": side, "counts": counts, **_mean_and_std(moments, counts, side)}
     (target / "stats.json").write_text(json.dumps(stats, indent=2) + "\n", encoding="utf-8")

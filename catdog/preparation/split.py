@@ -1,6 +1,6 @@
 """The rules that assign each photo to the training, validation or test split."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -97,31 +97,49 @@ def assign_splits(
 
 
 def check_that_no_split_is_empty(
-    raw: Path, counts: dict[str, dict[str, int]], given: Mapping[str, str]
+    raw: Path, rows: list[PhotoRow], counts: dict[str, dict[str, int]], given: Mapping[str, str]
 ) -> None:
     """Raise CatdogError if a class has no photo in a split; it names all such classes.
 
-    `counts` are numbers of photos by split (and "refused") and class; `given` as in
-    `assign_splits`.
+    `rows` have the reason of each refused file; `counts` are numbers of photos by split (and
+    "refused") and class; `given` as in `assign_splits`.
     """
     empty = [
         (name, split) for name in counts["train"] for split in SPLITS if not counts[split][name]
     ]
     if not empty:
         return
+    classes = dict(empty)
+    why = _describe_refused(raw, [row for row in rows if row.reason and row.class_name in classes])
     if given:
         missing = ", ".join(f"{name} in {split}" for name, split in empty)
         raise CatdogError(
             f"{raw}: with prepare.split: given each class needs a photo in each of train, val and "
-            f"test; missing: {missing}; add photos, or {USE_CONTENT}"
+            f"test; missing: {missing}{why}; add photos, or {USE_CONTENT}"
         )
-    small = ", ".join(_describe(counts, name) for name in dict(empty))
+    small = ", ".join(_describe(counts, name) for name in classes)
     raise CatdogError(
         f"{raw}: each class needs at least {len(SPLITS)} different photos, one per split; too "
-        f"small: {small}; add photos, or remove the folders of these classes"
+        f"small: {small}{why}; add photos, or remove the folders of these classes"
     )
 
 
 def _describe(counts: dict[str, dict[str, int]], name: str) -> str:
     photos, refused = sum(counts[split][name] for split in SPLITS), counts["refused"][name]
     return f"{name} ({photos}{f', and {refused:,} refused' if refused else ''})"
+
+
+def _describe_refused(raw: Path, refused: list[PhotoRow]) -> str:
+    """Return the most frequent reason of refused files, with an example; "" if there are none."""
+    if not refused:
+        return ""
+    kinds = Counter(_kind(row) for row in refused)
+    ((kind, files),) = kinds.most_common(1)
+    example = next(row for row in refused if _kind(row) == kind)
+    count = f"{files:,} of {len(refused):,} files, such as {raw / example.path}"
+    return f"; refused most often: {example.reason} ({count})"
+
+
+def _kind(refused: PhotoRow) -> str:
+    """Return the reason without the names of other files: `duplicate of FILE`."""
+    return refused.reason.partition(" of ")[0]

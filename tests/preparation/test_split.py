@@ -158,8 +158,21 @@ def test_all_classes_that_are_too_small_are_named_at_once(tmp_path: Path) -> Non
     (write_photos(raw / "dog", 2, seed=3) / "broken.jpg").write_text("no photo")
     assert refusal(raw, CONTENT).removeprefix(str(raw)) == (
         ": each class needs at least 3 different photos, one per split; too small: bird (2), "
-        "dog (2, and 1 refused); add photos, or remove the folders of these classes"
+        "dog (2, and 1 refused); refused most often: unsupported format: text (1 of 1 files, such "
+        f"as {raw}/dog/broken.jpg); add photos, or remove the folders of these classes"
     )
+
+
+def test_the_most_frequent_reason_of_refused_files_is_named_with_an_example(tmp_path: Path) -> None:
+    raw = write_photos(tmp_path / "raw/cat", 3, seed=1).parent
+    dogs = write_photos(raw / "dog", 1, seed=2)
+    for name in ("b.jpg", "c.jpg"):
+        shutil.copy(next(dogs.iterdir()), dogs / name)
+    (raw / "dog/a.jpg").write_text("no photo")
+    reason = (
+        f"; refused most often: duplicate of dog/00.jpg (2 of 3 files, such as {raw}/dog/b.jpg);"
+    )
+    assert reason in refusal(raw, CONTENT)
 
 
 def given_folders(tmp_path: Path, **counts: int) -> Path:
@@ -231,7 +244,7 @@ def test_all_classes_that_a_given_split_lacks_are_named_at_once(tmp_path: Path) 
     for file in (raw / "val/dog").iterdir():
         file.write_text("no photo")
     line = refusal(raw, GIVEN)
-    assert "missing: bird in val, bird in test, dog in val; add photos, or " in line
+    assert "missing: bird in val, bird in test, dog in val; refused most often: " in line
     assert line.endswith("set prepare.split: content in params.yaml")
 
 
