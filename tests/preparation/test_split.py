@@ -166,7 +166,7 @@ def test_all_classes_that_are_too_small_are_named_at_once(tmp_path: Path) -> Non
 def test_the_most_frequent_reason_of_refused_files_is_named_with_an_example(tmp_path: Path) -> None:
     raw = write_photos(tmp_path / "raw/cat", 3, seed=1).parent
     dogs = write_photos(raw / "dog", 2, seed=2)
-    for photo, copy in (("00.jpg", "b.jpg"), ("01.jpg", "c.jpg")):
+    for photo, copy in (("00.jpg", "b.jpg"), ("01.png", "c.png")):
         shutil.copy(dogs / photo, dogs / copy)
     (raw / "dog/a.jpg").write_text("no photo")
     reason = (
