@@ -117,10 +117,11 @@ def evaluate() -> None:
 def results() -> None:
     """Print the metrics of the last evaluation and the location of its plots.
 
-    If the last commit has results of another machine, also print how to make these the baseline.
+    If they are of other params or photos than the current ones, a warning says so. If the last
+    commit has results of another machine, also print how to make these the baseline.
     """
     from catdog.evaluation.report import metrics_tables
-    from catdog.experiments import recovery
+    from catdog.experiments import outdated, recovery
 
     try:
         metrics = json.loads(METRICS.read_text(encoding="utf-8"))
@@ -136,6 +137,8 @@ def results() -> None:
         ) from None
     for table in tables:
         _print(table)
+    if reason := outdated.describe_outdated("evaluate"):
+        stages.warn(f"{METRICS}: of {reason}; {recovery.repro_advice()}")
     page = REPORTS / "report.html"
     if page.is_file():
         Console().print(f"Plots: {REPORTS}/*.png; report: {page}")
@@ -168,6 +171,11 @@ def predict(
 ) -> None:
     """Predict the classes of photos. The exit code is 1 if a file could not be read."""
     folder = _model_folder(model)
+    if folder == MODELS:
+        from catdog.experiments import outdated
+
+        if reason := outdated.describe_outdated("train"):
+            stages.warn(f"{MODELS}: trained with {reason}; run `make repro` to train again")
     stages.compute_as(folder)
     from catdog.predict import run_predict
 

@@ -41,7 +41,7 @@ def prepare(workers: int | None) -> dict[str, dict[str, int]]:
         settings = load_params().prepare
         from catdog.preparation.prepare import prepare as run
 
-        counts = run(settings, RAW, PREPARED, workers, _warn)
+        counts = run(settings, RAW, PREPARED, workers, warn)
         inputs.check()
     return counts
 
@@ -99,7 +99,7 @@ def evaluate() -> dict[str, Any]:
         settings = load_params()
         from catdog.evaluation.evaluate import evaluate as run
 
-        metrics = run(settings, PREPARED, MODELS, METRICS, REPORTS, HISTORY, _warn)
+        metrics = run(settings, PREPARED, MODELS, METRICS, REPORTS, HISTORY, warn)
         inputs.check()
     return metrics
 
@@ -140,7 +140,7 @@ def compute_as(model: Path) -> None:
             portable.fix_code_paths()
 
 
-def _warn(line: str) -> None:
+def warn(line: str) -> None:
     """Print a warning of one line to standard error."""
     print(f"catdog: warning: {line}", file=sys.stderr, flush=True)
 

@@ -3,6 +3,7 @@
 revisions.py           a name of a commit, branch, tag or experiment → its commit
 snapshots.py           the files of a commit or of the workspace, read through DVC
 dvc_lock.py            dvc.lock: the params used, the hashes of dependencies and outputs
+outdated.py            whether the results are of the current params and photos
 recovery.py            the commands that restore outputs which are not in the cache
 outputs.py             an output of a commit as a folder on disk
 run_results.py         the results of a revision's run
