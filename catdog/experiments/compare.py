@@ -110,8 +110,8 @@ def compare_results(settings: list[Setting], notes: Sequence[str] = ()) -> Compa
     common = _common_photos(runs)
     if not common:
         raise CatdogError(
-            f"{', '.join(setting.name for setting in settings)}: no test photos in common; "
-            "evaluate them on the same photos"
+            f"{', '.join(setting.name for setting in settings)}: no test photos in common "
+            "(the same content in the same class); evaluate them on the same photos and classes"
         )
     several = all(len(setting.runs) > 1 for setting in settings)
     if several and len(common) < 2:

@@ -243,12 +243,20 @@ class Trainer:
         return outputs.model_card(self.params, self.classes, self.normalization, self.state)
 
     def describe(self) -> str:
-        """Return one line about the network and the photos."""
-        count = networks.count_parameters(self.state.network)
-        return (
+        """Return one line about the network, the photos, and the weights and sizes of photos."""
+        count, plan = networks.count_parameters(self.state.network), self.params.train
+        parts = [
             f"{self.params.model.name} network, {count:,} parameters; {len(self.photos):,} "
             f"training photos, {len(self.validation):,} validation photos"
-        )
+        ]
+        if (weights := self.class_weights) is not None:
+            parts.append(f"class weights from {weights.min():.3g} to {weights.max():.3g}")
+        if (final := self.final_image_size) < plan.image_size:
+            parts.append(
+                f"the photos grow to {final} of {plan.image_size} pixels only, since there are too "
+                "few epochs between train.grow_from and the last one"
+            )
+        return "; ".join(parts)
 
     def image_size(self, epoch: int) -> int:
         """Return the side of the training photos in an epoch (from 0), in pixels."""

@@ -104,3 +104,12 @@ def test_the_validation_loss_with_balanced_weights_is_the_mean_of_those_of_the_c
     ]
     loss, _ = trainer.validation.evaluate(network, SIDE, SIDE)
     assert loss == pytest.approx(torch.stack(of_classes).mean().item(), rel=1e-4)
+
+
+def test_the_log_shows_the_smallest_and_the_largest_weight(unequal: Path) -> None:
+    plain, balanced = (
+        stage.Trainer(settings(train__class_weights=weights), unequal, pick_device("float32"))
+        for weights in ("none", "balanced")
+    )
+    assert "class weights" not in plain.describe()
+    assert balanced.describe().endswith("; class weights from 0.525 to 10.5")

@@ -177,6 +177,15 @@ def test_the_saved_weights_are_those_of_the_best_epoch(
     assert not torch.equal(kept["classifier.weight"], weights[2]["classifier.weight"])
 
 
+@pytest.mark.parametrize(("epochs", "line"), [(1, True), (8, False)])
+def test_the_log_says_if_there_are_too_few_epochs_to_reach_the_image_size(
+    prepared: Path, epochs: int, line: bool
+) -> None:
+    growing = settings(train__epochs=epochs, train__grow_from=0.2, train__grow_until=0.7)
+    text = stage.Trainer(growing, prepared, pick_device("float32")).describe()
+    assert (f"; the photos grow to 16 of {SIDE} pixels only" in text) == line
+
+
 def test_an_epoch_at_a_smaller_image_size_is_never_the_best(
     prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
