@@ -97,6 +97,8 @@ def evaluate() -> dict[str, Any]:
     with only_process("evaluate", _log):
         inputs = StageInputs("evaluate", params.load, EVALUATE_CODE)
         settings = load_params()
+        # The plots are files. With an invalid value, matplotlib cannot be imported.
+        os.environ["MPLBACKEND"] = "agg"
         from catdog.evaluation.evaluate import evaluate as run
 
         metrics = run(settings, PREPARED, MODELS, METRICS, REPORTS, HISTORY, warn)

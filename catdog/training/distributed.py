@@ -91,7 +91,12 @@ SINGLE = Group()
 
 
 def from_environment() -> Group:
-    """Return the group described by the variables of torch's launcher (RANK, WORLD_SIZE, …)."""
+    """Return the group described by the variables of torch's launcher (RANK, WORLD_SIZE, …).
+
+    Without RANK, no launcher has started this process, and the other variables have no meaning.
+    """
+    if "RANK" not in os.environ:
+        return SINGLE
     rank, local_rank = (int(os.environ.get(key, "0")) for key in ("RANK", "LOCAL_RANK"))
     size, local_size = (int(os.environ.get(key, "1")) for key in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     return Group(rank, size, local_rank, local_size)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -82,6 +83,14 @@ def test_the_help_lists_every_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stage", ["prepare", "train", "evaluate"])
 def test_a_stage_without_params_reports_the_missing_file(stage: str, tmp_path: Path) -> None:
     assert "params.yaml: no such file" in refusal(stage, folder=tmp_path)
+
+
+def test_an_invalid_backend_of_matplotlib_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MPLBACKEND", "unknown")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    assert "history.csv: no such file" in refusal("evaluate", folder=tmp_path)
 
 
 def test_an_invalid_value_is_reported_with_key_value_and_range(tmp_path: Path) -> None:

@@ -152,6 +152,8 @@ def test_the_group_is_read_from_the_launchers_environment(
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     assert distributed.from_environment() == SINGLE
+    monkeypatch.setenv("WORLD_SIZE", "8")  # set by other programs, too
+    assert distributed.from_environment() == SINGLE
     for name, value in (("RANK", 5), ("WORLD_SIZE", 8), ("LOCAL_RANK", 1), ("LOCAL_WORLD_SIZE", 4)):
         monkeypatch.setenv(name, str(value))
     assert distributed.from_environment() == Group(5, 8, 1, 4)
