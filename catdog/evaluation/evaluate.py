@@ -89,7 +89,8 @@ def evaluate(
         _write_tables(folder, evaluation)
         drawn = find_fonts(split.classes)
         files = _write_plots(folder, evaluation, epochs, params.evaluate.worst_mistakes, drawn)
-        report.write_page(folder / "report.html", evaluation.summary, params, files)
+        page = folder / "report.html"
+        report.write_page(page, evaluation.summary, params, files, drawn.labels)
     text = json.dumps(evaluation.summary, indent=2, ensure_ascii=False)
     write_text(metrics_file, text + "\n")
     if unreadable := describe_unreadable(drawn.labels):

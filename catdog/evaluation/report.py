@@ -82,10 +82,16 @@ def format_percent(fraction: float | None) -> str:
     return "–" if fraction is None else f"{100 * fraction:.1f} %"
 
 
-def write_page(path: Path, metrics: dict[str, Any], params: Params, plots: dict[str, Path]) -> None:
+def write_page(
+    path: Path,
+    metrics: dict[str, Any],
+    params: Params,
+    plots: dict[str, Path],
+    labels: dict[str, str],
+) -> None:
     """Write report.html, a self-contained page without external resources.
 
-    `plots` are PNG files by the keys of TITLES.
+    `plots` are PNG files by the keys of TITLES, and `labels` the texts in them for each class.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("catdog.evaluation", ""),
@@ -102,6 +108,7 @@ def write_page(path: Path, metrics: dict[str, Any], params: Params, plots: dict[
         class_columns=CLASS_COLUMNS,
         class_rows=format_classes(metrics),
         params=[(key, _format_param(value)) for key, value in values.items()],
+        numbered=[f"{text} is {name}" for name, text in labels.items() if text != name],
         plots=[(TITLES[name], _data_uri(file)) for name, file in plots.items()],
     )
     write_text(path, page)

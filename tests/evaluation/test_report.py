@@ -73,13 +73,21 @@ def page(tmp_path: Path) -> str:
     plot = tmp_path / "roc.png"
     with plots.style():
         plots.save_png(plots.draw_roc([]), plot)
-    report.write_page(tmp_path / "report.html", summary(NASTY), PARAMS, {"roc": plot})
+    report.write_page(tmp_path / "report.html", summary(NASTY), PARAMS, {"roc": plot}, {})
     return (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_page_escapes_class_names(page: str) -> None:
+    assert "In the plots" not in page
     assert "<b>" not in page
     assert '<th scope="row">&lt;b&gt;cat&lt;/b&gt;</th>' in page
+
+
+def test_the_page_says_which_classes_the_plots_number(tmp_path: Path) -> None:
+    labels = {"dog": "dog", "<猫>": "class 2"}
+    report.write_page(tmp_path / "report.html", summary(list(labels)), PARAMS, {}, labels)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "In the plots, class 2 is &lt;猫&gt;: no font" in text
 
 
 def test_the_page_has_a_row_for_each_class(page: str) -> None:
@@ -93,7 +101,7 @@ def test_the_title_names_few_classes_and_counts_many(
     classes: int, shown: str, tmp_path: Path
 ) -> None:
     names = [f"c{index}" for index in range(classes)]
-    report.write_page(tmp_path / "report.html", summary(names), PARAMS, {})
+    report.write_page(tmp_path / "report.html", summary(names), PARAMS, {}, {})
     assert f"<title>{shown}" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
