@@ -28,7 +28,7 @@ class Fonts:
 
     families: list[str]
     labels: dict[str, str]
-    """the text for each class: its name, or `class 2` for the second class"""
+    """a different text for each class: its name, or `class 2` for the second class"""
 
 
 def find_fonts(classes: Sequence[str]) -> Fonts:
@@ -46,10 +46,18 @@ def find_fonts(classes: Sequence[str]) -> Fonts:
             families.append(font.name)
             missing -= found
     labels = {
-        name: name if missing.isdisjoint(map(ord, name)) else f"class {number}"
+        name: name if missing.isdisjoint(map(ord, name)) else _label(number, classes)
         for number, name in enumerate(classes, start=1)
     }
     return Fonts(families, labels)
+
+
+def _label(number: int, classes: Sequence[str]) -> str:
+    """Return `class 2` for the second class, or `class #2` if a class has that name."""
+    label = f"class {number}"
+    while label in classes:
+        label = label.replace("class ", "class #", 1)
+    return label
 
 
 def describe_unreadable(labels: dict[str, str]) -> str:
@@ -61,7 +69,7 @@ def describe_unreadable(labels: dict[str, str]) -> str:
     return (
         f"no installed font can draw some class names, so the plots show numbers instead: "
         f"{', '.join(changed[:MOST_NAMED])}{more}; install a font with these characters, such as "
-        "Noto Sans CJK"
+        "Noto Sans CJK, and run `dvc repro --force --single-item evaluate`"
     )
 
 

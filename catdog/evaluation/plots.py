@@ -16,6 +16,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from rich.cells import cell_len, set_cell_size
 
 from catdog.evaluation.fonts import DEFAULT
 from catdog.evaluation.metrics import CalibrationBin, RocPoint
@@ -168,5 +169,5 @@ def _draw_photo(axes: Axes, photo: PhotoResult, left: float, top: float) -> None
 
 
 def _shorten(name: str) -> str:
-    """Return a class name short enough for the caption of a photo."""
-    return name if len(name) <= 14 else f"{name[:13]}…"
+    """Return a class name short enough for the caption of a photo; CJK characters are wide."""
+    return name if cell_len(name) <= 14 else f"{set_cell_size(name, 13).rstrip()}…"

@@ -85,7 +85,8 @@ def check_archive_is_outside(archive: Path, raw: Path) -> None:
 
     Replacing `raw` would delete the archive, or the files in `raw` that are refused.
     """
-    source, target = archive.resolve(), raw.resolve()
+    # Path.resolve raises RuntimeError for a link to itself.
+    source, target = Path(os.path.realpath(archive)), Path(os.path.realpath(raw))
     if source.is_relative_to(target):
         raise CatdogError(
             f"{archive}: would be deleted with the old photos of {raw}; move it to another folder"

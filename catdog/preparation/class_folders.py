@@ -66,7 +66,7 @@ def check_is_no_link(root: Path) -> None:
     """
     if not root.is_symlink():
         return
-    target = shlex.quote(str(root.resolve()))
+    target = shlex.quote(os.path.realpath(root))  # resolve() fails for a loop
     raise CatdogError(
         f"{root}: is a symbolic link to {target}, where DVC would overwrite and delete photos; run "
         f"`rm {root}`, which removes only the link, then `make photos ARCHIVE={target}`, which "

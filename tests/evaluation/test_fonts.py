@@ -95,3 +95,8 @@ def test_names_that_no_font_can_draw_are_numbered_and_the_warning_names_them() -
     figure = draw(["dog", "猫", "狐 fox"])
     ticks = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
     assert ticks == ["dog", "class 2", "class 3"]
+
+
+@pytest.mark.usefixtures("only_default")
+def test_a_number_is_not_the_name_of_another_class() -> None:
+    assert find_fonts(["class 2", "猫"]).labels == {"class 2": "class 2", "猫": "class #2"}

@@ -104,3 +104,17 @@ def test_a_plot_contains_no_date_and_no_version(tmp_path: Path) -> None:
         plots.save_png(plots.draw_roc([]), tmp_path / "roc.png")
     with Image.open(tmp_path / "roc.png") as plot:
         assert set(plot.info) == {"dpi"}
+
+
+@pytest.mark.parametrize(
+    ("name", "caption"),
+    [
+        ("x" * 14, "x" * 14),
+        ("x" * 15, "x" * 13 + "…"),
+        ("猫" * 7, "猫" * 7),
+        ("猫" * 8, "猫" * 6 + "…"),
+    ],
+)
+def test_long_names_are_shortened_to_the_width_of_a_photo(name: str, caption: str) -> None:
+    photo = PhotoResult(np.zeros((16, 16, 3), dtype=np.uint8), name, name, 0.9)
+    assert texts(plots.draw_photos([photo])) == [f"{caption} 90.0 %"]

@@ -200,6 +200,13 @@ def test_an_archive_that_would_be_deleted_with_the_old_photos_is_refused(
     assert hidden(tmp_path / "to") == []
 
 
+@pytest.mark.parametrize(("link", "error"), [("in", "in: no such file"), ("raw", "is a symbolic")])
+def test_a_link_to_itself_is_an_error_of_one_line(tmp_path: Path, link: str, error: str) -> None:
+    (tmp_path / link).symlink_to(link)
+    with pytest.raises(CatdogError, match=error):
+        run_import(tmp_path / "in", tmp_path)
+
+
 def test_links_and_unreadable_files_are_listed_with_their_reasons(
     tmp_path: Path, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
 ) -> None:

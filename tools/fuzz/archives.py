@@ -135,7 +135,7 @@ def _write_folder(rng: random.Random, root: Path, entries: list[tuple[str, bytes
     for name, content in entries:
         file = root / name.replace("\\", "/").replace("\x00", "0").lstrip("/")
         try:
-            if not file.resolve().is_relative_to(root.resolve()):
+            if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(root)):
                 continue
             file.parent.mkdir(parents=True, exist_ok=True)
             kind = rng.choice(("file",) * 12 + ("link", "loop", "pipe", "outside"))
