@@ -16,6 +16,7 @@ from catdog.errors import PhotoError
 MAX_BYTES = 310_000_000  # an uncompressed photo with 100 million pixels of 3 bytes
 TOO_LARGE = f"more than {MAX_BYTES:,} bytes"
 MAX_PIXELS = 200_000_000  # the largest phone cameras
+MAX_SIDE = 65_535  # of a JPEG or GIF; so the parts in which a large photo is converted are small
 MAX_SCANS = 100  # of a JPEG; encoders write about 10, a decoder needs time for each
 
 # Bytes per pixel: Pillow keeps 1 to 4, and decoders add buffers of the whole image.
@@ -65,7 +66,9 @@ def check_structure(content: bytes) -> str:
 
 
 def check_pixels(width: int, height: int, decoder: str) -> None:
-    """Raise PhotoError if there are more pixels than the limit of the decoder."""
+    """Raise PhotoError if a side is too long, or for more pixels than the limit of the decoder."""
+    if max(width, height) > MAX_SIDE:
+        raise PhotoError(f"a side of more than {MAX_SIDE:,} pixels")
     limit = MAX_PIXELS_OF.get(decoder, MAX_PIXELS_OTHERS)
     if width * height > limit:
         raise PhotoError(f"more than {limit:,} pixels")

@@ -111,16 +111,17 @@ def _decode(content: bytes, max_side: int | None) -> Image.Image:
 def _to_srgb(image: Image.Image, grey16: colour.Grey16, max_side: int | None) -> Image.Image:
     """Convert a decoded image to sRGB; reduce it if it is very large or has a wide gamut.
 
-    Converting fewer pixels is faster, and of a very large image, which is converted in bands, only
-    the decoded one is in memory as a whole. Reducing by an integer so that twice `max_side` remains
+    Converting fewer pixels is faster. A very large image is converted in bands, since conversions
+    need up to 25 bytes per pixel. Reducing by an integer so that twice `max_side` remains
     is nearly as exact as resizing in one step: `reducing_gap=2` of Pillow's `resize` does the same.
     """
     profile = image.info.get("icc_profile")
-    factor = min(image.size) // (2 * max_side) if max_side else 1
-    if image.width * image.height < REDUCED_FROM or factor < 2:
-        if factor > 1 and colour.is_converted(image, profile):
-            image = image.reduce(factor)
-        return colour.to_srgb(image, grey16, profile)
+    factor = max(min(image.size) // (2 * max_side), 1) if max_side else 1
+    converted = colour.is_converted(image, profile)
+    if image.width * image.height < REDUCED_FROM or (
+        factor == 1 and image.mode == "RGB" and not converted
+    ):
+        return colour.to_srgb(image.reduce(factor) if converted else image, grey16, profile)
     rows = factor * -(-BAND_ROWS // factor)
     photo = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
     for top in range(0, image.height, rows):

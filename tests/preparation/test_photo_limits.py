@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from catdog.errors import PhotoError
-from catdog.preparation import photo_limits, photos
+from catdog.preparation import colour, photo_limits, photos
 from catdog.preparation.photos import check_photo, open_photo
 from tools.photo_files import LONG, SHORT, png_chunk, tiff
 
@@ -157,3 +157,37 @@ def test_very_large_photos_are_reduced_in_parts_to_nearly_the_same_pixels(
     assert 128 <= min(reduced.size) < 200
     expected, found = (np.asarray(image.resize((64, 64)), int) for image in (whole, reduced))
     np.testing.assert_allclose(found, expected, atol=3)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "LA", "RGBA", "P", "CMYK"])
+@pytest.mark.parametrize("max_side", [None, 64])
+def test_very_large_photos_are_converted_in_parts_to_the_same_pixels(
+    mode: str, max_side: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if a side is so short that the photo is not reduced."""
+    values = np.random.default_rng(0).integers(0, 256, (90, 2003, 4), dtype=np.uint8)
+    if mode == "I;16":
+        image = Image.fromarray(values[..., 0].astype(np.uint16) << 8 | values[..., 1])
+    else:
+        image = Image.fromarray(values).convert("RGB" if mode in ("P", "CMYK") else mode)
+        image = image.convert(mode)
+    stream, parts = io.BytesIO(), list[tuple[int, int]]()
+    image.save(stream, "TIFF" if mode == "CMYK" else "PNG")
+    whole = open_photo(io.BytesIO(stream.getvalue()), max_side)
+    monkeypatch.setattr(photos, "REDUCED_FROM", 1 << 10)
+    convert = colour.to_srgb
+
+    def counted(part: Image.Image, *others: Any) -> Image.Image:
+        parts.append(part.size)
+        return convert(part, *others)
+
+    monkeypatch.setattr(colour, "to_srgb", counted)
+    in_parts = open_photo(io.BytesIO(stream.getvalue()), max_side)
+    assert parts == [(2003, 64), (2003, 26)]
+    np.testing.assert_array_equal(np.asarray(in_parts), np.asarray(whole))
+
+
+def test_a_side_that_no_camera_has_is_refused() -> None:
+    stream = io.BytesIO()
+    Image.new("1", (65_536, 1)).save(stream, "PNG")
+    assert reason(stream.getvalue()) == "a side of more than 65,535 pixels"
