@@ -67,11 +67,11 @@ def check_structure(content: bytes) -> str:
 
 def check_pixels(width: int, height: int, decoder: str) -> None:
     """Raise PhotoError if a side is too long, or for more pixels than the limit of the decoder."""
-    if max(width, height) > MAX_SIDE:
-        raise PhotoError(f"a side of more than {MAX_SIDE:,} pixels")
     limit = MAX_PIXELS_OF.get(decoder, MAX_PIXELS_OTHERS)
     if width * height > limit:
         raise PhotoError(f"more than {limit:,} pixels")
+    if max(width, height) > MAX_SIDE:
+        raise PhotoError(f"a side of more than {MAX_SIDE:,} pixels")
 
 
 # A marker, but no stuffed byte (FF 00) and no restart marker (FF D0 to FF D7)
