@@ -24,6 +24,7 @@ from catdog.model.card import ModelCard, versions
 from catdog.model.inference import TrainedModel
 from catdog.model.normalization import pick_normalization
 from catdog.training import train as stage
+from tests.helpers.errors import error_line
 from tests.helpers.prepared_data import write_prepared
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,10 +52,7 @@ def recipe(**changes: object) -> dict[str, Any]:
 
 def error_of(**changes: object) -> str:
     """Return the error of the recipe with changes, which must be one line."""
-    with pytest.raises(CatdogError) as refused:
-        complete(recipe(**changes))
-    assert "\n" not in str(refused.value)
-    return str(refused.value)
+    return error_line(complete, recipe(**changes))
 
 
 def small(classes: int = 2, seed: int = 0) -> nn.Module:

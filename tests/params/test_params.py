@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from catdog import params
 from catdog.errors import CatdogError
 from catdog.params.docs import describe
+from tests.helpers.errors import error_line
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = ROOT / "recipes/seed.yaml"
@@ -34,10 +35,7 @@ def values(**changes: object) -> dict[str, Any]:
 
 def refusal(**changes: object) -> str:
     """Return the error of one line for the seed recipe with changes."""
-    with pytest.raises(CatdogError) as error:
-        params.parse(values(**changes), "params.yaml")
-    line = str(error.value)
-    assert "\n" not in line
+    line = error_line(params.parse, values(**changes), "params.yaml")
     assert line.startswith("params.yaml: ")
     return line
 

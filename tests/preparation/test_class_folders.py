@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from catdog.errors import CatdogError
-from catdog.preparation.class_folders import list_photos
+from catdog.preparation.class_folders import list_classes, list_photos
 from tests.helpers.raw_photos import touch
 
 
@@ -115,3 +115,49 @@ def test_a_layout_with_two_readings_is_refused_with_the_name_of_the_folder(tmp_p
 def test_many_paths_in_a_message_are_cut(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.jpg", "dog/1.jpg", *[f"{n:03}.jpg" for n in range(100)])
     assert "019.jpg and 80 more)" in refusal(tmp_path)
+
+
+def relative(root: Path, files: list[Path]) -> list[str]:
+    return [file.relative_to(root).as_posix() for file in files]
+
+
+def test_classes_are_the_sorted_folders_with_all_their_files_below(tmp_path: Path) -> None:
+    touch(tmp_path, "dog/b.jpg", "dog/a.jpg", "dog/puppies/c.jpg", "Cat/notes.txt", "Cat/1.jpg")
+    classes = list_classes(tmp_path)
+    assert list(classes) == ["Cat", "dog"]
+    assert relative(tmp_path, classes["dog"]) == ["dog/a.jpg", "dog/b.jpg", "dog/puppies/c.jpg"]
+    assert relative(tmp_path, classes["Cat"]) == ["Cat/1.jpg", "Cat/notes.txt"]
+
+
+def test_hidden_and_system_files_are_not_listed(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.jpg", "cat/Thumbs.db", "cat/.DS_Store", "cat/desktop.ini")
+    touch(tmp_path, "cat/._1.jpg", "dog/1.jpg", ".hidden/1.jpg", "dog/.thumbnails/1.jpg")
+    classes = list_classes(tmp_path)
+    assert {name: len(files) for name, files in classes.items()} == {"cat": 1, "dog": 1}
+
+
+def test_one_class_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.jpg")
+    with pytest.raises(
+        CatdogError, match=r"at least two class folders are required, .*; found 1 .cat.$"
+    ):
+        list_classes(tmp_path)
+
+
+def test_a_missing_folder_is_reported_with_the_commands_that_create_it(tmp_path: Path) -> None:
+    with pytest.raises(CatdogError, match=r"such folder; run `dvc pull .*`make photos ARCHIVE="):
+        list_classes(tmp_path / "raw")
+
+
+def test_photos_missing_after_a_killed_import_are_reported_as_such(tmp_path: Path) -> None:
+    touch(tmp_path, ".raw.old/cat/1.jpg")
+    with pytest.raises(CatdogError, match=r"such folder; .* run `make photos ARCHIVE=PATH` again"):
+        list_classes(tmp_path / "raw")
+
+
+def test_an_empty_class_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.jpg", "dog/Thumbs.db")
+    with pytest.raises(
+        CatdogError, match=r"dog: class folder without photos; add photos or remove the folder"
+    ):
+        list_classes(tmp_path)

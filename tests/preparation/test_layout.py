@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from catdog.errors import CatdogError
 from catdog.preparation.layout import SPLIT_FOLDERS, Parts, read_layout
+from tests.helpers.errors import error_line
 
 
 def classes(*paths: str, **options: object) -> list[str]:
@@ -18,13 +19,6 @@ def classes(*paths: str, **options: object) -> list[str]:
     return [
         p.reason or "/".join(filter(None, (p.given_split, p.class_name))) for p in layout.places
     ]
-
-
-def refusal(*paths: str, **options: object) -> str:
-    with pytest.raises(CatdogError) as refused:
-        classes(*paths, **options)
-    assert "\n" not in str(refused.value)
-    return str(refused.value)
 
 
 def test_the_class_is_the_first_folder_whatever_is_between_it_and_the_photo() -> None:
@@ -103,16 +97,16 @@ TWO_READINGS = [
 def test_a_layout_that_can_be_read_in_two_ways_is_refused_with_both_readings_and_the_option(
     paths: list[str], shown: list[str], levels: tuple[int, int]
 ) -> None:
-    message = refusal(*paths, option="--class-level")
+    message = error_line(classes, *paths, option="--class-level")
     assert all(text in message for text in ["two ways", *shown])
     first, second = levels
     assert f"--class-level {first} for the first reading, or --class-level {second}" in message
-    assert "--class-level" not in refusal(*paths)  # data/raw has no such option
+    assert "--class-level" not in error_line(classes, *paths)  # data/raw has no such option
 
 
 def test_photos_with_and_without_a_given_split_in_one_class_are_refused() -> None:
     paths = ["cat/1.jpg", "cat/train/2.jpg", "dog/test/3.jpg"]
-    message = refusal(*paths, option="--class-level")
+    message = error_line(classes, *paths, option="--class-level")
     assert "cat/1.jpg" in message and "cat/train/2.jpg" in message
     assert classes(*paths, class_level=1) == ["cat", "cat", "dog"]
 
@@ -128,7 +122,9 @@ def test_photos_with_and_without_a_given_split_in_one_class_are_refused() -> Non
 def test_a_class_level_deeper_than_all_folders_is_refused(
     level: int, paths: list[str], message: str
 ) -> None:
-    assert re.search(message, refusal(*paths, class_level=level, option="--class-level"))
+    assert re.search(
+        message, error_line(classes, *paths, class_level=level, option="--class-level")
+    )
 
 
 def test_the_class_level_decides() -> None:
@@ -148,14 +144,14 @@ def test_names_that_differ_in_unicode_form_or_in_spaces_at_an_end_are_one_class(
 
 @pytest.mark.parametrize("other", ["Cat", "CAT", "ｃａｔ"])
 def test_names_that_differ_only_in_case_or_width_are_refused_with_both(other: str) -> None:
-    message = refusal("cat/1.jpg", f"{other}/2.jpg")
+    message = error_line(classes, "cat/1.jpg", f"{other}/2.jpg")
     assert all(text in message for text in [ascii("cat"), ascii(other), "cat/1.jpg", "/2.jpg"])
 
 
 @pytest.mark.parametrize("name", sorted(SPLIT_FOLDERS))
 def test_a_class_with_the_name_of_a_split_folder_is_refused(name: str) -> None:
     """In data/raw it would be a split folder."""
-    assert "reserved" in refusal(f"{name}/1.jpg", "cat/2.jpg", class_level=1)
+    assert "reserved" in error_line(classes, f"{name}/1.jpg", "cat/2.jpg", class_level=1)
 
 
 def test_empty_class_folders_are_named_and_decide_the_layout() -> None:

@@ -1,4 +1,4 @@
-"""Files are decoded to upright RGB images or refused with a reason; folders are classes."""
+"""Files are decoded to upright RGB images or refused with a reason."""
 
 import io
 from pathlib import Path
@@ -8,11 +8,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps
 
-from catdog.errors import CatdogError, PhotoError
-from catdog.preparation.class_folders import list_classes
+from catdog.errors import PhotoError
 from catdog.preparation.photos import open_photo, resize_to_square
 from tests.helpers.oriented_photos import BLUE, GREEN, ORIENTED, RED, WHITE, corners, quarters
-from tests.helpers.raw_photos import touch
 
 ORIENTATION = 0x0112
 
@@ -183,52 +181,6 @@ def test_resizing_to_a_square_does_not_alias() -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
     np.testing.assert_allclose(resize_to_square(Image.fromarray(stripes), 8), 127, atol=12)
-
-
-def relative(root: Path, files: list[Path]) -> list[str]:
-    return [file.relative_to(root).as_posix() for file in files]
-
-
-def test_classes_are_the_sorted_folders_with_all_their_files_below(tmp_path: Path) -> None:
-    touch(tmp_path, "dog/b.jpg", "dog/a.jpg", "dog/puppies/c.jpg", "Cat/notes.txt", "Cat/1.jpg")
-    classes = list_classes(tmp_path)
-    assert list(classes) == ["Cat", "dog"]
-    assert relative(tmp_path, classes["dog"]) == ["dog/a.jpg", "dog/b.jpg", "dog/puppies/c.jpg"]
-    assert relative(tmp_path, classes["Cat"]) == ["Cat/1.jpg", "Cat/notes.txt"]
-
-
-def test_hidden_and_system_files_are_not_listed(tmp_path: Path) -> None:
-    touch(tmp_path, "cat/1.jpg", "cat/Thumbs.db", "cat/.DS_Store", "cat/desktop.ini")
-    touch(tmp_path, "cat/._1.jpg", "dog/1.jpg", ".hidden/1.jpg", "dog/.thumbnails/1.jpg")
-    classes = list_classes(tmp_path)
-    assert {name: len(files) for name, files in classes.items()} == {"cat": 1, "dog": 1}
-
-
-def test_one_class_is_refused(tmp_path: Path) -> None:
-    touch(tmp_path, "cat/1.jpg")
-    with pytest.raises(
-        CatdogError, match=r"at least two class folders are required, .*; found 1 .cat.$"
-    ):
-        list_classes(tmp_path)
-
-
-def test_a_missing_folder_is_reported_with_the_commands_that_create_it(tmp_path: Path) -> None:
-    with pytest.raises(CatdogError, match=r"such folder; run `dvc pull .*`make photos ARCHIVE="):
-        list_classes(tmp_path / "raw")
-
-
-def test_photos_missing_after_a_killed_import_are_reported_as_such(tmp_path: Path) -> None:
-    touch(tmp_path, ".raw.old/cat/1.jpg")
-    with pytest.raises(CatdogError, match=r"such folder; .* run `make photos ARCHIVE=PATH` again"):
-        list_classes(tmp_path / "raw")
-
-
-def test_an_empty_class_is_refused(tmp_path: Path) -> None:
-    touch(tmp_path, "cat/1.jpg", "dog/Thumbs.db")
-    with pytest.raises(
-        CatdogError, match=r"dog: class folder without photos; add photos or remove the folder"
-    ):
-        list_classes(tmp_path)
 
 
 def test_orientation_agrees_with_pillow_on_random_pixels() -> None:

@@ -297,6 +297,52 @@ def test_no_file_is_overwritten_through_a_link_in_the_folder(
     assert (victim.read_text() if victim.exists() else None) == before
 
 
+@other_users
+def test_the_lock_file_of_another_user_is_opened_for_reading_only(shared: Path) -> None:
+    """Only its owner can write to it; a lock needs no write permission (except on NFS)."""
+    hold_once()
+    before = {path: path.stat() for path in shared.glob("*.lock")}
+    assert before
+    assert as_user(NOBODY, "hold_once(); out.write('held')") == "held"
+    assert {path: path.stat() for path in shared.glob("*.lock")} == before
+
+
+@other_users
+def test_a_lock_file_that_its_owner_has_closed_to_others_is_refused(shared: Path) -> None:
+    hold_once()
+    for path in shared.glob("*.lock"):
+        path.chmod(0o600)
+    attempt = "try: hold_once()\nexcept Exception as error: out.write(str(error))"
+    message = as_user(NOBODY, attempt)
+    assert message.startswith(f"{shared}: cannot be used for device locks (cpu-")
+    assert ".lock: Permission denied); set CATDOG_LOCKS to another folder" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("suffix", [".lock", f".{os.getuid()}.json"])
+def test_a_link_created_just_before_a_new_file_is_not_followed(
+    suffix: str, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user replaces the file in the moment after this process found none (O_EXCL)."""
+    victim = tmp_path / "precious"
+    planted: list[str] = []
+    real = os.open
+
+    def attacked(path: str, flags: int, *arguments: int, **options: int) -> int:
+        if flags & os.O_CREAT and str(path).endswith(suffix) and path not in planted:
+            planted.append(path)
+            os.symlink(victim, path, dir_fd=options["dir_fd"])
+        return real(path, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", attacked)
+    try:
+        hold_once()
+    except CatdogError as error:  # the link is neither followed nor removed
+        assert "; set CATDOG_LOCKS to another folder" in str(error)
+    assert planted
+    assert not victim.exists()
+
+
 def test_a_named_pipe_in_the_folder_is_refused_at_once(shared: Path) -> None:
     shared.mkdir()
     for number in device_lock.cores():
