@@ -1,6 +1,5 @@
 """Predict the classes of new photos with a trained model."""
 
-import csv
 import json
 import os
 import re
@@ -9,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -23,6 +23,7 @@ from catdog.model import saved
 from catdog.model.inference import BATCH_SIZE, TrainedModel
 from catdog.preparation.photo_inputs import find_photos, read_photo
 from catdog.preparation.photos import resize_to_square
+from catdog.support import csv_rows
 from catdog.support.printable import printable
 from catdog.support.process_pool import usable_cores
 
@@ -126,16 +127,14 @@ def write_csv(predictions: Iterable[Prediction], classes: list[str], stream: Tex
 
     Bytes of a path that are not UTF-8 are written as \\xff.
     """
-    writer = csv.writer(stream, lineterminator="\n")
-    # Until Python 3.13, csv quotes a carriage return only if it is in the line terminator.
-    quoting_writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writerow(["path", "prediction", *(f"probability_{name}" for name in classes), "error"])
-    for one in predictions:
-        values = one.probabilities or {}
-        columns = [f"{values[name]:.6f}" if values else "" for name in classes]
-        path = _text(one.path)
-        row = [path, one.prediction or "", *columns, one.error or ""]
-        (quoting_writer if "\r" in path else writer).writerow(row)
+    header = ["path", "prediction", *(f"probability_{name}" for name in classes), "error"]
+    csv_rows.write_csv(stream, chain([header], (_row(one, classes) for one in predictions)))
+
+
+def _row(one: Prediction, classes: list[str]) -> list[str]:
+    values = one.probabilities or {}
+    columns = [f"{values[name]:.6f}" if values else "" for name in classes]
+    return [_text(one.path), one.prediction or "", *columns, one.error or ""]
 
 
 def write_json(predictions: Iterable[Prediction], classes: list[str], stream: TextIO) -> None:

@@ -1,6 +1,7 @@
 """Utilities shared by several packages; they do not affect results.
 
 atomic_files.py   write a file or a folder completely or not at all
+csv_rows.py       write rows of CSV that every reader splits in the same way
 device_lock.py    one training run per GPU, and per core of the CPU
 git.py            run git, independently of the settings of the user
 printable.py      text without control characters

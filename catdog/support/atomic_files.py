@@ -1,11 +1,13 @@
 """Write files and folders atomically: a reader sees the old content or the new, never a part."""
 
-import csv
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+
+from catdog.support.csv_rows import write_csv
 
 
 @contextmanager
@@ -64,9 +66,4 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
         replacing(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream,
     ):
-        writer = csv.writer(stream, lineterminator="\n")
-        # Until Python 3.13, csv quotes a carriage return only if it is in the line terminator.
-        quoting_writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        writer.writerow(header)
-        for row in rows:
-            (quoting_writer if any("\r" in str(value) for value in row) else writer).writerow(row)
+        write_csv(stream, chain([header], rows))
